@@ -1,0 +1,1 @@
+//! SIP phones, a small SBC and load for tests and the demo.

@@ -1,0 +1,40 @@
+//! The address of record: whose contacts. Canonical from the moment it exists; how a URI becomes one is in [`crate::uri`].
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// A canonical address of record, `user@domain` (RFC 3261 §10.3): user unescaped, domain in lower case, no scheme, port,
+/// password or parameters, so that `sip:` and `sips:` are one. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Aor(Arc<str>);
+
+/// The longest AoR, bytes; a longer one is refused where a request is read.
+pub const AOR_BYTES_MAX: usize = 512;
+
+impl Aor {
+    /// Takes a text that is canonical already: one made by [`crate::uri`], or one that a peer or a snapshot holds.
+    #[must_use]
+    pub fn from_canonical(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The canonical text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Aor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Aor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}

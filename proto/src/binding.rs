@@ -1,0 +1,88 @@
+//! One contact of one AoR, as the phone registered it, and the key that says which contacts are the same.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::octets::Octets;
+use crate::stamp::{NodeId, Stamp};
+
+/// What makes two contacts of an AoR the same: (`+sip.instance`, `reg-id`) where RFC 5626 §6 applies, else the canonical
+/// Contact URI. Computed once, by the node that accepts the REGISTER; nobody recomputes it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ContactKey(Octets);
+
+/// First byte of a key made of an instance and a reg-id.
+const INSTANCE: u8 = b'i';
+/// First byte of a key made of a Contact URI.
+const URI: u8 = b'u';
+
+impl ContactKey {
+    /// The key of a contact that carries `+sip.instance` and `reg-id` (RFC 5626 §6). `instance` is the value without quotes.
+    #[must_use]
+    pub fn instance(instance: &[u8], reg_id: u32) -> Self {
+        let mut bytes = Vec::with_capacity(1 + 4 + instance.len());
+        bytes.push(INSTANCE);
+        bytes.extend_from_slice(&reg_id.to_be_bytes());
+        bytes.extend_from_slice(instance);
+        Self(bytes.into())
+    }
+
+    /// The key of any other contact: its URI in the canonical form of [`crate::uri`].
+    #[must_use]
+    pub fn uri(canonical: &[u8]) -> Self {
+        let mut bytes = Vec::with_capacity(1 + canonical.len());
+        bytes.push(URI);
+        bytes.extend_from_slice(canonical);
+        Self(bytes.into())
+    }
+
+    /// Whether this is an instance key.
+    #[must_use]
+    pub fn is_instance(&self) -> bool {
+        self.0.as_bytes().first() == Some(&INSTANCE)
+    }
+
+    /// The key's bytes, for hashing and ordering.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for ContactKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_bytes() {
+            [INSTANCE, a, b, c, d, rest @ ..] => {
+                write!(f, "{};{}", String::from_utf8_lossy(rest), u32::from_be_bytes([*a, *b, *c, *d]))
+            }
+            [_, rest @ ..] => write!(f, "{}", String::from_utf8_lossy(rest)),
+            [] => f.write_str("(empty)"),
+        }
+    }
+}
+
+/// What a phone registered, kept byte for byte.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Binding {
+    /// Stamp of the first registration of this contact, kept through refreshes: limits count the oldest as winners.
+    pub first: Stamp,
+    /// Granted lifetime in seconds from the entry's stamp; the binding lapses at stamp + granted in cluster time.
+    pub granted_s: u32,
+    /// The Contact URI, the bytes inside `<>`.
+    pub uri: Octets,
+    /// Every Contact parameter but `expires`, byte for byte with leading `;`: `;q=0.5;+sip.instance="<urn:…>";x`.
+    pub params: Octets,
+    /// `q` in thousandths, 0–1000; `None` when the phone gave none (it then counts as 1000).
+    pub q: Option<u16>,
+    /// Path values (RFC 3327), first to last, each one name-addr with its parameters as it came.
+    pub path: Vec<Octets>,
+    /// Call-ID of the REGISTER that wrote this.
+    pub call_id: Octets,
+    /// User-Agent of that REGISTER, empty when it had none.
+    pub user_agent: Octets,
+    /// Where it came from: `udp:192.0.2.1:5060`.
+    pub source: Octets,
+    /// The node that accepted it.
+    pub accepted_by: NodeId,
+}

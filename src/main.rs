@@ -1,0 +1,2 @@
+//! Arguments → configuration → node → exit code.
+fn main() {}
