@@ -56,12 +56,15 @@ fn honest_entries() -> impl Strategy<Value = Entry> {
     })
 }
 
-/// Anything at all under any stamp: what a bug or a cloned boot id would make.
+/// Anything at all under the same few stamps: what a bug or a cloned boot id would make.
 fn rogue_entries() -> impl Strategy<Value = Entry> {
-    (honest_entries(), 0_u32..3, 0_u64..2, any::<bool>()).prop_map(|(entry, granted_s, call_id_hash, live)| {
-        let value = if live { value_of(entry.stamp, granted_s) } else { Value::Gone };
-        Entry { value, call_id_hash, ..entry }
-    })
+    let few = (20_u64..22).prop_map(stamp_at);
+    (keys(), few, 0_u32..4, 0_u64..2, any::<bool>()).prop_map(
+        |((key, uri_hash), stamp, granted_s, call_id_hash, live)| {
+            let value = if live { value_of(stamp, granted_s) } else { Value::Gone };
+            Entry { key, stamp, call_id_hash, cseq: 1, uri_hash, value }
+        },
+    )
 }
 
 fn cleareds() -> impl Strategy<Value = Option<Cleared>> {
@@ -161,7 +164,7 @@ proptest! {
     }
 
     #[test]
-    fn slimming_before_or_after_a_merge_is_the_same(a in any_record(), b in any_record(), at in 0_u64..50) {
+    fn slimming_before_or_after_a_merge_is_the_same(a in any_record(), b in any_record(), at in 10_u64..40) {
         let lapsed_us = at * SECOND_US;
         let whole = merged([&a, &b]);
         let after = slimmed(&whole, lapsed_us);
