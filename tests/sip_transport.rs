@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 /// Nothing on loopback takes so long.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-const RPORT: ViaTarget = ViaTarget { rport: true, port: None };
+const RPORT: ViaTarget = ViaTarget { rport: true, port: None, maddr: None };
 
 #[derive(Debug)]
 enum Event {
@@ -193,7 +193,7 @@ fn ipv6_is_served_beside_ipv4_on_one_port() {
 #[test]
 fn without_rport_replies_go_to_the_sent_by_port() {
     let listener = phone("127.0.0.1:0");
-    let via = ViaTarget { rport: false, port: Some(listener.local_addr().expect("bound").port()) };
+    let via = ViaTarget { rport: false, port: Some(listener.local_addr().expect("bound").port()), maddr: None };
     let act: Act = Box::new(move |bytes, reply| reply.send(bytes, &via));
     let rig = Rig::new(&[(Transport::Udp, "127.0.0.1:0")], |_| {}, act);
     let sender = phone("127.0.0.1:0");
@@ -384,7 +384,7 @@ fn tcp_ends_a_peer_that_does_not_read_its_replies() {
 fn a_tcp_reply_whose_connection_is_gone_takes_a_new_one() {
     let rig = Rig::new(&[(Transport::Tcp, "127.0.0.1:0")], |_| {}, Box::new(|_, _| {}));
     let agent = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let via = ViaTarget { rport: true, port: Some(agent.local_addr().expect("bound").port()) };
+    let via = ViaTarget { rport: true, port: Some(agent.local_addr().expect("bound").port()), maddr: None };
     let mut stream = rig.connect();
     stream.write_all(&sip("ask")).expect("sent");
     let (bytes, _, _, reply) = rig.message();

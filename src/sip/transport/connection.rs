@@ -16,8 +16,9 @@ use tracing::{error, trace};
 
 use super::counts::count;
 use super::framer::{Framed, Framer};
+use super::settings::micros;
 use super::tcp::Tcp;
-use super::{Flow, ReplyPath, Transport, Way, micros};
+use super::{Flow, ReplyPath, Transport, Way};
 
 /// What may wait to be written on one connection, bytes: some hundred replies. Beyond it the peer does not read.
 const WRITE_QUEUE_BYTES_MAX: usize = 256 << 10;

@@ -5,13 +5,14 @@
 //!
 //! Messages from outside [`Settings::allow`] are dropped in silence. So is a datagram that waited in its socket longer
 //! than [`Settings::max_age`]: answered now, a REGISTER from before this process slept would beat what happened meanwhile.
-//! A `maddr` in a Via is ignored, though §18.2.2 would have replies sent there: it would let one allowed peer aim replies
-//! at anybody.
+//! A `maddr` in a Via is followed only into those networks: an allowed peer must not aim replies at anybody else.
 
 mod admission;
 mod connection;
 mod counts;
 mod framer;
+mod reader;
+mod settings;
 mod tcp;
 mod tick;
 mod udp;
@@ -19,20 +20,18 @@ mod udp;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
-use ipnet::IpNet;
-use tracing::{error, trace, warn};
+use tracing::{error, trace};
 
 use self::connection::Connection;
 pub use self::counts::TransportCounts;
 use self::counts::{Sheet, count};
+use self::reader::{Desk, Reader};
+pub use self::settings::{Settings, TcpSettings};
 use self::tcp::Tcp;
-use self::tick::{TICK_MS, Tick};
 use self::udp::UdpPort;
 use crate::clock::Clock;
 
@@ -95,6 +94,8 @@ pub struct ViaTarget {
     pub rport: bool,
     /// The port of its sent-by, if it names one.
     pub port: Option<u16>,
+    /// The address to reply to instead of the source (RFC 3261 §18.2.2).
+    pub maddr: Option<IpAddr>,
 }
 
 /// The port of a sent-by that names none (RFC 3261 §18.2.2), UDP and TCP.
@@ -117,9 +118,7 @@ impl ReplyPath {
     pub fn send(&self, reply: &[u8], via: &ViaTarget) {
         match &self.0 {
             Way::Udp { desk, peer, local } => {
-                let port = if via.rport { peer.port() } else { via.port.unwrap_or(DEFAULT_PORT) };
-                let mut to = *peer;
-                to.set_port(port);
+                let to = destination(*peer, via, |maddr| desk.settings.allows(maddr));
                 match desk.port.send(reply, to, *local) {
                     Ok(()) => count(&desk.sheet.replies_sent),
                     Err(error) => {
@@ -133,82 +132,20 @@ impl ReplyPath {
     }
 }
 
-/// How the transports are to be run. Built from the configuration by who starts them.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// `sip.listen`; port 0 takes any.
-    pub listen: Vec<(Transport, SocketAddr)>,
-    /// `sip.allow`: source networks that are served.
-    pub allow: Vec<IpNet>,
-    /// `sip.max_message_bytes`: of one message, headers and body.
-    pub max_message_bytes: usize,
-    /// `sip.max_age_ms`: datagrams that waited longer are dropped.
-    pub max_age: Duration,
-    /// `ack_timeout_ms`: half of it without a beat of a reader means that the process slept.
-    pub ack_timeout: Duration,
-    /// Reading threads for each UDP address.
-    pub udp_threads: usize,
-    /// TCP's own bounds.
-    pub tcp: TcpSettings,
-}
-
-/// Bounds of TCP.
-#[derive(Debug, Clone)]
-pub struct TcpSettings {
-    /// A connection on which no message was completed for so long is closed.
-    pub idle: Duration,
-    /// A message must be complete so long after its first byte, or the connection is closed.
-    pub partial: Duration,
-    /// Connections in all, accepted and dialled.
-    pub connections_max: usize,
-    /// Connections of one source address.
-    pub connections_per_source_max: usize,
-}
-
-impl Default for TcpSettings {
-    fn default() -> Self {
-        Self {
-            idle: Duration::from_secs(600),
-            partial: Duration::from_secs(10),
-            connections_max: 16_384,
-            connections_per_source_max: 1_024,
+/// Where a reply over UDP goes: to `maddr` if it may, else to the source address; at the source port if the Via has
+/// `rport` and no `maddr` counts (RFC 3581 §4), else at the sent-by port.
+fn destination(peer: SocketAddr, via: &ViaTarget, may: impl Fn(IpAddr) -> bool) -> SocketAddr {
+    let sent_by_port = via.port.unwrap_or(DEFAULT_PORT);
+    match via.maddr {
+        Some(maddr) if maddr.is_ipv4() == peer.is_ipv4() && may(maddr) => SocketAddr::new(maddr, sent_by_port),
+        _ => {
+            let mut to = peer;
+            if !via.rport {
+                to.set_port(sent_by_port);
+            }
+            to
         }
     }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            listen: Vec::new(),
-            allow: loopback(),
-            max_message_bytes: 65_535,
-            max_age: Duration::from_millis(500),
-            ack_timeout: Duration::from_millis(300),
-            udp_threads: thread::available_parallelism().map_or(1, usize::from),
-            tcp: TcpSettings::default(),
-        }
-    }
-}
-
-impl Settings {
-    fn allows(&self, peer: IpAddr) -> bool {
-        self.allow.iter().any(|net| net.contains(&peer))
-    }
-
-    fn sleep_limit_us(&self) -> u64 {
-        // Below two ticks an idle reader's own wait would be called a sleep.
-        micros(self.ack_timeout / 2).max(2 * TICK_MS * 1000)
-    }
-}
-
-/// The networks that are allowed when no other is named: 127.0.0.0/8 and ::1.
-fn loopback() -> Vec<IpNet> {
-    let nets = [(IpAddr::from([127, 0, 0, 0]), 8), (IpAddr::from(std::net::Ipv6Addr::LOCALHOST), 128)];
-    nets.into_iter().filter_map(|(addr, bits)| IpNet::new(addr, bits).ok()).collect()
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A listen address that could not be had.
@@ -243,7 +180,7 @@ impl Bound {
         let mut ports = Vec::with_capacity(settings.listen.len());
         for &(transport, addr) in &settings.listen {
             let port = match transport {
-                Transport::Udp => UdpPort::bind(addr).map(|port| Port::Udp(Arc::new(port))),
+                Transport::Udp => UdpPort::bind(addr, settings.udp_buffer_bytes).map(|port| Port::Udp(Arc::new(port))),
                 Transport::Tcp => tcp::listen(addr).map(Port::Tcp),
             };
             ports.push((transport, port.map_err(|cause| BindError { transport, addr, cause })?));
@@ -283,7 +220,7 @@ impl Bound {
             match port {
                 Port::Udp(port) => {
                     started.ports.push(Arc::clone(&port));
-                    for _ in 0..settings.udp_threads.max(1) {
+                    for _ in 0..settings.threads_per_port() {
                         started.read(&port, &settings, &service, &clock)?;
                     }
                 }
@@ -344,10 +281,9 @@ impl Transports {
         service: &Arc<dyn Service>,
         clock: &Arc<Clock>,
     ) -> io::Result<()> {
-        let desk = Arc::new(Desk { port: Arc::clone(port), sheet: Sheet::default() });
+        let desk = Arc::new(Desk { port: Arc::clone(port), sheet: Sheet::default(), settings: Arc::clone(settings) });
         let reader = Reader {
             desk: Arc::clone(&desk),
-            settings: Arc::clone(settings),
             service: Arc::clone(service),
             clock: Arc::clone(clock),
             stop: Arc::clone(&self.stop),
@@ -366,76 +302,33 @@ impl Drop for Transports {
     }
 }
 
-/// One reader's own things: its reply paths hold them too, so that threads do not count references on one cache line.
-#[derive(Debug)]
-struct Desk {
-    port: Arc<UdpPort>,
-    sheet: Sheet,
-}
-
-/// One thread that reads a UDP socket.
-struct Reader {
-    desk: Arc<Desk>,
-    settings: Arc<Settings>,
-    service: Arc<dyn Service>,
-    clock: Arc<Clock>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Reader {
-    fn run(self) {
-        let mut buffer = vec![0; udp::DATAGRAM_BYTES_MAX];
-        let mut control = udp::control_space();
-        let mut tick = Tick::new(self.clock.now().mono_us, self.settings.sleep_limit_us());
-        while !self.stop.load(Ordering::Acquire) {
-            let received = self.desk.port.receive(&mut buffer, &mut control);
-            if let Some(gap_us) = tick.beat(self.clock.now().mono_us) {
-                count(&self.desk.sheet.sleeps);
-                self.service.slept(gap_us);
-            }
-            match received {
-                Ok(Some(datagram)) => self.judge(&buffer[..datagram.len], &datagram),
-                Ok(None) => {}
-                Err(error) => {
-                    // Such as ENOMEM: the socket is still there, so is the next datagram.
-                    warn!(listen = %self.desk.port.local(), %error, "UDP receive failed");
-                    thread::sleep(Duration::from_millis(TICK_MS));
-                }
-            }
-        }
-    }
-
-    fn judge(&self, message: &[u8], datagram: &udp::Datagram) {
-        let sheet = &self.desk.sheet;
-        if !self.settings.allows(datagram.peer.ip()) {
-            return count(&sheet.dropped_not_allowed);
-        }
-        if datagram.age_us > micros(self.settings.max_age) {
-            return count(&sheet.dropped_aged);
-        }
-        if message.len() > self.settings.max_message_bytes {
-            return count(&sheet.dropped_too_large);
-        }
-        if message.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
-            return count(&sheet.dropped_empty);
-        }
-        count(&sheet.udp_messages);
-        let flow = Flow {
-            transport: Transport::Udp,
-            peer: datagram.peer,
-            local: datagram.local,
-            received_age_us: datagram.age_us,
-        };
-        let way = Way::Udp { desk: Arc::clone(&self.desk), peer: datagram.peer, local: datagram.local.ip() };
-        let handled = catch_unwind(AssertUnwindSafe(|| self.service.handle(message, &flow, ReplyPath(way))));
-        if handled.is_err() {
-            count(&sheet.dropped_panicked);
-            error!(bytes = message.len(), "a message made its handling panic; it was dropped");
-        }
-    }
-}
-
 /// The answer to a message whose end could not be told, if its header can be answered.
 fn rejection(_head: &[u8], _flow: &Flow, _status: u16, _reason: &str) -> Option<Vec<u8>> {
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_go_where_the_rfcs_send_them() {
+        let peer: SocketAddr = "192.0.2.1:40000".parse().expect("an address");
+        let ours = |maddr: IpAddr| maddr == IpAddr::from([192, 0, 2, 9]);
+        let to = |rport, port, maddr: Option<&str>| {
+            let maddr = maddr.map(|maddr| maddr.parse().expect("an address"));
+            destination(peer, &ViaTarget { rport, port, maddr }, ours).to_string()
+        };
+        assert_eq!(to(true, Some(5070), None), "192.0.2.1:40000");
+        assert_eq!(to(false, Some(5070), None), "192.0.2.1:5070");
+        assert_eq!(to(false, None, None), "192.0.2.1:5060");
+        assert_eq!(to(true, None, Some("192.0.2.9")), "192.0.2.9:5060");
+        assert_eq!(to(true, Some(5070), Some("192.0.2.9")), "192.0.2.9:5070");
+        assert_eq!(
+            to(true, Some(5070), Some("198.51.100.7")),
+            "192.0.2.1:40000",
+            "a maddr beyond the networks allowed"
+        );
+        assert_eq!(to(false, None, Some("2001:db8::1")), "192.0.2.1:5060");
+    }
 }

@@ -16,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::Service;
 use super::admission::{Admission, Seat};
 use super::connection::{Connection, Written, within};
 use super::counts::{Sheet, TransportCounts, count};
+use super::settings::Settings;
 use super::tick::{SharedTick, TICK_MS};
-use super::{Service, Settings};
 use crate::clock::Clock;
 
 /// Connections that wait to be accepted.

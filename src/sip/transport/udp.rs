@@ -27,10 +27,6 @@ use tracing::warn;
 use super::tick::TICK_MS;
 use crate::clock;
 
-/// What the kernel is asked to hold for one socket, bytes: about 1600 REGISTERs with the kernel's own overhead, which is
-/// what a reader that lost its core for 10 ms finds at 160 000 requests a second.
-pub(super) const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
-
 /// Room for one datagram: more than UDP can carry (65 507), so none is ever cut.
 pub(super) const DATAGRAM_BYTES_MAX: usize = 65_536;
 
@@ -55,11 +51,11 @@ pub(super) struct Datagram {
 }
 
 impl UdpPort {
-    /// Binds `addr`; port 0 takes any. An IPv6 socket takes IPv6 only, so that `[::]` and `0.0.0.0` can both be listed.
+    /// Binds `addr` with buffers of `buffer_bytes` each way; port 0 takes any. An IPv6 socket takes IPv6 only, so that `[::]` and `0.0.0.0` can both be listed.
     ///
     /// # Errors
     /// What the system says: address in use or not ours, no permission.
-    pub(super) fn bind(addr: SocketAddr) -> io::Result<Self> {
+    pub(super) fn bind(addr: SocketAddr, buffer_bytes: usize) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
         match addr {
             SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
@@ -71,7 +67,7 @@ impl UdpPort {
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
         setsockopt(&socket, sockopt::RxqOvfl, &1)?;
         socket.set_read_timeout(Some(Duration::from_millis(TICK_MS)))?;
-        size_receive_buffer(&socket, addr);
+        size_buffers(&socket, addr, buffer_bytes);
         socket.bind(&addr.into())?;
         let local = socket.local_addr()?.as_socket().unwrap_or(addr);
         Ok(Self { socket, local, kernel_drops: AtomicU32::new(0) })
@@ -165,18 +161,24 @@ fn socket_address(storage: &SockaddrStorage) -> Option<SocketAddr> {
     storage.as_sockaddr_in6().map(|v6| SocketAddrV6::from(*v6).into())
 }
 
-/// Asks for [`RECEIVE_BUFFER_BYTES`], past the system's limit when the process may, and says so when they were not given.
-fn size_receive_buffer(socket: &Socket, addr: SocketAddr) {
-    if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER_BYTES).is_err() {
+/// Asks for `wanted` bytes each way, past the system's limits when the process may, and says so when they were not given.
+fn size_buffers(socket: &Socket, addr: SocketAddr, wanted: usize) {
+    if setsockopt(socket, sockopt::RcvBufForce, &wanted).is_err() {
         // Refused without the right to it; what the plain option then gives is read back below.
-        let _refused_too = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
+        let _read_back = socket.set_recv_buffer_size(wanted);
     }
-    // The kernel doubles what is asked for, to cover its own overhead, and reports the double.
-    let bytes = socket.recv_buffer_size().unwrap_or_default() / 2;
-    if bytes < RECEIVE_BUFFER_BYTES {
-        warn!(
-            listen = %addr, bytes, wanted = RECEIVE_BUFFER_BYTES,
-            "UDP receive buffer is short: bursts will be lost; run `sysctl -w net.core.rmem_max={RECEIVE_BUFFER_BYTES}`"
-        );
+    if setsockopt(socket, sockopt::SndBufForce, &wanted).is_err() {
+        let _read_back = socket.set_send_buffer_size(wanted);
+    }
+    let limits = [("rmem_max", "receive", socket.recv_buffer_size()), ("wmem_max", "send", socket.send_buffer_size())];
+    for (limit, way, given) in limits {
+        // The kernel doubles what is asked for, to cover its own overhead, and reports the double.
+        let bytes = given.unwrap_or_default() / 2;
+        if bytes < wanted {
+            warn!(
+                listen = %addr, bytes, wanted,
+                "UDP {way} buffer is short, bursts will be lost: run `sysctl -w net.core.{limit}={wanted}`"
+            );
+        }
     }
 }
