@@ -28,7 +28,9 @@ pub use contact::{Contact, Contacts, Lifetime, params_without};
 pub use framer::{Framed, Framer};
 pub use lines::{Name, Unfolded};
 pub use reply::{Reply, http_date};
-pub use request::{CSeq, Fault, Framing, HEADERS_MAX, Header, Message, ParseError, Party, Request, Response};
+pub use request::{
+    CONTACTS_MAX, CSeq, Fault, Framing, HEADERS_MAX, Header, Message, PATHS_MAX, ParseError, Party, Request, Response,
+};
 pub use values::{List, NameAddr, clamped_u32, thousandths};
 pub use via::{Via, ViaTarget};
 

@@ -51,7 +51,7 @@ impl Reply {
         reply
     }
 
-    /// Adds a header. A CR, LF or NUL in `value` becomes a space: nothing that was received can start a line of its own.
+    /// Adds a header. A CR or LF in `value` becomes a space: nothing that was received can start a line of its own.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.push(name, value.as_ref(), b"");
@@ -68,7 +68,7 @@ impl Reply {
     fn push(&mut self, name: &str, value: &[u8], more: &[u8]) {
         self.bytes.extend(name.bytes());
         self.bytes.extend(b": ");
-        self.bytes.extend(value.iter().map(|byte| if matches!(byte, b'\r' | b'\n' | 0) { b' ' } else { *byte }));
+        self.bytes.extend(value.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }));
         self.bytes.extend(more);
         self.bytes.extend(b"\r\n");
     }

@@ -1,7 +1,7 @@
 //! A whole message: start line, headers, body, and the checks that RFC 3261 asks of every request before its method
 //! matters. What it asks of a method is the user agent's business.
 
-use aorta_proto::uri::{Uri, UriError};
+use aorta_proto::uri::{Uri, UriError, trim};
 
 use super::contact::{Contact, Contacts, Lifetime};
 use super::lines::{Name, Unfolded, is_token, name_and_value, next_line};
@@ -10,6 +10,12 @@ use super::via::Via;
 
 /// More header lines than this are refused with 400: a bound on the work of one datagram.
 pub const HEADERS_MAX: usize = 512;
+
+/// More Contacts than this are refused with 400: above what any limit of an AoR allows, it bounds one request's memory.
+pub const CONTACTS_MAX: usize = 1024;
+
+/// More Path values than this are refused with 400: no route has so many hops, and each binding keeps them.
+pub const PATHS_MAX: usize = 64;
 
 /// A CSeq number is below 2^31 (RFC 3261 §8.1.1.5).
 const CSEQ_MAX: u32 = i32::MAX.unsigned_abs();
@@ -65,9 +71,10 @@ pub struct ParseError<'a> {
 
 /// A SIP message, as slices of its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "nearly every message is a request; a box would cost an allocation each")]
 pub enum Message<'a> {
     /// A request.
-    Request(Box<Request<'a>>),
+    Request(Request<'a>),
     /// A response.
     Response(Response<'a>),
 }
@@ -145,7 +152,11 @@ impl<'a> Message<'a> {
         }
         let silent = |reason| ParseError { fault: Fault::bad(reason), request: None };
         let start = next_line(&mut rest).ok_or(silent("Empty Message"))?;
-        let (headers, fault) = read_headers(&mut rest);
+        let Lines { headers, fault, bare_cr } = Lines::read(&mut rest, start);
+        if bare_cr {
+            // Copied into a reply it could pass for a line's end.
+            return Err(silent("Bare CR"));
+        }
         if start.len() >= 4 && start[..4].eq_ignore_ascii_case(b"SIP/") {
             return Response::read(start, headers).map(Self::Response).ok_or(silent("Malformed Response"));
         }
@@ -159,7 +170,7 @@ impl<'a> Message<'a> {
         let read = request.read_common();
         let body = request.cut_body(framing);
         match fault.map_or(Ok(()), Err).and(read).and(body) {
-            Ok(()) => Ok(Self::Request(Box::new(request))),
+            Ok(()) => Ok(Self::Request(request)),
             Err(fault) => {
                 let answerable = line.answerable && request.method != b"ACK";
                 Err(ParseError { fault, request: answerable.then(|| Box::new(request)) })
@@ -199,24 +210,37 @@ impl<'a> StartLine<'a> {
     }
 }
 
-fn read_headers<'a>(rest: &mut &'a [u8]) -> (Vec<Header<'a>>, Option<Fault>) {
-    let mut headers = Vec::with_capacity(24);
-    let mut fault = None;
-    while let Some(line) = next_line(rest) {
-        if line.is_empty() {
-            return (headers, fault);
+/// The header lines of a message.
+struct Lines<'a> {
+    headers: Vec<Header<'a>>,
+    fault: Option<Fault>,
+    bare_cr: bool,
+}
+
+impl<'a> Lines<'a> {
+    /// Reads header lines up to the empty one; `rest` is the body then.
+    fn read(rest: &mut &'a [u8], start: &'a [u8]) -> Self {
+        // Most requests of phones have fewer headers: one allocation.
+        let mut headers = Vec::with_capacity(24);
+        let mut fault = None;
+        let mut bare_cr = start.contains(&b'\r');
+        while let Some(line) = next_line(rest) {
+            if line.is_empty() {
+                return Self { headers, fault, bare_cr };
+            }
+            bare_cr |= memchr::memchr(b'\r', line).is_some();
+            let Some((written, value)) = name_and_value(line) else {
+                fault = Some(Fault::bad("Malformed Header"));
+                continue;
+            };
+            if headers.len() == HEADERS_MAX {
+                return Self { headers, fault: Some(Fault::bad("Too Many Headers")), bare_cr };
+            }
+            headers.push(Header { name: Name::of(written), written, value });
         }
-        let Some((written, value)) = name_and_value(line) else {
-            fault = Some(Fault::bad("Malformed Header"));
-            continue;
-        };
-        if headers.len() == HEADERS_MAX {
-            return (headers, Some(Fault::bad("Too Many Headers")));
-        }
-        headers.push(Header { name: Name::of(written), written, value });
+        // What came may be the half of a message.
+        Self { headers, fault: fault.or(Some(Fault::bad("Missing Empty Line after Headers"))), bare_cr }
     }
-    // The empty line is missing: what came may be the half of a message.
-    (headers, fault.or(Some(Fault::bad("Missing Empty Line after Headers"))))
 }
 
 impl<'a> Response<'a> {
@@ -246,6 +270,8 @@ impl<'a> Party<'a> {
     fn read(raw: &'a [u8], malformed: &'static str) -> Result<Self, Fault> {
         let fault = Fault::bad(malformed);
         let address = NameAddr::parse(raw).ok_or(fault)?;
+        // "< sip:a@b >" is not in the grammar, yet clear (RFC 4475 §3.1.2.15).
+        let uri = trim(address.uri);
         let mut params = address.params();
         let mut tag = None;
         for param in params.by_ref().filter(|param| param.is("tag")) {
@@ -254,8 +280,8 @@ impl<'a> Party<'a> {
                 return Err(fault);
             }
         }
-        let whole = !params.malformed() && Uri::parse(address.uri).is_ok();
-        whole.then_some(Self { raw, uri: address.uri, tag }).ok_or(fault)
+        let whole = !params.malformed() && Uri::parse(uri).is_ok();
+        whole.then_some(Self { raw, uri, tag }).ok_or(fault)
     }
 }
 
@@ -278,6 +304,9 @@ impl<'a> Request<'a> {
 
     /// The mandatory headers.
     fn read_common(&mut self) -> Result<(), Fault> {
+        if !self.via.well_formed {
+            return Err(Fault::bad("Malformed Via"));
+        }
         self.from = Party::read(self.single(Name::From, "Missing From", "Repeated From")?, "Malformed From")?;
         self.to = Party::read(self.single(Name::To, "Missing To", "Repeated To")?, "Malformed To")?;
         self.call_id = self.single(Name::CallId, "Missing Call-ID", "Repeated Call-ID")?;
@@ -341,6 +370,8 @@ impl<'a> Request<'a> {
         for value in self.all(Name::Contact).flat_map(List::new) {
             if value == b"*" {
                 star = true;
+            } else if list.len() == CONTACTS_MAX {
+                return Err(Fault::bad("Too Many Contacts"));
             } else {
                 list.push(Contact::parse(value)?);
             }
@@ -370,6 +401,9 @@ impl<'a> Request<'a> {
             let clean = !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
             if !clean || Uri::parse(address.uri).is_err() {
                 return Err(BAD);
+            }
+            if paths.len() == PATHS_MAX {
+                return Err(Fault::bad("Too Many Paths"));
             }
             paths.push(value);
         }

@@ -235,6 +235,9 @@ fn what_every_request_must_have() {
         (without("To:"), (400, "Missing To", true)),
         (without("Call-ID:"), (400, "Missing Call-ID", true)),
         (without("CSeq:"), (400, "Missing CSeq", true)),
+        (swap(";rport", ";;rport"), (400, "Malformed Via", true)),
+        (swap("SIP/2.0/UDP", "SIP/7.0/UDP"), (400, "Malformed Via", true)),
+        (register("X: a\rb\r\n"), (400, "Bare CR", false)),
         (without("Via:"), (400, "Missing or Malformed Via", false)),
         (register("From: <sip:x@y>;tag=2\r\n"), (400, "Repeated From", true)),
         (register("t: <sip:x@y>\r\n"), (400, "Repeated To", true)),
@@ -294,7 +297,7 @@ fn a_reply_copies_every_via_and_stamps_the_top_one() {
         );
         let reply = with(via(sent.0, sent.1), |request| {
             assert_eq!(request.vias().count(), 4);
-            Reply::to(request, peer(), 404, &vocabulary::phrase(404), "tt").header("Contact", "<sip:x>\r\ny").finish()
+            Reply::to(request, peer(), 404, vocabulary::phrase(404), "tt").header("Contact", "<sip:x>\r\ny").finish()
         });
         assert_eq!(show(&reply), expected);
     }

@@ -26,6 +26,8 @@ pub struct Via<'a> {
     pub received: Option<Param<'a>>,
     /// The `maddr` parameter, if it is an address.
     pub maddr: Option<IpAddr>,
+    /// Whether all of it is as the grammar has it. If not, a 400 can still find its way back.
+    pub well_formed: bool,
 }
 
 /// Where a reply goes, as the top Via of its request has it; the transport has the rest: the source address, which is
@@ -41,7 +43,7 @@ pub struct ViaTarget {
 }
 
 impl<'a> Via<'a> {
-    /// Takes the first value of a Via header apart; `None` if it is malformed.
+    /// Takes the first value of a Via header apart; `None` if it does not even say who sent it.
     #[must_use]
     pub fn parse(header: &'a [u8]) -> Option<Self> {
         let raw = trim(&header[..element_end(header)]);
@@ -51,11 +53,18 @@ impl<'a> Via<'a> {
         let space = rest.iter().position(|byte| is_white(*byte))?;
         let (transport, sent_by) = (&rest[..space], trim(&rest[space..]));
         let sip2 = name.eq_ignore_ascii_case(b"SIP") && version == b"2.0";
-        if !sip2 || !is_token(transport) {
-            return None;
-        }
         let (host, port, params) = sent_by_parts(sent_by)?;
-        let mut via = Self { raw, transport, host, port, branch: b"", rport: None, received: None, maddr: None };
+        let mut via = Self {
+            raw,
+            transport,
+            host,
+            port,
+            branch: b"",
+            rport: None,
+            received: None,
+            maddr: None,
+            well_formed: false,
+        };
         let mut params = Params::new(params);
         for param in params.by_ref() {
             if param.is("branch") {
@@ -68,7 +77,8 @@ impl<'a> Via<'a> {
                 via.maddr = address(&param.text());
             }
         }
-        (!params.malformed()).then_some(via)
+        via.well_formed = sip2 && is_token(transport) && !params.malformed();
+        Some(via)
     }
 
     /// Where the reply goes.
