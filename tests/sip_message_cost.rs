@@ -70,11 +70,13 @@ fn a_register_is_read_with_two_allocations() {
     assert_eq!(allocations(|| assert!(black_box(read(black_box(&folded))) > 0)), 3);
     let ns = best_ns(|| assert!(black_box(read(black_box(REGISTER))) > 0));
     let folded_ns = best_ns(|| assert!(black_box(read(black_box(&folded))) > 0));
-    let unfold = best_ns(|| assert!(black_box(Unfolded::new(black_box(REGISTER))).as_bytes().len() > 0));
+    let unfold = best_ns(|| assert!(!black_box(Unfolded::new(black_box(REGISTER))).as_bytes().is_empty()));
     let text = Unfolded::new(REGISTER);
     let parse = best_ns(|| assert!(black_box(Message::parse(black_box(&text), Framing::Datagram)).is_ok()));
-    println!("unfold {unfold} parse {parse}");
-    println!("{} bytes: {ns} ns, folded {folded_ns} ns", REGISTER.len());
+    println!(
+        "{} bytes: unfolded in {unfold} ns, parsed in {parse} ns; with its Contacts {ns} ns, with a fold {folded_ns} ns",
+        REGISTER.len()
+    );
 }
 
 #[test]

@@ -64,9 +64,11 @@ impl<'a> Message<'a> {
             rest = after;
         }
         let silent = |reason| ParseError { fault: Fault::bad(reason), request: None };
+        let whole = rest;
         let start = next_line(&mut rest).ok_or(silent("Empty Message"))?;
-        let Lines { headers, fault, bare_cr } = Lines::read(&mut rest, start);
-        if bare_cr {
+        let (headers, fault) = read_headers(&mut rest);
+        let head = &whole[..whole.len() - rest.len()];
+        if memchr::memchr_iter(b'\r', head).any(|at| head.get(at + 1) != Some(&b'\n')) {
             // Copied into a reply it could pass for a line's end.
             return Err(silent("Bare CR"));
         }
@@ -112,8 +114,6 @@ impl<'a> StartLine<'a> {
             Some(Fault::bad("Malformed Request Line"))
         } else if &version[4..] != b"2.0" {
             Some(Fault { status: 505, reason: "Version Not Supported" })
-        } else if uri.iter().any(|byte| matches!(byte, 0..=b' ' | 0x7f | b'<' | b'>' | b'"')) {
-            Some(Fault::bad("Malformed Request-URI"))
         } else {
             None
         };
@@ -123,37 +123,26 @@ impl<'a> StartLine<'a> {
     }
 }
 
-/// The header lines of a message.
-struct Lines<'a> {
-    headers: Vec<Header<'a>>,
-    fault: Option<Fault>,
-    bare_cr: bool,
-}
-
-impl<'a> Lines<'a> {
-    /// Reads header lines up to the empty one; `rest` is the body then.
-    fn read(rest: &mut &'a [u8], start: &'a [u8]) -> Self {
-        // Most requests of phones have fewer headers: one allocation.
-        let mut headers = Vec::with_capacity(24);
-        let mut fault = None;
-        let mut bare_cr = start.contains(&b'\r');
-        while let Some(line) = next_line(rest) {
-            if line.is_empty() {
-                return Self { headers, fault, bare_cr };
-            }
-            bare_cr |= memchr::memchr(b'\r', line).is_some();
-            let Some((written, value)) = name_and_value(line) else {
-                fault = Some(Fault::bad("Malformed Header"));
-                continue;
-            };
-            if headers.len() == HEADERS_MAX {
-                return Self { headers, fault: Some(Fault::bad("Too Many Headers")), bare_cr };
-            }
-            headers.push(Header { name: Name::of(written), written, value });
+/// Reads header lines up to the empty one; `rest` is the body then.
+fn read_headers<'a>(rest: &mut &'a [u8]) -> (Vec<Header<'a>>, Option<Fault>) {
+    // Most requests of phones have fewer headers: one allocation.
+    let mut headers = Vec::with_capacity(24);
+    let mut fault = None;
+    while let Some(line) = next_line(rest) {
+        if line.is_empty() {
+            return (headers, fault);
         }
-        // What came may be the half of a message.
-        Self { headers, fault: fault.or(Some(Fault::bad("Missing Empty Line after Headers"))), bare_cr }
+        let Some((written, value)) = name_and_value(line) else {
+            fault = Some(Fault::bad("Malformed Header"));
+            continue;
+        };
+        if headers.len() == HEADERS_MAX {
+            return (headers, Some(Fault::bad("Too Many Headers")));
+        }
+        headers.push(Header { name: Name::of(written), written, value });
     }
+    // What came may be the half of a message.
+    (headers, fault.or(Some(Fault::bad("Missing Empty Line after Headers"))))
 }
 
 impl<'a> Response<'a> {

@@ -151,6 +151,9 @@ impl<'a> Request<'a> {
         if !self.via.well_formed {
             return Err(Fault::bad("Malformed Via"));
         }
+        if self.uri.is_err() {
+            return Err(Fault::bad("Malformed Request-URI"));
+        }
         self.from = Party::read(self.single(Name::From, "Missing From", "Repeated From")?, "Malformed From")?;
         self.to = Party::read(self.single(Name::To, "Missing To", "Repeated To")?, "Malformed To")?;
         self.call_id = self.single(Name::CallId, "Missing Call-ID", "Repeated Call-ID")?;
@@ -161,9 +164,6 @@ impl<'a> Request<'a> {
         self.cseq = CSeq::read(cseq).ok_or(Fault::bad("Malformed CSeq"))?;
         if self.cseq.method != self.method {
             return Err(Fault::bad("CSeq Method Differs from Request Line"));
-        }
-        if self.uri.is_err() {
-            return Err(Fault::bad("Malformed Request-URI"));
         }
         if let Some(value) = self.at_most_one(Name::MaxForwards, "Repeated Max-Forwards")? {
             let hops = bounded_u32(value, 255).ok_or(Fault::bad("Malformed Max-Forwards"))?;
@@ -242,8 +242,9 @@ impl<'a> Request<'a> {
         let mut paths = Vec::new();
         for value in self.all(Name::Path).flat_map(List::new) {
             let address = NameAddr::parse(value).filter(|address| address.bracketed).ok_or(BAD)?;
-            let clean = !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
-            if !clean || Uri::parse(address.uri).is_err() {
+            let mut params = address.params();
+            params.by_ref().for_each(drop);
+            if params.malformed() || value.contains(&0) || Uri::parse(address.uri).is_err() {
                 return Err(BAD);
             }
             if paths.len() == PATHS_MAX {

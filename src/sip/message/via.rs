@@ -1,5 +1,6 @@
 //! The top Via: who asks and where the answer goes (RFC 3261 §18.2, RFC 3581). Sends nothing.
 
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use aorta_proto::uri::{Host, Param, Params, host_at, is_white, trim};
@@ -106,12 +107,12 @@ impl<'a> Via<'a> {
                 out.extend(&self.raw[at..start]);
             } else {
                 out.extend(&self.raw[at..end]);
-                out.extend(format!("={}", peer.port()).bytes());
+                let _ = write!(out, "={}", peer.port());
             }
             at = end;
         }
         out.extend(&self.raw[at..]);
-        out.extend(format!(";received={address}").bytes());
+        let _ = write!(out, ";received={address}");
     }
 
     /// Where `part`, a slice of `self.raw`, begins in it.

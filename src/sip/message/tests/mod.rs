@@ -179,6 +179,8 @@ fn bad_contacts_say_what_is_wrong() {
         ("<sip:a@h>;q=1;q=1", "Repeated Contact Parameter"),
         ("<sip:a@h>;expires=1;expires=2", "Repeated Contact Parameter"),
         ("<sip:a@h>;;", "Malformed Contact Parameter"),
+        ("<sip:a@h>;x=a\"b", "Malformed Contact Parameter"),
+        ("<sip:a@h>;x=<b>", "Malformed Contact Parameter"),
         ("<sip:a@h>;reg-id=0", "Malformed reg-id"),
         ("<sip:a@h>;+sip.instance=x", "Malformed +sip.instance"),
         ("<sip:a@h>;x=\"a\rb\"", "Control Character in Contact"),
@@ -215,7 +217,7 @@ fn paths_are_kept_as_they_came() {
         let expected = [&b"<sip:p1.example.com;lr>"[..], b"\"x\" <sip:p2;lr;ob>;y", b"<sip:%20@[::1]:5060;lr>"];
         assert_eq!(request.paths().as_deref(), Ok(&expected[..]));
     });
-    for bad in ["sip:p1;lr", "<sip:p1", "<nothing>", ",<sip:p>"] {
+    for bad in ["<sip:p>;a\"b", "<sip:p>;;", "sip:p1;lr", "<sip:p1", "<nothing>", ",<sip:p>"] {
         with(register(&format!("Path: {bad}\r\n")), |request| {
             assert_eq!(request.paths(), Err(Fault::bad("Malformed Path")), "{bad}");
         });

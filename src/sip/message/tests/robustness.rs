@@ -59,6 +59,9 @@ fn corpus() -> Vec<Vec<u8>> {
             .into_bytes(),
         b"SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP h\r\ni: x\r\nCSeq: 1 OPTIONS\r\nl: 0\r\n\r\n".to_vec(),
     ];
+    // Most mutations should begin from what a registrar is for.
+    let own = corpus.clone();
+    (0..6).for_each(|_| corpus.extend(own.iter().cloned()));
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/torture");
     if let Ok(entries) = std::fs::read_dir(folder) {
         corpus.extend(entries.filter_map(|entry| std::fs::read(entry.ok()?.path()).ok()));
