@@ -9,10 +9,10 @@ use aorta::sip::message::{Contact, Lifetime};
 use aorta_proto::{BootId, NodeId, Record, Stamp, hash};
 
 /// 2026 or so, microseconds: far from 0, so that nothing works by accident.
-pub const START_US: u64 = 1_790_000_000_000_000;
+pub(crate) const START_US: u64 = 1_790_000_000_000_000;
 
 /// A record, a clock, and the stamps drawn from it.
-pub struct Desk {
+pub(crate) struct Desk {
     pub record: Record,
     pub now_us: u64,
     pub limits: RegistrarLimits,
@@ -23,7 +23,7 @@ pub struct Desk {
 
 /// One REGISTER.
 #[derive(Clone)]
-pub struct Register<'a> {
+pub(crate) struct Register<'a> {
     pub call_id: &'a str,
     pub cseq: u32,
     /// `["*"]` is `Contact: *`; none is a query.
@@ -33,12 +33,12 @@ pub struct Register<'a> {
 }
 
 /// A REGISTER with these contacts, no Expires header and no Path.
-pub fn register<'a>(call_id: &'a str, cseq: u32, contacts: &[&'a str]) -> Register<'a> {
+pub(crate) fn register<'a>(call_id: &'a str, cseq: u32, contacts: &[&'a str]) -> Register<'a> {
     Register { call_id, cseq, contacts: contacts.to_vec(), expires: Expires::Absent, path: Vec::new() }
 }
 
 /// `Contact: *` with `Expires: 0`.
-pub fn star(call_id: &str, cseq: u32) -> Register<'_> {
+pub(crate) fn star(call_id: &str, cseq: u32) -> Register<'_> {
     Register { expires: Expires::Seconds(0), ..register(call_id, cseq, &["*"]) }
 }
 
@@ -49,7 +49,7 @@ impl Default for Desk {
 }
 
 impl Desk {
-    pub fn new(boot: u64) -> Self {
+    pub(crate) fn new(boot: u64) -> Self {
         Self {
             record: Record::default(),
             now_us: START_US,
@@ -60,17 +60,17 @@ impl Desk {
         }
     }
 
-    pub fn pass(&mut self, seconds: u64) {
+    pub(crate) fn pass(&mut self, seconds: u64) {
         self.now_us += seconds * 1_000_000;
     }
 
     /// How many stamps were drawn.
-    pub fn drawn(&self) -> u64 {
+    pub(crate) fn drawn(&self) -> u64 {
         self.drawn
     }
 
     /// What the registrar says; what it writes is merged.
-    pub fn judge(&mut self, request: &Register<'_>) -> Judged {
+    pub(crate) fn judge(&mut self, request: &Register<'_>) -> Judged {
         let contacts: Vec<Contact<'_>> = match request.contacts.as_slice() {
             ["*"] => Vec::new(),
             values => values.iter().map(|value| Contact::parse(value.as_bytes()).expect("a Contact")).collect(),
@@ -104,7 +104,7 @@ impl Desk {
     }
 
     /// The contacts of the 200.
-    pub fn ok(&mut self, request: &Register<'_>) -> Vec<Listed> {
+    pub(crate) fn ok(&mut self, request: &Register<'_>) -> Vec<Listed> {
         match self.judge(request) {
             Judged::Accepted { bindings, .. } => bindings,
             Judged::Refused(refusal) => panic!("refused: {refusal:?}"),
@@ -112,7 +112,7 @@ impl Desk {
     }
 
     /// The refusal; asserts that nothing was written.
-    pub fn refused(&mut self, request: &Register<'_>) -> Refusal {
+    pub(crate) fn refused(&mut self, request: &Register<'_>) -> Refusal {
         let before = self.record.clone();
         let Judged::Refused(refusal) = self.judge(request) else { panic!("accepted") };
         assert_eq!(self.record, before);
@@ -120,12 +120,12 @@ impl Desk {
     }
 
     /// The URIs that ring now.
-    pub fn uris(&mut self) -> Vec<String> {
+    pub(crate) fn uris(&mut self) -> Vec<String> {
         uris(&self.ok(&register("query", 1, &[])))
     }
 }
 
-pub fn uris(listed: &[Listed]) -> Vec<String> {
+pub(crate) fn uris(listed: &[Listed]) -> Vec<String> {
     listed.iter().map(|listed| listed.binding.uri.to_string()).collect()
 }
 

@@ -25,14 +25,14 @@ use aorta_proto::uri::{Host, Scheme, Uri, unescape};
 use aorta_proto::{Aor, Record};
 use siphasher::sip::SipHasher13;
 
-pub use counts::{Family, Method, Reason, UasCounts};
+pub use counts::{Family, UasCounts};
 pub use settings::{NotReadyOptions, PathMode, UasSettings};
 
-use self::counts::{Limiter, LookedUp};
+use self::counts::{Limiter, LookedUp, Reason};
 use crate::clock::{Clock, Now};
 use crate::location::Location;
-use crate::sip::message::{Fault, Framing, Message, Name, Reply, Request, Unfolded, vocabulary};
-use crate::sip::transport::{Flow, Transport, ViaTarget};
+use crate::sip::message::{Fault, Framing, Message, Name, Reply, Request, Unfolded, ViaTarget, vocabulary};
+use crate::sip::transport::{Flow, Transport};
 
 /// The largest payload of a UDP datagram over IPv4, bytes: no answer is larger, whatever carries it.
 pub const REPLY_BYTES_MAX: usize = 65_507;
@@ -292,8 +292,7 @@ impl Asked<'_> {
     }
 
     fn via(&self) -> ViaTarget {
-        let via = self.request.via.target();
-        ViaTarget { rport: via.rport, port: via.port, maddr: via.maddr }
+        self.request.via.target()
     }
 
     fn echo_bytes(&self) -> usize {

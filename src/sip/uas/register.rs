@@ -10,23 +10,22 @@ use tracing::debug;
 
 use super::counts::{Accepted, Reason};
 use super::{Answer, Asked, PathMode, SUPPORTED};
-use crate::registrar::{
-    Contacts, ContactWish, Expires, Judged, Listed, Refusal, RegisterRequest, Write, judge, list,
-};
+use crate::registrar::{ContactWish, Contacts, Expires, Judged, Listed, Refusal, RegisterRequest, Write, judge, list};
 use crate::sip::message::{self, Contact, Fault, Lifetime, http_date};
 
 const NOT_FOUND: Fault = Fault { status: 404, reason: "Not Found" };
 
 impl Asked<'_> {
     pub(super) fn register<S>(&self, reserve: impl FnOnce() -> Option<S>) -> Answer<S> {
+        let registrar = match self.registrar() {
+            Ok(registrar) => registrar,
+            Err((reason, fault)) => return self.refuse(reason, fault),
+        };
         let unsupported = self.unsupported();
-        if let Err((reason, fault)) = self.check_domain() {
-            return self.refuse(reason, fault);
-        }
         if !unsupported.is_empty() {
             return self.bad_extension(Reason::BadExtension, unsupported);
         }
-        let aor = match self.address_of_record() {
+        let aor = match self.address_of_record(&registrar) {
             Ok(aor) => aor,
             Err((reason, fault)) => return self.refuse(reason, fault),
         };
@@ -106,8 +105,7 @@ impl Asked<'_> {
         for listed in bindings {
             let binding = &listed.binding;
             let expires = listed.remaining_s.to_string();
-            let parts =
-                [b"<", binding.uri.as_bytes(), b">;expires=", expires.as_bytes(), binding.params.as_bytes()];
+            let parts = [b"<", binding.uri.as_bytes(), b">;expires=", expires.as_bytes(), binding.params.as_bytes()];
             reply = reply.header("Contact", parts.concat());
         }
         if self.uas.settings.path_mode != PathMode::Off && self.request.supports(SUPPORTED) {
@@ -118,28 +116,29 @@ impl Asked<'_> {
         reply.header("Date", http_date(self.moment.wall_us / 1_000_000)).finish()
     }
 
-    /// §10.3 step 1. The Request-URI names the registrar: a domain served, one of its aliases, or this node's own address.
-    fn check_domain(&self) -> Result<(), (Reason, Fault)> {
-        let rules = &self.uas.settings.rules;
-        let Ok(uri) = self.request.uri else { return Err((Reason::Malformed, Fault::bad("Malformed Request-URI"))) };
-        if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
-            return Err((Reason::Scheme, Fault { status: 416, reason: "Unsupported URI Scheme" }));
+    /// The registrar that the Request-URI names, which may hold no other scheme.
+    fn registrar(&self) -> Result<Uri<'_>, (Reason, Fault)> {
+        let uri = self.request.uri.map_err(|_| (Reason::Malformed, Fault::bad("Malformed Request-URI")))?;
+        if matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
+            Ok(uri)
+        } else {
+            Err((Reason::Scheme, Fault { status: 416, reason: "Unsupported URI Scheme" }))
         }
-        if rules.serves_any() || rules.names(uri.host) || self.is_own_address(&uri) {
-            return Ok(());
-        }
-        Err((Reason::ForeignDomain, Fault { status: 404, reason: "Domain Not Served" }))
     }
 
-    /// §10.3 step 5: the AoR is the To; one that is not valid here is not found.
-    fn address_of_record(&self) -> Result<Aor, (Reason, Fault)> {
+    /// §10.3 steps 1 and 5: the AoR is the To; one that is not valid for the domain of the Request-URI is not found. This
+    /// node's own address stands for every domain that is served.
+    fn address_of_record(&self, registrar: &Uri<'_>) -> Result<Aor, (Reason, Fault)> {
+        const FOREIGN: (Reason, Fault) = (Reason::ForeignDomain, Fault { status: 404, reason: "Domain Not Served" });
+        let rules = &self.uas.settings.rules;
         let to = Uri::parse(self.request.to.uri);
         let to = to.map_err(|_| (Reason::Malformed, Fault::bad("Malformed To URI")))?;
-        aor(&to, &self.uas.settings.rules).map_err(|error| match error {
-            AorError::ForeignDomain => (Reason::ForeignDomain, Fault { status: 404, reason: "Domain Not Served" }),
+        let aor = aor(&to, rules).map_err(|error| match error {
+            AorError::ForeignDomain => FOREIGN,
             AorError::Scheme | AorError::NoTelDomain | AorError::NoUser => (Reason::NoAor, NOT_FOUND),
             AorError::TooLong => (Reason::TooLong, Fault { status: 403, reason: "Address Of Record Too Long" }),
-        })
+        })?;
+        if rules.admits(registrar.host, &aor) || self.is_own_address(registrar) { Ok(aor) } else { Err(FOREIGN) }
     }
 
     fn refused<S>(&self, refusal: &Refusal) -> Answer<S> {
