@@ -107,3 +107,33 @@ impl AsyncWrite for Watched {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn pair(stall: Duration) -> (Watched, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("accepted");
+        let seat = Arc::new(Semaphore::new(1)).acquire_owned().await.expect("free");
+        let (stream, _) = listener.accept().await.expect("connected");
+        (Watched::new(stream, stall, seat), client)
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_progress_fails_in_both_directions() {
+        let stall = Duration::from_millis(20);
+        let (mut silent, _client) = pair(stall).await;
+        let error = silent.read_u8().await.expect_err("nothing comes");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let (mut unread, _client) = pair(stall).await;
+        let error = loop {
+            if let Err(error) = unread.write_all(&[0; 65_536]).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}
