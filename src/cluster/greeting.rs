@@ -8,8 +8,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use aorta_proto::BootId;
-
-use super::Class;
+use aorta_proto::frame::Class;
 
 /// Says that these bytes are a greeting of this layout; ALPN has the version of everything after it.
 const MAGIC: &[u8; 6] = b"AORTA\x01";
@@ -23,6 +22,8 @@ pub(super) const HELLO_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a verdict: kind and turn.
 pub(super) const VERDICT_BYTES: usize = 1 + 8;
 
+const CLASS_LIVE: u8 = 1;
+const CLASS_BULK: u8 = 2;
 const FLAG_LINKED: u8 = 1;
 
 /// What each end says first. Its node id is not in it: that comes from the certificate.
@@ -54,7 +55,10 @@ impl Greeting {
     pub(super) fn encode(&self, hello: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(GREETING_BYTES + hello.len());
         out.extend_from_slice(MAGIC);
-        out.push(self.class as u8);
+        out.push(match self.class {
+            Class::Live => CLASS_LIVE,
+            Class::Bulk => CLASS_BULK,
+        });
         out.push(if self.linked { FLAG_LINKED } else { 0 });
         out.extend_from_slice(&self.boot.0.to_le_bytes());
         out.extend_from_slice(&self.generation.to_le_bytes());
@@ -76,7 +80,11 @@ impl Greeting {
     pub(super) fn decode(bytes: &[u8; GREETING_BYTES]) -> Result<(Self, usize), String> {
         let rest = bytes.strip_prefix(MAGIC).ok_or("the peer did not greet as an Aorta node does")?;
         let mut at = Cursor { rest };
-        let class = Class::from_byte(at.take::<1>()?[0]).ok_or("the peer greets for a class that this version lacks")?;
+        let class = match at.take::<1>()? {
+            [CLASS_LIVE] => Class::Live,
+            [CLASS_BULK] => Class::Bulk,
+            _ => return Err("the peer greets for a class that this version lacks".into()),
+        };
         let linked = at.take::<1>()?[0] & FLAG_LINKED != 0;
         let boot = BootId(u64::from_le_bytes(at.take()?));
         let generation = u64::from_le_bytes(at.take()?);

@@ -56,7 +56,9 @@ pub enum IdentityError {
         problem: String,
     },
     /// The key is another certificate's.
-    #[error("cluster.key = \"{key}\" is not the key of cluster.certificate = \"{certificate}\"; give the pair that one `aorta cert issue` wrote")]
+    #[error(
+        "cluster.key = \"{key}\" is not the key of cluster.certificate = \"{certificate}\"; give the pair that one `aorta cert issue` wrote"
+    )]
     KeyMismatch {
         /// The key's file.
         key: String,
@@ -80,7 +82,9 @@ pub enum IdentityError {
         cluster: String,
     },
     /// The certificate was not signed by the CA beside it.
-    #[error("cluster.certificate = \"{certificate}\" is not signed by cluster.ca = \"{ca}\" ({problem}); issue it with that CA's key: `aorta cert issue`")]
+    #[error(
+        "cluster.certificate = \"{certificate}\" is not signed by cluster.ca = \"{ca}\" ({problem}); issue it with that CA's key: `aorta cert issue`"
+    )]
     ForeignCa {
         /// The certificate's file.
         certificate: String,
@@ -106,7 +110,9 @@ impl Validity {
     pub fn problem(&self, wall_s: i64) -> Option<String> {
         if wall_s > self.not_after_s {
             let at = date(self.not_after_s);
-            return Some(format!("this node's certificate expired on {at}; issue a new one with `aorta cert issue` and restart"));
+            return Some(format!(
+                "this node's certificate expired on {at}; issue a new one with `aorta cert issue` and restart"
+            ));
         }
         (wall_s < self.not_before_s).then(|| {
             let (from, now) = (date(self.not_before_s), date(wall_s));
@@ -145,7 +151,10 @@ pub struct Identity {
 
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Identity").field("bearer", &self.bearer).field("validity", &self.validity).finish_non_exhaustive()
+        f.debug_struct("Identity")
+            .field("bearer", &self.bearer)
+            .field("validity", &self.validity)
+            .finish_non_exhaustive()
     }
 }
 
@@ -188,10 +197,9 @@ fn check_pair(
         .key_provider
         .load_private_key(key.clone_key())
         .map_err(|error| fault("cluster.key", &files.key, error.to_string()))?;
-    CertifiedKey::new(chain.to_vec(), signer).keys_match().map_err(|_| IdentityError::KeyMismatch {
-        key: shown(&files.key),
-        certificate: shown(&files.certificate),
-    })
+    CertifiedKey::new(chain.to_vec(), signer)
+        .keys_match()
+        .map_err(|_| IdentityError::KeyMismatch { key: shown(&files.key), certificate: shown(&files.certificate) })
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, IdentityError> {
@@ -291,5 +299,7 @@ pub fn validity(certificate: &[u8]) -> Result<Validity, String> {
 }
 
 fn parse(certificate: &[u8]) -> Result<X509Certificate<'_>, String> {
-    X509Certificate::from_der(certificate).map(|(_, parsed)| parsed).map_err(|error| format!("no certificate ({error})"))
+    X509Certificate::from_der(certificate)
+        .map(|(_, parsed)| parsed)
+        .map_err(|error| format!("no certificate ({error})"))
 }

@@ -7,9 +7,10 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use aorta_proto::frame::Header;
 use aorta_proto::{BootId, NodeId};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -148,6 +149,8 @@ pub(super) struct Session {
     started: Instant,
     /// Milliseconds after `started` when something was heard last.
     heard_ms: AtomicU64,
+    /// The rooms above know of it.
+    open: AtomicBool,
     wake: Notify,
     gossip: Mutex<VecDeque<Bytes>>,
     gossip_waits: Notify,
@@ -179,6 +182,7 @@ impl Session {
             connection,
             started: Instant::now(),
             heard_ms: AtomicU64::new(0),
+            open: AtomicBool::new(false),
             wake: Notify::new(),
             gossip: Mutex::default(),
             gossip_waits: Notify::new(),
@@ -207,6 +211,14 @@ impl Session {
     /// Neither silent nor on its way out.
     pub(super) fn is_healthy(&self) -> bool {
         self.silent() < SILENT && !self.stop.is_cancelled()
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_open(&self) {
+        self.open.store(true, Ordering::Release);
     }
 
     pub(super) fn wake(&self) {
@@ -279,7 +291,12 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 /// Carries frames until the link ends. The rooms above have seen `linked`; when this returns, no call of theirs runs.
-pub(super) async fn run(session: &Arc<Session>, send: SendStream, recv: RecvStream, board: &Arc<Switchboard>) -> Ending {
+pub(super) async fn run(
+    session: &Arc<Session>,
+    send: SendStream,
+    recv: RecvStream,
+    board: &Arc<Switchboard>,
+) -> Ending {
     let mut tasks: JoinSet<Option<Ending>> = JoinSet::new();
     let peers = board.peers();
     tasks.spawn(read_frames(Arc::clone(session), recv, Arc::clone(peers)));
@@ -315,21 +332,13 @@ async fn first_ending(tasks: &mut JoinSet<Option<Ending>>) -> Option<Ending> {
     None
 }
 
-/// Bytes of a frame's header, and where the length of what follows stands in it.
-const HEADER_BYTES: usize = 8;
-
-/// The longest frame, header included.
-const FRAME_BYTES_MAX: usize = 1024 * 1024;
-
 /// The length of the frame at the start of `bytes`, header included; `None` while its header is not whole.
-fn frame_bytes(bytes: &[u8]) -> Result<Option<usize>, String> {
-    let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
-    let body = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
-    let whole = usize::try_from(body).unwrap_or(usize::MAX).saturating_add(HEADER_BYTES);
-    if whole > FRAME_BYTES_MAX {
-        return Err(format!("it announces a frame of {whole} bytes, more than {FRAME_BYTES_MAX}"));
+fn frame_bytes(class: Class, bytes: &[u8]) -> Result<Option<usize>, String> {
+    let Some(header) = Header::read(bytes).map_err(|error| error.to_string())? else { return Ok(None) };
+    if header.class() != class {
+        return Err(format!("it sent a frame of kind {} on the {class:?} connection", header.kind));
     }
-    Ok(Some(whole))
+    Ok(Some(header.frame_bytes()))
 }
 
 async fn read_frames(session: Arc<Session>, mut recv: RecvStream, peers: Arc<dyn Peers>) -> Option<Ending> {
@@ -354,7 +363,9 @@ async fn read_frames(session: Arc<Session>, mut recv: RecvStream, peers: Arc<dyn
 /// Hands over the whole frames at the start of `buffer` and takes them out of it.
 fn deliver(session: &Session, buffer: &mut Vec<u8>, peers: &dyn Peers) -> Result<(), Ending> {
     let mut start = 0;
-    while let Some(whole) = frame_bytes(&buffer[start..]).map_err(|why| Ending::ours(Close::Protocol, why))? {
+    while let Some(whole) =
+        frame_bytes(session.class, &buffer[start..]).map_err(|why| Ending::ours(Close::Protocol, why))?
+    {
         let Some(frame) = buffer.get(start..start + whole) else { break };
         peers.received(&session.peer, session.class, frame).map_err(|why| Ending::ours(Close::Refused, why))?;
         start += whole;

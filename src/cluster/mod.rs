@@ -31,6 +31,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use aorta_proto::frame::Class;
 use aorta_proto::{BootId, NodeId};
 use parking_lot::Mutex;
 
@@ -41,25 +42,6 @@ use dialer::Dialer;
 use endpoint::Endpoint;
 use membership::{Gossip, Membership};
 use switchboard::Switchboard;
-
-/// What a connection is for. There is one of each between two linked nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum Class {
-    /// Hello, deltas, acks, marks, gossip: small and urgent.
-    Live = 1,
-    /// Digest trees, lists and entries: large and patient.
-    Bulk = 2,
-}
-
-impl Class {
-    /// Both, in the order in which they are linked.
-    pub const ALL: [Self; 2] = [Self::Live, Self::Bulk];
-
-    fn from_byte(byte: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|class| *class as u8 == byte)
-    }
-}
 
 /// What this node is in the cluster and where it finds others.
 #[derive(Debug, Clone)]
@@ -166,7 +148,10 @@ pub enum ClusterError {
     #[error("the certificates cannot be used for TLS: {0}")]
     Tls(String),
     /// A key or value that gossip cannot carry.
-    #[error("gossip carries keys and values of {} bytes in all at most, and '{key}' would make it {bytes}", GOSSIP_BYTES_MAX)]
+    #[error(
+        "gossip carries keys and values of {} bytes in all at most, and '{key}' would make it {bytes}",
+        GOSSIP_BYTES_MAX
+    )]
     Gossip {
         /// The key.
         key: String,
@@ -209,8 +194,7 @@ impl Cluster {
         check_gossip(&settings.gossip, "")?;
         let (gossip, inbox) = Gossip::new(settings.gossip.clone());
         let gossip = Arc::new(gossip);
-        let board =
-            Arc::new(Switchboard::new(&settings, advertise, &identity.bearer.node, peers, Arc::clone(&gossip)));
+        let board = Arc::new(Switchboard::new(&settings, advertise, &identity.bearer.node, peers, Arc::clone(&gossip)));
         board.spawn(Arc::clone(&endpoint).accept_all(Arc::clone(&board)));
         board.spawn(Dialer::new(settings.seeds, Arc::clone(&board), Arc::clone(&endpoint)).run());
         let membership = Membership::new(identity.bearer.clone(), settings.generation, Arc::clone(&board));

@@ -124,15 +124,21 @@ fn explained(error: Error, certificate: &CertificateDer<'_>) -> Error {
     let Error::InvalidCertificate(problem) = &error else { return error };
     refusal(match problem {
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            format!("the certificate of {who} is not signed by this cluster's CA; issue it with `aorta cert issue` and the key of cluster.ca")
+            format!(
+                "the certificate of {who} is not signed by this cluster's CA; issue it with `aorta cert issue` and the key of cluster.ca"
+            )
         }
-        CertificateError::Expired => format!("the certificate of {who} has expired; issue a new one with `aorta cert issue`"),
+        CertificateError::Expired => {
+            format!("the certificate of {who} has expired; issue a new one with `aorta cert issue`")
+        }
         CertificateError::ExpiredContext { not_after, .. } => {
             let at = date(i64::try_from(not_after.as_secs()).unwrap_or(i64::MAX));
             format!("the certificate of {who} expired on {at}; issue a new one with `aorta cert issue`")
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            format!("the certificate of {who} is not valid yet; set the clock of this machine or of the one that issued it")
+            format!(
+                "the certificate of {who} is not valid yet; set the clock of this machine or of the one that issued it"
+            )
         }
         other => format!("the certificate of {who} is refused: {other}; issue it with `aorta cert issue`"),
     })
