@@ -292,6 +292,19 @@ impl Config {
         source.mistakes.sort_by_key(|mistake| mistake.place);
         Err(source.mistakes)
     }
+
+    /// What is wrong with the files that the configuration names: one sentence each.
+    #[must_use]
+    pub fn unreadable_files(&self) -> Vec<String> {
+        let Some(cluster) = &self.cluster else { return Vec::new() };
+        let files =
+            [("cluster.ca", &cluster.ca), ("cluster.certificate", &cluster.certificate), ("cluster.key", &cluster.key)];
+        let read = |(key, path): (&str, &PathBuf)| {
+            let error = std::fs::File::open(path).err()?;
+            Some(format!("{key}: {} cannot be read: {error}", path.display()))
+        };
+        files.into_iter().filter_map(read).collect()
+    }
 }
 
 #[cfg(test)]
