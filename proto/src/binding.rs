@@ -1,8 +1,10 @@
 //! One contact of one AoR, as the phone registered it, and the key that says which contacts are the same.
 
 use std::fmt;
+use std::hash::Hasher;
 
 use serde::{Deserialize, Serialize};
+use siphasher::sip::SipHasher13;
 
 use crate::octets::Octets;
 use crate::stamp::{NodeId, Stamp};
@@ -85,4 +87,22 @@ pub struct Binding {
     pub source: Octets,
     /// The node that accepted it.
     pub accepted_by: NodeId,
+}
+
+/// What a removed entry remembers of its Call-ID. The same in every process: nodes compare these.
+#[must_use]
+pub fn call_id_hash(call_id: &[u8]) -> u64 {
+    hash(b"aorta/1 call-id\0", call_id)
+}
+
+/// What tells that two contacts have one URI, given in the canonical form of [`crate::uri`]. The same in every process.
+#[must_use]
+pub fn uri_hash(canonical: &[u8]) -> u64 {
+    hash(b"aorta/1 uri\0\0\0\0\0", canonical)
+}
+
+fn hash(purpose: &[u8; 16], bytes: &[u8]) -> u64 {
+    let mut hasher = SipHasher13::new_with_key(purpose);
+    hasher.write(bytes);
+    hasher.finish()
 }

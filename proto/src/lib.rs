@@ -5,7 +5,7 @@
 //!
 //! Bottom up: [`octets`] bytes as they came · [`stamp`] the one order · [`uri`] SIP URIs and their canonical form ·
 //! [`aor`] whose contacts · [`binding`] one contact · [`record`] an AoR's contacts and how two copies merge ·
-//! [`digest`] what two nodes compare · [`frame`] what they say.
+//! [`view`] what a reader sees of them · [`digest`] what two nodes compare · [`frame`] what they say.
 
 pub mod aor;
 pub mod binding;
@@ -15,9 +15,11 @@ pub mod octets;
 pub mod record;
 pub mod stamp;
 pub mod uri;
+pub mod view;
 
 pub use aor::Aor;
 pub use binding::{Binding, ContactKey};
+pub use digest::{Digester, Listed};
 pub use octets::Octets;
-pub use record::{Cleared, Entry, Record, Value};
+pub use record::{Cleared, Entry, Merged, Record, Value};
 pub use stamp::{BootId, NodeId, Stamp};

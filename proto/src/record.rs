@@ -1,7 +1,10 @@
 //! An AoR's contacts and the merge law: how two copies become one, the same one everywhere, in whatever order they meet.
 //!
-//! A delta is a small `Record`: whoever knows how to merge a copy knows how to merge a change.
+//! A delta is a small `Record`: whoever knows how to merge a copy knows how to merge a change. Nothing here reads a clock,
+//! enforces a limit or judges a REGISTER; `proto/README.md` has the proofs. What a reader may see of a record is in
+//! [`crate::view`].
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -10,13 +13,34 @@ use crate::binding::{Binding, ContactKey};
 use crate::stamp::Stamp;
 
 /// All that is known of one AoR: what was cleared by `Contact: *`, and one last-writer-wins entry a key.
-/// Normal form: entries sorted by key, one a key; an entry below `cleared` is [`Value::Gone`].
+/// Normal form: entries sorted by key, one a key; an entry below `cleared` is [`Value::Gone`]. What [`Record::merge`] and
+/// the codec make is in normal form; what is built by hand becomes so when it is merged.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Unchecked")]
 pub struct Record {
     /// The latest `Contact: *`; the greater stamp wins.
     pub cleared: Option<Cleared>,
     /// Live and dead contacts.
     pub entries: Vec<Entry>,
+}
+
+/// A record as it came from a peer or a disk, its normal form not yet known.
+#[derive(Deserialize)]
+struct Unchecked {
+    cleared: Option<Cleared>,
+    entries: Vec<Entry>,
+}
+
+impl From<Unchecked> for Record {
+    fn from(unchecked: Unchecked) -> Self {
+        let as_it_came = Self { cleared: unchecked.cleared, entries: unchecked.entries };
+        if as_it_came.is_normal() {
+            return as_it_came;
+        }
+        let mut record = Self::EMPTY;
+        record.absorb(as_it_came, |_| {});
+        record
+    }
 }
 
 /// A `Contact: *` with Expires 0 (RFC 3261 §10.2.2): every entry with a lower stamp is gone, seen here or not.
@@ -54,4 +78,246 @@ pub enum Value {
     Gone,
     /// Registered; live until stamp + granted.
     Live(Arc<Binding>),
+}
+
+/// What a merge did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Merged {
+    /// The record is not what it was.
+    pub changed: bool,
+    /// One stamp was found with two values, which no correct cluster makes: raise an alarm.
+    pub conflict: bool,
+}
+
+/// One step of a record from one state to the next, for whoever keeps sums over records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change<'a> {
+    /// Which entry; `None` for [`Record::cleared`].
+    pub key: Option<&'a ContactKey>,
+    /// What was there.
+    pub before: Option<Mark>,
+    /// What is there now.
+    pub after: Option<Mark>,
+}
+
+/// What sums count of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// Its stamp.
+    pub stamp: Stamp,
+    /// Whether its value is [`Value::Live`].
+    pub live: bool,
+}
+
+impl Entry {
+    /// The binding, unless it is gone. Whether it has lapsed is another question: [`Entry::lapses_us`].
+    #[must_use]
+    pub fn binding(&self) -> Option<&Arc<Binding>> {
+        match &self.value {
+            Value::Live(binding) => Some(binding),
+            Value::Gone => None,
+        }
+    }
+
+    /// Cluster time at which the binding lapses, microseconds: a function of the entry alone, the same on every node.
+    /// `None` when it is gone.
+    #[must_use]
+    pub fn lapses_us(&self) -> Option<u64> {
+        let granted_us = u64::from(self.binding()?.granted_s) * 1_000_000;
+        Some(self.stamp.time_us.saturating_add(granted_us))
+    }
+
+    /// The same entry as a removal that remembers its Call-ID and CSeq, under `stamp`.
+    #[must_use]
+    pub fn gone_at(&self, stamp: Stamp) -> Self {
+        Self { stamp, value: Value::Gone, ..self.clone() }
+    }
+
+    fn mark(&self) -> Mark {
+        Mark { stamp: self.stamp, live: self.binding().is_some() }
+    }
+
+    /// The one order of two entries of one key. Stamps decide. What follows matters only between equal stamps: there a
+    /// live one beats a gone one, which is the same entry slimmed; anything else is a conflict, and is resolved so that
+    /// slimming and clearing, which may have happened on one side only, cannot change who wins: first what a removal
+    /// keeps, then the later lapse, then the rest.
+    fn order(&self, other: &Self) -> Ordering {
+        self.stamp
+            .cmp(&other.stamp)
+            .then_with(|| self.remembered().cmp(&other.remembered()))
+            .then_with(|| self.lapses_us().cmp(&other.lapses_us()))
+            .then_with(|| self.value.cmp(&other.value))
+    }
+
+    fn remembered(&self) -> (u64, u32, u64) {
+        (self.call_id_hash, self.cseq, self.uri_hash)
+    }
+
+    fn conflicts(&self, other: &Self) -> bool {
+        let two_values = matches!((&self.value, &other.value), (Value::Live(one), Value::Live(two)) if one != two);
+        self.stamp == other.stamp && (two_values || self.remembered() != other.remembered())
+    }
+}
+
+impl Record {
+    /// Nothing known.
+    pub const EMPTY: Self = Self { cleared: None, entries: Vec::new() };
+
+    /// Nothing known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.cleared.is_none() && self.entries.is_empty()
+    }
+
+    /// The entry of a key, live or dead.
+    #[must_use]
+    pub fn entry(&self, key: &ContactKey) -> Option<&Entry> {
+        self.position(key).ok().and_then(|at| self.entries.get(at))
+    }
+
+    /// The greatest stamp in it: what a clock must have reached. `None` when empty.
+    #[must_use]
+    pub fn latest(&self) -> Option<Stamp> {
+        let cleared = self.cleared.map(|cleared| cleared.stamp);
+        self.entries.iter().map(|entry| entry.stamp).chain(cleared).max()
+    }
+
+    /// The smallest stamp in it. `None` when empty.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Stamp> {
+        let cleared = self.cleared.map(|cleared| cleared.stamp);
+        self.entries.iter().map(|entry| entry.stamp).chain(cleared).min()
+    }
+
+    /// Merges another copy, or a delta, into this one.
+    pub fn merge(&mut self, other: &Self) -> Merged {
+        self.absorb(other.clone(), |_| {})
+    }
+
+    /// [`Record::merge`] that takes the other and tells `note` every step. `other` need not be in normal form.
+    pub fn absorb(&mut self, other: Self, mut note: impl FnMut(Change<'_>)) -> Merged {
+        let mut merged = Merged::default();
+        if let Some(cleared) = other.cleared {
+            self.absorb_cleared(cleared, &mut merged, &mut note);
+        }
+        for entry in other.entries {
+            self.absorb_entry(entry, &mut merged, &mut note);
+        }
+        merged
+    }
+
+    /// Drops what is at or below the floor, as if it had never been (design: forgetting). Returns how many entries.
+    pub fn forget(&mut self, floor_us: u64, mut note: impl FnMut(Change<'_>)) -> usize {
+        if let Some(cleared) = self.cleared.take_if(|cleared| cleared.stamp.time_us <= floor_us) {
+            note(Change { key: None, before: Some(cleared.mark()), after: None });
+        }
+        let before = self.entries.len();
+        self.entries.retain(|entry| {
+            let stays = entry.stamp.time_us > floor_us;
+            if !stays {
+                note(Change { key: Some(&entry.key), before: Some(entry.mark()), after: None });
+            }
+            stays
+        });
+        before - self.entries.len()
+    }
+
+    /// Slims what lapsed at or before `lapsed_us` to a removal under its own stamp. Returns how many. The stamps, and so
+    /// the digest, stay as they are.
+    pub fn slim(&mut self, lapsed_us: u64, mut note: impl FnMut(Change<'_>)) -> usize {
+        let mut slimmed = 0;
+        for entry in &mut self.entries {
+            if entry.lapses_us().is_some_and(|lapses_us| lapses_us <= lapsed_us) {
+                bury(entry, &mut note);
+                slimmed += 1;
+            }
+        }
+        slimmed
+    }
+
+    fn absorb_cleared(&mut self, cleared: Cleared, merged: &mut Merged, note: &mut impl FnMut(Change<'_>)) {
+        let before = self.cleared;
+        merged.conflict |= before.is_some_and(|before| before.stamp == cleared.stamp && before != cleared);
+        if before >= Some(cleared) {
+            return;
+        }
+        merged.changed = true;
+        self.cleared = Some(cleared);
+        note(Change { key: None, before: before.as_ref().map(Cleared::mark), after: Some(cleared.mark()) });
+        for entry in self.entries.iter_mut().filter(|entry| entry.stamp < cleared.stamp && entry.value != Value::Gone) {
+            bury(entry, note);
+        }
+    }
+
+    fn absorb_entry(&mut self, mut entry: Entry, merged: &mut Merged, note: &mut impl FnMut(Change<'_>)) {
+        if self.cleared.is_some_and(|cleared| entry.stamp < cleared.stamp) {
+            entry.value = Value::Gone;
+        }
+        let after = Some(entry.mark());
+        match self.position(&entry.key) {
+            Err(at) => {
+                merged.changed = true;
+                note(Change { key: Some(&entry.key), before: None, after });
+                self.entries.insert(at, entry);
+            }
+            Ok(at) => {
+                let Some(mine) = self.entries.get_mut(at) else { return };
+                merged.conflict |= mine.conflicts(&entry);
+                if entry.order(mine) == Ordering::Greater {
+                    merged.changed = true;
+                    note(Change { key: Some(&entry.key), before: Some(mine.mark()), after });
+                    *mine = entry;
+                }
+            }
+        }
+    }
+
+    fn position(&self, key: &ContactKey) -> Result<usize, usize> {
+        self.entries.binary_search_by(|entry| entry.key.cmp(key))
+    }
+
+    fn is_normal(&self) -> bool {
+        let sorted = self.entries.is_sorted_by(|one, two| one.key < two.key);
+        let buried = |entry: &Entry, at: Stamp| entry.stamp >= at || entry.value == Value::Gone;
+        sorted && self.cleared.is_none_or(|cleared| self.entries.iter().all(|entry| buried(entry, cleared.stamp)))
+    }
+}
+
+impl From<Entry> for Record {
+    fn from(entry: Entry) -> Self {
+        Self { cleared: None, entries: vec![entry] }
+    }
+}
+
+impl Cleared {
+    fn mark(&self) -> Mark {
+        Mark { stamp: self.stamp, live: false }
+    }
+}
+
+fn bury(entry: &mut Entry, note: &mut impl FnMut(Change<'_>)) {
+    let before = entry.mark();
+    entry.value = Value::Gone;
+    note(Change { key: Some(&entry.key), before: Some(before), after: Some(entry.mark()) });
+}
+
+/// The floor moves in steps of this many microseconds, so that linked nodes, whose clocks differ by a network delay,
+/// nearly always have the same.
+pub const FLOOR_STEP_US: u64 = 10_000_000;
+
+/// Added to the forgetting horizon, seconds: frames that were under way, and the floor's own steps.
+pub const HORIZON_MARGIN_S: u64 = 60;
+
+/// How long an entry is remembered after its stamp, microseconds. `expires_max_s` is the largest lifetime that any member
+/// announced or that was found on disk within the last such horizon.
+#[must_use]
+pub fn horizon_us(expires_max_s: u32, clock_ahead_max_s: u32) -> u64 {
+    (u64::from(expires_max_s) + u64::from(clock_ahead_max_s) + HORIZON_MARGIN_S) * 1_000_000
+}
+
+/// The forgetting floor at a cluster time: whatever has a stamp at or below it does not exist, on any node.
+#[must_use]
+pub fn floor_us(cluster_us: u64, horizon_us: u64) -> u64 {
+    let exact = cluster_us.saturating_sub(horizon_us);
+    exact - exact % FLOOR_STEP_US
 }

@@ -1,1 +1,187 @@
-//! location
+//! The location service (RFC 3261 §10): AoR → [`Record`], whole, in memory. Judges no request, reads no clock, speaks to
+//! nobody; [`Location::apply`] is the one door for everything that comes from elsewhere.
+//!
+//! 65 536 buckets, chosen by the top bits of a keyed hash of the AoR, each its own small table, under 256 locks. A bucket
+//! is a leaf of the digest tree, so listing one touches a few dozen records and never scans what its lock guards.
+//!
+//! | file | what |
+//! |---|---|
+//! | `mod` | reading and writing one AoR; the changes that a disk has not seen yet |
+//! | `stripe` | what one lock guards: tables, sums, counts |
+//! | `expiry` | the floor, slimming, sweeping |
+//! | `compare` | sums, lists and items for two nodes that compare |
+//! | `snapshot` | the disk; one floor up, and the only one that does I/O |
+
+mod compare;
+mod expiry;
+mod stripe;
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use aorta_proto::digest::AorHash;
+use aorta_proto::{Aor, Digester, Merged, Record};
+use parking_lot::RwLock;
+
+use stripe::{Stripe, Tally};
+
+pub use expiry::{SLIM_AFTER_LAPSE_US, Swept};
+
+/// How many locks: many more than cores, so that two threads seldom want one.
+pub const STRIPES: usize = 256;
+
+/// The table. Shared by all threads.
+pub struct Location {
+    digester: Digester,
+    stripes: Box<[RwLock<Stripe>]>,
+    /// What has a stamp at or below this does not exist, microseconds of cluster time.
+    floor_us: AtomicU64,
+    /// The bucket that the next sweep begins with.
+    sweep_at: AtomicU32,
+}
+
+/// What [`Location::apply`] did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The table is not what it was.
+    pub changed: bool,
+    /// One stamp was found with two values, which no correct cluster makes: raise an alarm.
+    pub conflict: bool,
+    /// How many of the entries (`cleared` counted as one) were at or below the floor, and ignored.
+    pub ignored: usize,
+}
+
+/// What the table holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// AoRs of which anything is known.
+    pub aors: u64,
+    /// Entries that are registered; one that lapsed since the last sweep is still counted.
+    pub live: u64,
+    /// Entries kept as removals.
+    pub gone: u64,
+    /// AoRs whose last change no snapshot has taken.
+    pub dirty: u64,
+}
+
+impl Location {
+    /// An empty table whose digests are keyed with the cluster's digest key. It remembers which AoRs a snapshot has not
+    /// seen only if `snapshots`: without a disk that memory would never be emptied.
+    #[must_use]
+    pub fn new(digest_key: [u8; 16], snapshots: bool) -> Self {
+        Self {
+            digester: Digester::new(digest_key),
+            stripes: (0..STRIPES).map(|_| RwLock::new(Stripe::new(snapshots))).collect(),
+            floor_us: AtomicU64::new(0),
+            sweep_at: AtomicU32::new(0),
+        }
+    }
+
+    /// Shows `read` what is known of an AoR, `None` when nothing. Lapsed entries and removals are in it: what rings is
+    /// [`Record::live`]. `read` runs under a lock: it must be short and must not touch this table.
+    pub fn get<T>(&self, aor: &Aor, read: impl FnOnce(Option<&Record>) -> T) -> T {
+        let hash = self.digester.aor(aor);
+        read(self.stripe(hash).read().get(hash, aor))
+    }
+
+    /// One critical section: `judge` sees the record (an empty one if nothing is known), draws its stamp if it needs one,
+    /// and gives what to merge. No other write of this AoR comes between. `judge` must not touch this table.
+    pub fn update<T>(&self, aor: &Aor, judge: impl FnOnce(&Record) -> (Option<Record>, T)) -> T {
+        let hash = self.digester.aor(aor);
+        let mut stripe = self.stripe(hash).write();
+        stripe.forget_in(&self.digester, hash, aor, self.floor_us());
+        let (delta, answer) = judge(stripe.get(hash, aor).unwrap_or(&Record::EMPTY));
+        if let Some(delta) = delta {
+            stripe.absorb(&self.digester, hash, aor, delta);
+        }
+        answer
+    }
+
+    /// Merges what came from elsewhere: a delta, a repair, a donor's chunk. What is at or below the floor is ignored,
+    /// whoever sends it.
+    pub fn apply(&self, aor: &Aor, delta: Record) -> Applied {
+        let hash = self.digester.aor(aor);
+        let mut stripe = self.stripe(hash).write();
+        self.apply_locked(&mut stripe, hash, aor, delta)
+    }
+
+    /// [`Location::apply`] for a record read from this node's own disk: it becomes dirty only where the disk differs from
+    /// the table afterwards.
+    pub fn restore(&self, aor: &Aor, record: Record) -> Applied {
+        let hash = self.digester.aor(aor);
+        let mut stripe = self.stripe(hash).write();
+        let unknown = stripe.get(hash, aor).is_none();
+        let applied = self.apply_locked(&mut stripe, hash, aor, record);
+        if unknown && applied.ignored == 0 {
+            stripe.clean(hash, aor);
+        } else {
+            stripe.soil(hash, aor);
+        }
+        applied
+    }
+
+    /// What the table holds now.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for stripe in &self.stripes {
+            let Tally { aors, live, gone, dirty } = stripe.read().tally();
+            counts.aors += aors;
+            counts.live += live;
+            counts.gone += gone;
+            counts.dirty += dirty;
+        }
+        counts
+    }
+
+    /// Up to `max` AoRs under one lock (`stripe` < [`STRIPES`]) that changed since they were last taken, each with what
+    /// is known of it now; an empty record means that it is to be deleted. Oldest change first. Give them back with
+    /// [`Location::put_back`] if they could not be written.
+    #[must_use]
+    pub fn take_dirty(&self, stripe: usize, max: usize) -> Vec<(Aor, Record)> {
+        self.stripes.get(stripe).map(|stripe| stripe.write().take_dirty(&self.digester, max)).unwrap_or_default()
+    }
+
+    /// How many AoRs under one lock wait to be taken.
+    #[must_use]
+    pub fn dirty(&self, stripe: usize) -> usize {
+        self.stripes.get(stripe).map_or(0, |stripe| stripe.read().dirty())
+    }
+
+    /// Makes AoRs dirty again that were taken and could not be written.
+    pub fn put_back<'a>(&self, aors: impl IntoIterator<Item = &'a Aor>) {
+        for aor in aors {
+            let hash = self.digester.aor(aor);
+            self.stripe(hash).write().soil(hash, aor);
+        }
+    }
+
+    fn apply_locked(&self, stripe: &mut Stripe, hash: AorHash, aor: &Aor, mut delta: Record) -> Applied {
+        // Read under the lock: whoever raises the floor later finds what is merged here, whoever settled this stripe
+        // earlier had raised it before.
+        let floor_us = self.floor_us();
+        let size = |record: &Record| record.entries.len() + usize::from(record.cleared.is_some());
+        let before = size(&delta);
+        delta.forget(floor_us, |_| {});
+        let ignored = before - size(&delta);
+        if delta.is_empty() {
+            return Applied { ignored, ..Applied::default() };
+        }
+        stripe.forget_in(&self.digester, hash, aor, floor_us);
+        let Merged { changed, conflict } = stripe.absorb(&self.digester, hash, aor, delta);
+        Applied { changed, conflict, ignored }
+    }
+
+    fn stripe(&self, hash: AorHash) -> &RwLock<Stripe> {
+        &self.stripes[hash.bucket() as usize / stripe::BUCKETS]
+    }
+
+    fn load_floor(&self) -> u64 {
+        self.floor_us.load(Ordering::Acquire)
+    }
+}
+
+impl std::fmt::Debug for Location {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Location").field("counts", &self.counts()).field("floor_us", &self.load_floor()).finish()
+    }
+}

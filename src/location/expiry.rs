@@ -1,0 +1,79 @@
+//! What time does to the table: contacts lapse and are slimmed, and whatever is below the floor never was. The time is
+//! an argument. Readers never wait for any of this: what lapsed is not shown, swept or not.
+
+use std::sync::atomic::Ordering;
+
+use aorta_proto::digest::BUCKETS;
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::stripe::{self, Stripe};
+use super::{Location, STRIPES};
+use crate::clock::Now;
+
+/// A contact is slimmed this long after it lapsed, microseconds. Linked nodes' clocks differ by a network delay; a copy
+/// that one of them may still show is so whole on all of them, and two dumps taken together agree.
+pub const SLIM_AFTER_LAPSE_US: u64 = 5_000_000;
+
+/// What a sweep did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Contacts found lapsed, now kept as removals.
+    pub slimmed: usize,
+    /// Entries that fell below the floor. Only those found by this sweep: comparing and writing forget as well.
+    pub forgotten: usize,
+}
+
+impl Location {
+    /// Raises the floor: what has a stamp at or below it does not exist from now on, in every sum, list and record that
+    /// this table gives out. A lower one than before changes nothing. `floor_us` comes from
+    /// [`aorta_proto::record::floor_us`].
+    pub fn set_floor(&self, floor_us: u64) {
+        self.floor_us.fetch_max(floor_us, Ordering::AcqRel);
+    }
+
+    /// The floor, microseconds of cluster time.
+    #[must_use]
+    pub fn floor_us(&self) -> u64 {
+        self.load_floor()
+    }
+
+    /// Slims and forgets in the next `buckets` of [`aorta_proto::digest::BUCKETS`], taking up where the last sweep ended.
+    /// A bucket in which nothing is due costs a comparison.
+    pub fn sweep(&self, now: Now, buckets: u32) -> Swept {
+        let lapsed_us = now.cluster_us.saturating_sub(SLIM_AFTER_LAPSE_US);
+        let first = self.sweep_at.fetch_add(buckets, Ordering::Relaxed);
+        let mut swept = Swept::default();
+        let mut done = 0;
+        while done < buckets.min(BUCKETS) {
+            let bucket = first.wrapping_add(done) % BUCKETS;
+            let (at, place) = (bucket as usize / stripe::BUCKETS, bucket as usize % stripe::BUCKETS);
+            let here = (stripe::BUCKETS - place).min((buckets.min(BUCKETS) - done) as usize);
+            let mut stripe = self.stripes[at].write();
+            for place in place..place + here {
+                swept.forgotten += stripe.forget_bucket(&self.digester, place, self.floor_us());
+                swept.slimmed += stripe.slim_bucket(&self.digester, place, lapsed_us);
+            }
+            done += here as u32;
+        }
+        swept
+    }
+
+    /// A stripe in which nothing is at or below the floor, for whoever compares: two nodes with one floor must have one
+    /// digest, whether or not their sweepers came by.
+    pub(super) fn settled(&self, at: usize) -> RwLockReadGuard<'_, Stripe> {
+        debug_assert!(at < STRIPES);
+        let lock: &RwLock<Stripe> = &self.stripes[at];
+        let floor_us = self.floor_us();
+        let stripe = lock.read();
+        if stripe.floor_us >= floor_us {
+            return stripe;
+        }
+        drop(stripe);
+        let mut stripe = lock.write();
+        for place in 0..stripe::BUCKETS {
+            stripe.forget_bucket(&self.digester, place, floor_us);
+        }
+        stripe.floor_us = stripe.floor_us.max(floor_us);
+        RwLockWriteGuard::downgrade(stripe)
+    }
+}

@@ -1,0 +1,245 @@
+//! What one lock guards: 256 buckets with their tables and sums, kept in step at every change. Takes no lock itself.
+
+use std::collections::VecDeque;
+
+use aorta_proto::digest::AorHash;
+use aorta_proto::record::Change;
+use aorta_proto::{Aor, Digester, Merged, Record};
+use hashbrown::HashTable;
+
+/// Buckets under one lock.
+pub(super) const BUCKETS: usize = aorta_proto::digest::BUCKETS as usize / super::STRIPES;
+
+/// No deadline: nothing in the bucket will lapse.
+pub(super) const NEVER_US: u64 = u64::MAX;
+
+/// 256 buckets.
+pub(super) struct Stripe {
+    buckets: Box<[Bucket]>,
+    /// The sum of all its buckets.
+    sum: u128,
+    tally: Tally,
+    /// AoRs that a snapshot has not taken since they changed, oldest change first; `None` when there are no snapshots.
+    /// Bounded by the AoRs that are, and those forgotten since the last snapshot.
+    dirty: Option<VecDeque<Aor>>,
+    /// The floor down to which everything was forgotten, microseconds.
+    pub(super) floor_us: u64,
+}
+
+/// One leaf of the digest tree.
+struct Bucket {
+    table: HashTable<Stored>,
+    sum: u128,
+    /// Nothing in it lapses before this, cluster time in microseconds. May be too early, never too late.
+    lapses_us: u64,
+    /// No stamp in it is before this. May be too early, never too late.
+    oldest_us: u64,
+}
+
+struct Stored {
+    hash: AorHash,
+    aor: Aor,
+    record: Record,
+    dirty: bool,
+}
+
+/// How much a stripe holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) aors: u64,
+    pub(super) live: u64,
+    pub(super) gone: u64,
+    pub(super) dirty: u64,
+}
+
+impl Stripe {
+    pub(super) fn new(snapshots: bool) -> Self {
+        let empty = || Bucket { table: HashTable::new(), sum: 0, lapses_us: NEVER_US, oldest_us: NEVER_US };
+        Self {
+            buckets: (0..BUCKETS).map(|_| empty()).collect(),
+            sum: 0,
+            tally: Tally::default(),
+            dirty: snapshots.then(VecDeque::new),
+            floor_us: 0,
+        }
+    }
+
+    pub(super) fn get(&self, hash: AorHash, aor: &Aor) -> Option<&Record> {
+        let bucket = &self.buckets[place(hash)];
+        bucket.table.find(hash.low(), |stored| stored.aor == *aor).map(|stored| &stored.record)
+    }
+
+    /// Merges a delta into an AoR's record.
+    pub(super) fn absorb(&mut self, digester: &Digester, hash: AorHash, aor: &Aor, delta: Record) -> Merged {
+        let Self { buckets, sum, tally, dirty, .. } = self;
+        let bucket = &mut buckets[place(hash)];
+        bucket.oldest_us = bucket.oldest_us.min(delta.oldest().map_or(NEVER_US, |stamp| stamp.time_us));
+        bucket.lapses_us = bucket.lapses_us.min(first_lapse(&delta));
+        let (stored, is_new) = match bucket.table.find_entry(hash.low(), |stored| stored.aor == *aor) {
+            Ok(found) => (found.into_mut(), false),
+            Err(_) if delta.is_empty() => return Merged::default(),
+            Err(_) => {
+                let stored = Stored { hash, aor: aor.clone(), record: Record::EMPTY, dirty: false };
+                let slot = bucket.table.insert_unique(hash.low(), stored, |stored| stored.hash.low());
+                (slot.into_mut(), true)
+            }
+        };
+        tally.aors += u64::from(is_new);
+        let mut shift = 0;
+        let merged = stored.record.absorb(delta, |change| account(digester, hash, &change, &mut shift, tally));
+        bucket.sum = bucket.sum.wrapping_add(shift);
+        *sum = sum.wrapping_add(shift);
+        if merged.changed {
+            soil(stored, dirty.as_mut());
+        }
+        merged
+    }
+
+    /// Forgets what is at or below the floor in one AoR's record.
+    pub(super) fn forget_in(&mut self, digester: &Digester, hash: AorHash, aor: &Aor, floor_us: u64) {
+        let bucket = &self.buckets[place(hash)];
+        if bucket.oldest_us <= floor_us && self.get(hash, aor).is_some_and(|record| has_old(record, floor_us)) {
+            self.forget_bucket(digester, place(hash), floor_us);
+        }
+    }
+
+    /// Forgets what is at or below the floor in one bucket. Returns how many entries.
+    pub(super) fn forget_bucket(&mut self, digester: &Digester, at: usize, floor_us: u64) -> usize {
+        let Self { buckets, sum, tally, dirty, .. } = self;
+        let bucket = &mut buckets[at];
+        if bucket.oldest_us > floor_us {
+            return 0;
+        }
+        let (mut forgotten, mut shift, mut oldest_us) = (0, 0, NEVER_US);
+        bucket.table.retain(|stored| {
+            if !has_old(&stored.record, floor_us) {
+                oldest_us = oldest_us.min(oldest(&stored.record));
+                return true;
+            }
+            let hash = stored.hash;
+            forgotten += stored.record.forget(floor_us, |change| account(digester, hash, &change, &mut shift, tally));
+            soil(stored, dirty.as_mut());
+            oldest_us = oldest_us.min(oldest(&stored.record));
+            let stays = !stored.record.is_empty();
+            tally.aors -= u64::from(!stays);
+            stays
+        });
+        bucket.oldest_us = oldest_us;
+        bucket.sum = bucket.sum.wrapping_add(shift);
+        *sum = sum.wrapping_add(shift);
+        forgotten
+    }
+
+    /// Slims what lapsed at or before `lapsed_us` in one bucket. Returns how many entries. Not a change for the disk: it
+    /// may keep the whole entry until it is forgotten.
+    pub(super) fn slim_bucket(&mut self, digester: &Digester, at: usize, lapsed_us: u64) -> usize {
+        let Self { buckets, tally, .. } = self;
+        let bucket = &mut buckets[at];
+        if bucket.lapses_us > lapsed_us {
+            return 0;
+        }
+        let (mut slimmed, mut shift, mut lapses_us) = (0, 0, NEVER_US);
+        for stored in bucket.table.iter_mut() {
+            let hash = stored.hash;
+            slimmed += stored.record.slim(lapsed_us, |change| account(digester, hash, &change, &mut shift, tally));
+            lapses_us = lapses_us.min(first_lapse(&stored.record));
+        }
+        debug_assert_eq!(shift, 0, "slimming keeps every stamp");
+        bucket.lapses_us = lapses_us;
+        slimmed
+    }
+
+    pub(super) fn records(&self, at: usize) -> impl Iterator<Item = (AorHash, &Aor, &Record)> {
+        self.buckets[at].table.iter().map(|stored| (stored.hash, &stored.aor, &stored.record))
+    }
+
+    pub(super) fn bucket_sum(&self, at: usize) -> u128 {
+        self.buckets[at].sum
+    }
+
+    pub(super) fn sum(&self) -> u128 {
+        self.sum
+    }
+
+    pub(super) fn tally(&self) -> Tally {
+        Tally { dirty: self.dirty() as u64, ..self.tally }
+    }
+
+    pub(super) fn dirty(&self) -> usize {
+        self.dirty.as_ref().map_or(0, VecDeque::len)
+    }
+
+    /// Makes an AoR dirty; one that is not there any more is to be deleted.
+    pub(super) fn soil(&mut self, hash: AorHash, aor: &Aor) {
+        let Self { buckets, dirty, .. } = self;
+        match buckets[place(hash)].table.find_mut(hash.low(), |stored| stored.aor == *aor) {
+            Some(stored) => soil(stored, dirty.as_mut()),
+            None => dirty.iter_mut().for_each(|dirty| dirty.push_back(aor.clone())),
+        }
+    }
+
+    /// Takes the latest change of an AoR as seen by the disk.
+    pub(super) fn clean(&mut self, hash: AorHash, aor: &Aor) {
+        let Some(dirty) = &mut self.dirty else { return };
+        if dirty.pop_back_if(|last| *last == *aor).is_some()
+            && let Some(stored) = self.buckets[place(hash)].table.find_mut(hash.low(), |stored| stored.aor == *aor)
+        {
+            stored.dirty = false;
+        }
+    }
+
+    pub(super) fn take_dirty(&mut self, digester: &Digester, max: usize) -> Vec<(Aor, Record)> {
+        let Some(dirty) = &mut self.dirty else { return Vec::new() };
+        let taken: Vec<Aor> = dirty.drain(..max.min(dirty.len())).collect();
+        let with_record = |aor: Aor| {
+            let hash = digester.aor(&aor);
+            let stored = self.buckets[place(hash)].table.find_mut(hash.low(), |stored| stored.aor == aor);
+            let record = stored.map(|stored| {
+                stored.dirty = false;
+                stored.record.clone()
+            });
+            (aor, record.unwrap_or_default())
+        };
+        taken.into_iter().map(with_record).collect()
+    }
+}
+
+/// Where in its stripe the bucket of an AoR is.
+fn place(hash: AorHash) -> usize {
+    hash.bucket() as usize % BUCKETS
+}
+
+fn soil(stored: &mut Stored, dirty: Option<&mut VecDeque<Aor>>) {
+    let Some(dirty) = dirty else { return };
+    if !std::mem::replace(&mut stored.dirty, true) {
+        dirty.push_back(stored.aor.clone());
+    }
+}
+
+fn oldest(record: &Record) -> u64 {
+    record.oldest().map_or(NEVER_US, |stamp| stamp.time_us)
+}
+
+fn has_old(record: &Record, floor_us: u64) -> bool {
+    oldest(record) <= floor_us
+}
+
+fn first_lapse(record: &Record) -> u64 {
+    record.entries.iter().filter_map(aorta_proto::Entry::lapses_us).min().unwrap_or(NEVER_US)
+}
+
+/// Carries one change of a record into the sum and the tally.
+fn account(digester: &Digester, hash: AorHash, change: &Change<'_>, shift: &mut u128, tally: &mut Tally) {
+    let (before, after) = (change.before, change.after);
+    if before.map(|mark| mark.stamp) != after.map(|mark| mark.stamp) {
+        let term = |mark: aorta_proto::record::Mark| digester.term(hash, change.key, mark.stamp);
+        *shift = shift.wrapping_sub(before.map_or(0, term)).wrapping_add(after.map_or(0, term));
+    }
+    if change.key.is_some() {
+        let count = |wanted: bool, mark: Option<aorta_proto::record::Mark>| {
+            u64::from(mark.is_some_and(|mark| mark.live == wanted))
+        };
+        tally.live = tally.live + count(true, after) - count(true, before);
+        tally.gone = tally.gone + count(false, after) - count(false, before);
+    }
+}
