@@ -146,7 +146,8 @@ mod tests {
 
     #[test]
     fn what_a_node_says_is_readable() {
-        let value = serde_json::json!({ "aor": "a@b", "none": null, "contacts": [{ "uri": "sip:a@1", "path": ["<sip:p>"] }] });
+        let value =
+            serde_json::json!({ "aor": "a@b", "none": null, "contacts": [{ "uri": "sip:a@1", "path": ["<sip:p>"] }] });
         let text = described(&value, 0);
         assert!(text.contains("aor           a@b\n"), "{text}");
         assert!(text.contains("- path\n"), "{text}");

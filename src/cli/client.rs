@@ -110,7 +110,7 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
-        let response = request.call().with_context(|| format!("asking {}", self.base))?;
+        let response = request.call().with_context(|| self.silent())?;
         if !response.status().is_success() {
             self.accepted(self.text(Ok(response))?)?;
             return Ok(());
@@ -146,10 +146,14 @@ impl Client {
     }
 
     fn text(&self, answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> anyhow::Result<(u16, String)> {
-        let response = answer.with_context(|| format!("asking {}", self.base))?;
+        let response = answer.with_context(|| self.silent())?;
         let status = response.status().as_u16();
         let body = response.into_body().into_with_config().limit(u64::MAX).read_to_string();
         Ok((status, body.with_context(|| format!("reading the answer of {}", self.base))?))
+    }
+
+    fn silent(&self) -> String {
+        format!("no node answers at {} (--http names another)", self.base)
     }
 
     /// The body of an answer that is none of a refusal.

@@ -147,13 +147,17 @@ struct Show {
 impl Show {
     fn new(json: bool) -> Self {
         let bar = if json { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
-        bar.set_style(ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        bar.set_style(
+            ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
+        );
         Self { json, bar }
     }
 
     fn event(&mut self, event: &str, place: &Place, more: Value) {
         if self.json {
             println!("{}", described(event, place, more));
+        } else if self.bar.is_hidden() {
+            println!("{} {event}", place.name); // nobody sees a live line where there is no terminal
         }
     }
 
@@ -161,7 +165,7 @@ impl Show {
         if self.json {
             println!("{}", described("ended", &node.place, json!({ "how": how })));
         } else {
-            self.bar.println(format!("{} ended: {how}\n{}", node.place.name, node.last_words()));
+            self.bar.suspend(|| println!("{} ended: {how}\n{}", node.place.name, node.last_words()));
         }
     }
 

@@ -74,8 +74,7 @@ pub fn free_ports(nodes: usize) -> anyhow::Result<Vec<Ports>> {
 /// When they go beyond 65535.
 pub fn consecutive_ports(nodes: usize, first: Ports) -> anyhow::Result<Vec<Ports>> {
     let nth = |first: u16, n: usize| u16::try_from(usize::from(first) + n).context("a port beyond 65535 is needed");
-    let ports =
-        |n| Ok(Ports { sip: nth(first.sip, n)?, http: nth(first.http, n)?, cluster: nth(first.cluster, n)? });
+    let ports = |n| Ok(Ports { sip: nth(first.sip, n)?, http: nth(first.http, n)?, cluster: nth(first.cluster, n)? });
     (0..nodes).map(ports).collect()
 }
 

@@ -16,8 +16,9 @@ pub(super) fn run(arguments: &NodeArguments) -> anyhow::Result<ExitCode> {
     if let Some(parent) = arguments.with_parent {
         die_with(parent)?;
     }
-    let config = Config::load(arguments.config.as_deref(), &arguments.sets)
-        .map_err(|mistakes| anyhow::anyhow!("the configuration has mistakes, and the node does not start\n{mistakes}"))?;
+    let config = Config::load(arguments.config.as_deref(), &arguments.sets).map_err(|mistakes| {
+        anyhow::anyhow!("the configuration has mistakes, and the node does not start\n{mistakes}")
+    })?;
     start_log(&config.log)?;
     crate::node::run(config)
 }
@@ -32,7 +33,8 @@ fn die_with(parent: u32) -> anyhow::Result<()> {
 }
 
 fn start_log(log: &LogConfig) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&log.filter).with_context(|| format!("log.filter = \"{}\" is no filter", log.filter))?;
+    let filter =
+        EnvFilter::try_new(&log.filter).with_context(|| format!("log.filter = \"{}\" is no filter", log.filter))?;
     let writer = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match log.format {
         LogFormat::Json => writer.json().flatten_event(true).init(),

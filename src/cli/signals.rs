@@ -17,7 +17,10 @@ impl Stops {
     /// Takes both signals from now on.
     pub(super) fn watch() -> anyhow::Result<Self> {
         let (sender, receiver) = sync_channel(REMEMBERED);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().context("starting to wait for signals")?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .context("starting to wait for signals")?;
         let (mut interrupt, mut terminate) = {
             let _inside = runtime.enter();
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)

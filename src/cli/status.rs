@@ -97,7 +97,9 @@ impl Survey {
         let views: Vec<&View> = self.rows.values().filter_map(|row| row.view.as_ref().ok()).collect();
         if let [first, rest @ ..] = views.as_slice() {
             let other = rest.iter().find(|view| view.digest != first.digest);
-            found.extend(other.map(|view| format!("digests differ: {} and {} hold different tables", first.node, view.node)));
+            found.extend(
+                other.map(|view| format!("digests differ: {} and {} hold different tables", first.node, view.node)),
+            );
         }
         found
     }
@@ -133,9 +135,15 @@ impl Survey {
                     view.members.iter().map(|member| member.lag).max().unwrap_or_default().to_string(),
                     http,
                 ],
-                Err(_) => {
-                    [name.clone(), format!("{} (others say)", row.seen_as), "?".into(), "?".into(), "?".into(), "?".into(), http]
-                }
+                Err(_) => [
+                    name.clone(),
+                    format!("{} (others say)", row.seen_as),
+                    "?".into(),
+                    "?".into(),
+                    "?".into(),
+                    "?".into(),
+                    http,
+                ],
             });
         }
         aligned(&lines)
@@ -154,7 +162,8 @@ impl Survey {
                 Err(why) => serde_json::json!({ "node": name, "error": why, "seen_as": row.seen_as }),
             })
             .collect();
-        serde_json::json!({ "agree": disagreements.is_empty(), "disagreements": disagreements, "nodes": nodes }).to_string()
+        serde_json::json!({ "agree": disagreements.is_empty(), "disagreements": disagreements, "nodes": nodes })
+            .to_string()
     }
 }
 
