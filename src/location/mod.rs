@@ -15,6 +15,8 @@
 mod compare;
 mod expiry;
 mod stripe;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 

@@ -1,1 +1,25 @@
-//! SIP phones, a small SBC and load for tests and the demo.
+//! SIP phones, a small SBC and load: what tests, the demo and the chaos runs hold against real nodes.
+//!
+//! It imports no code of Aorta, its parser and its wire types included: a judge must not share the bugs of the judged.
+//! It talks to loopback addresses only, bounds everything it counts or waits for, and believes only SIP that was sent
+//! and received.
+//!
+//! * [`Phone`]: who a phone is and what it sends, a function of (seed, index).
+//! * [`Fleet`]: N phones, what each was told, closed-loop load with failover; judges every answer.
+//! * [`engine`]: one socket and its transactions, for load of your own ([`engine::Work`]).
+//! * [`message`], [`verdict`]: the strict reader and the comparison with what was sent.
+
+pub mod engine;
+pub mod fleet;
+pub mod message;
+pub mod nodes;
+pub mod phone;
+pub mod request;
+pub mod stats;
+pub mod verdict;
+
+pub use fleet::{Fleet, Load, Report, Turn};
+pub use nodes::Nodes;
+pub use phone::{Household, Phone};
+pub use stats::Stats;
+pub use verdict::{Mismatch, Mismatches};
