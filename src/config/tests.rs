@@ -1,3 +1,5 @@
+//! What an operator may write, and what is said about it.
+
 use std::path::Path;
 
 use super::{Ack, Config, KEYS, Mistake, Place, SipTransport, example};
