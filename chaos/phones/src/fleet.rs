@@ -3,15 +3,15 @@
 //! The fleet stands where an SBC stands: many phones behind few sockets, failover to another node on silence or 5xx.
 //! What it believes comes only from SIP that it sent and received.
 
-use crate::engine::{Next, Outcome, Patience, Request, Work, drive};
+use crate::engine::{Next, Outcome, Patience, Request, WINDOW_MAX, Work, drive};
 use crate::nodes::Nodes;
 use crate::phone::{Ask, Household, Phone};
 use crate::stats::Stats;
 use crate::verdict::{Judged, Listed, Mismatch, Mismatches, judge_absent, judge_redirect, judge_register};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// Phones at most in one fleet.
 pub const PHONES_MAX: usize = 10_000_000;
@@ -54,11 +54,32 @@ pub struct Load {
     pub patience: Patience,
     /// What an INVITE for nobody gets: 404 or 480.
     pub no_binding_status: u16,
+    /// The node (by place in the list) that is asked first, always; `None` = in turn.
+    pub first: Option<usize>,
+}
+
+/// An open loop: so many requests a second, whatever the answers.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    /// Requests a second, over all sockets.
+    pub per_second: u32,
+    /// Ends after this.
+    pub longest: Duration,
+    /// Ends when this becomes true.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Pace {
+    /// So many a second for so long.
+    #[must_use]
+    pub fn new(per_second: u32, longest: Duration) -> Self {
+        Pace { per_second, longest, stop: Arc::default() }
+    }
 }
 
 impl Default for Load {
     fn default() -> Self {
-        Load { sockets: 4, window: 32, patience: Patience::sbc(), no_binding_status: 404 }
+        Load { sockets: 4, window: 32, patience: Patience::sbc(), no_binding_status: 404, first: None }
     }
 }
 
@@ -174,7 +195,7 @@ impl Fleet {
         &self.household
     }
 
-    /// One request of each of these phones, spread over all nodes in turn.
+    /// One request of each of these phones, spread over all nodes in turn, as fast as the window allows.
     ///
     /// # Errors
     /// No socket; what nodes do wrong is in the report.
@@ -184,27 +205,60 @@ impl Fleet {
         who: impl IntoIterator<Item = usize>,
         nodes: &Arc<Nodes>,
     ) -> anyhow::Result<Report> {
-        let who: Vec<usize> = who.into_iter().collect();
+        self.sweep(vec![turn], who.into_iter().collect(), None, nodes).await
+    }
+
+    /// Requests of these phones at a steady pace, the `turns` one after the other, round and round; no phone has two
+    /// requests open. Latencies count from the due time.
+    ///
+    /// # Errors
+    /// No socket; what nodes do wrong is in the report.
+    pub async fn steady(
+        &mut self,
+        turns: &[Turn],
+        who: impl IntoIterator<Item = usize>,
+        pace: &Pace,
+        nodes: &Arc<Nodes>,
+    ) -> anyhow::Result<Report> {
+        self.sweep(turns.to_vec(), who.into_iter().collect(), Some(pace.clone()), nodes).await
+    }
+
+    async fn sweep(
+        &mut self,
+        turns: Vec<Turn>,
+        who: Vec<usize>,
+        pace: Option<Pace>,
+        nodes: &Arc<Nodes>,
+    ) -> anyhow::Result<Report> {
+        anyhow::ensure!(!turns.is_empty(), "no turn to take");
         let sockets = self.load.sockets.clamp(1, who.len().max(1));
+        let window = if pace.is_some() { WINDOW_MAX } else { self.load.window };
         let done = Arc::new(AtomicUsize::new(0));
         let mut shares: Vec<Vec<(usize, Line)>> = vec![Vec::new(); sockets];
         for (nth, &index) in who.iter().enumerate() {
             shares[nth % sockets].push((index, self.lines[index]));
         }
+        let began = Instant::now();
         let mut tasks = Vec::new();
         for share in shares {
             let work = Sweep {
-                turn,
+                turns: turns.clone(),
                 household: self.household.clone(),
+                busy: vec![false; share.len()],
                 share,
                 next: 0,
+                pace: pace.clone().map(|pace| {
+                    let gap = Duration::from_secs(1) * sockets as u32 / pace.per_second.max(1);
+                    Pacing { ends: began + pace.longest, due: began, gap, stop: pace.stop }
+                }),
+                first: self.load.first,
                 absent: self.load.no_binding_status,
                 mismatches: Mismatches::default(),
                 progress: self.progress.clone(),
                 done: done.clone(),
                 total: who.len(),
             };
-            tasks.push(tokio::spawn(drive(nodes.clone(), self.load.patience, self.load.window, work)));
+            tasks.push(tokio::spawn(drive(nodes.clone(), self.load.patience, window, work)));
         }
         let mut report = Report::default();
         for task in tasks {
@@ -230,12 +284,24 @@ impl Fleet {
     }
 }
 
-/// The work of one socket in one turn.
+/// When the next request of an open loop is due.
+struct Pacing {
+    ends: Instant,
+    due: Instant,
+    gap: Duration,
+    stop: Arc<AtomicBool>,
+}
+
+/// The work of one socket.
 struct Sweep {
-    turn: Turn,
+    turns: Vec<Turn>,
     household: Arc<Household>,
     share: Vec<(usize, Line)>,
+    busy: Vec<bool>,
+    /// Requests started.
     next: usize,
+    pace: Option<Pacing>,
+    first: Option<usize>,
     absent: u16,
     mismatches: Mismatches,
     progress: Option<Progress>,
@@ -243,33 +309,66 @@ struct Sweep {
     total: usize,
 }
 
+impl Sweep {
+    /// (place of the next phone, its due time), or what to do instead.
+    fn choose(&mut self) -> Result<(usize, Option<Instant>), Next> {
+        let Some(pace) = &mut self.pace else {
+            return if self.next < self.share.len() { Ok((self.next, None)) } else { Err(Next::Finished) };
+        };
+        let now = Instant::now();
+        if now >= pace.ends || pace.stop.load(Ordering::Relaxed) || self.share.is_empty() {
+            return Err(Next::Finished);
+        }
+        if pace.due > now {
+            return Err(Next::Wait(pace.due));
+        }
+        let length = self.share.len();
+        let Some(place) = (0..length).map(|n| (self.next + n) % length).find(|&p| !self.busy[p]) else {
+            // Every phone is waiting for an answer: the loop falls behind, which the latencies show.
+            return Err(Next::Wait(now + Duration::from_millis(1)));
+        };
+        let due = pace.due;
+        pace.due += pace.gap;
+        Ok((place, Some(due)))
+    }
+}
+
 impl Work for Sweep {
     fn next(&mut self) -> Next {
-        let Some((index, line)) = self.share.get_mut(self.next) else { return Next::Finished };
+        let (place, due) = match self.choose() {
+            Ok(chosen) => chosen,
+            Err(instead) => return instead,
+        };
+        let nth = if self.pace.is_some() { self.next % self.turns.len() } else { 0 };
+        self.next += 1;
+        self.busy[place] = true;
+        let (index, line) = &mut self.share[place];
         let phone = Phone::new(&self.household, *index);
-        let text = match self.turn {
+        let text = match self.turns[nth] {
             Turn::Lookup => phone.called("INVITE", fastrand::u64(..)),
             turn => {
                 line.cseq += 1;
                 phone.register(turn.ask(), line.cseq)
             }
         };
-        self.next += 1;
-        Next::Start(Request { tag: self.next as u64 - 1, text, to: None, due: None })
+        Next::Start(Request { tag: (place * self.turns.len() + nth) as u64, text, to: self.first, due })
     }
 
     fn done(&mut self, outcome: &Outcome<'_>) -> Option<Request> {
-        let (index, line) = &mut self.share[outcome.tag as usize];
+        let (place, nth) = (outcome.tag as usize / self.turns.len(), outcome.tag as usize % self.turns.len());
+        let (index, line) = &mut self.share[place];
+        let turn = self.turns[nth];
+        self.busy[place] = false;
         let phone = Phone::new(&self.household, *index);
-        if let Err((expected, got)) = judge(self.turn, &phone, line, outcome, self.absent) {
+        if let Err((expected, got)) = judge(turn, &phone, line, outcome, self.absent) {
             self.mismatches.add(Mismatch { node: outcome.node, aor: phone.aor, expected, got });
         }
-        line.learn(self.turn, outcome);
+        line.learn(turn, outcome);
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
         if let Some(progress) = &self.progress
             && done.is_multiple_of(PROGRESS_EVERY)
         {
-            progress(done, self.total);
+            progress(done.min(self.total), self.total);
         }
         None
     }
