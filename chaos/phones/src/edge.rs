@@ -75,7 +75,7 @@ async fn serve(socket: UdpSocket, address: SocketAddr, counts: Arc<Counts>) {
     loop {
         let (length, from) = match socket.recv_from(&mut buffer).await {
             Ok(received) => received,
-            Err(error) if crate::engine::is_passing(&error) => continue,
+            Err(error) if crate::transaction::is_passing(&error) => continue,
             Err(_) => return,
         };
         match answer(&buffer[..length], from, address) {

@@ -3,20 +3,19 @@
 //! The fleet stands where an SBC stands: many phones behind few sockets, failover to another node on silence or 5xx.
 //! What it believes comes only from SIP that it sent and received.
 
-use crate::engine::{Next, Outcome, Patience, Request, WINDOW_MAX, Work, drive};
+use crate::engine::{Patience, WINDOW_MAX, drive};
 use crate::nodes::Nodes;
-use crate::phone::{Ask, Household, Phone};
+use crate::phone::{Household, Phone};
 use crate::stats::Stats;
-use crate::verdict::{Judged, Listed, Mismatch, Mismatches, judge_absent, judge_redirect, judge_register};
+use crate::sweep::{Pacing, Sweep};
+use crate::verdict::{Listed, Mismatches};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::{Duration, Instant};
 
 /// Phones at most in one fleet.
 pub const PHONES_MAX: usize = 10_000_000;
-/// The progress callback is called once in so many answers.
-const PROGRESS_EVERY: usize = 512;
 
 /// What one phone was told last, and what follows from it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,13 +29,20 @@ pub struct Line {
 }
 
 impl Line {
-    /// Remaining seconds that a node may name now: a second off each way.
-    fn remaining(&self, now: Instant) -> Listed {
+    /// Should the contacts be live now?
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        self.remaining(Instant::now(), 1) != Listed::None
+    }
+
+    /// Remaining seconds that a node may name now, `slack_s` off each way.
+    pub(crate) fn remaining(&self, now: Instant, slack_s: u32) -> Listed {
         match self.granted {
             Some((at, seconds)) if at.elapsed().as_secs() < u64::from(seconds) => {
                 let gone = now.saturating_duration_since(at).as_secs_f64();
                 let left = f64::from(seconds) - gone;
-                Listed::All { least: (left - 2.0).max(0.0) as u32, most: (left + 1.0).ceil() as u32 }
+                let (least, most) = (left.floor() as u32, left.ceil() as u32);
+                Listed::All { least: least.saturating_sub(slack_s), most: most.saturating_add(slack_s) }
             }
             _ => Listed::None,
         }
@@ -56,6 +62,8 @@ pub struct Load {
     pub no_binding_status: u16,
     /// The node (by place in the list) that is asked first, always; `None` = in turn.
     pub first: Option<usize>,
+    /// Seconds that a remaining time may be off, each way.
+    pub slack_s: u32,
 }
 
 /// An open loop: so many requests a second, whatever the answers.
@@ -79,7 +87,7 @@ impl Pace {
 
 impl Default for Load {
     fn default() -> Self {
-        Load { sockets: 4, window: 32, patience: Patience::sbc(), no_binding_status: 404, first: None }
+        Load { sockets: 4, window: 32, patience: Patience::sbc(), no_binding_status: 404, first: None, slack_s: 1 }
     }
 }
 
@@ -179,14 +187,20 @@ impl Fleet {
     /// Contacts that should be live now, over all phones.
     #[must_use]
     pub fn live_contacts(&self) -> usize {
-        let live = |l: &Line| l.remaining(Instant::now()) != Listed::None;
-        (0..self.len()).filter(|&i| live(&self.lines[i])).map(|i| self.phone(i).contacts.len()).sum()
+        (0..self.len()).filter(|&i| self.lines[i].is_bound()).map(|i| self.phone(i).contacts.len()).sum()
     }
 
-    /// A copy of what a ticker or a judge needs while the fleet goes on: the phones that are bound now.
+    /// The phones that should be bound now.
     #[must_use]
     pub fn bound(&self) -> Vec<usize> {
-        (0..self.len()).filter(|&i| self.lines[i].remaining(Instant::now()) != Listed::None).collect()
+        (0..self.len()).filter(|&i| self.lines[i].is_bound()).collect()
+    }
+
+    /// Takes up a fleet where another process left it: all phones bound for `seconds` from now, their next CSeq above
+    /// `cseq`.
+    pub fn resume(&mut self, cseq: u32, seconds: Option<u32>) {
+        let granted = seconds.map(|s| (Instant::now(), s));
+        self.lines.fill(Line { cseq, granted, status: 0 });
     }
 
     /// What all its phones have in common.
@@ -253,6 +267,7 @@ impl Fleet {
                 }),
                 first: self.load.first,
                 absent: self.load.no_binding_status,
+                slack_s: self.load.slack_s,
                 mismatches: Mismatches::default(),
                 progress: self.progress.clone(),
                 done: done.clone(),
@@ -281,144 +296,5 @@ impl Fleet {
     /// See [`Fleet::turn`].
     pub async fn register(&mut self, seconds: u32, nodes: &[SocketAddr]) -> anyhow::Result<Report> {
         self.turn(Turn::Register(seconds), 0..self.len(), &Arc::new(Nodes::new(nodes)?)).await
-    }
-}
-
-/// When the next request of an open loop is due.
-struct Pacing {
-    ends: Instant,
-    due: Instant,
-    gap: Duration,
-    stop: Arc<AtomicBool>,
-}
-
-/// The work of one socket.
-struct Sweep {
-    turns: Vec<Turn>,
-    household: Arc<Household>,
-    share: Vec<(usize, Line)>,
-    busy: Vec<bool>,
-    /// Requests started.
-    next: usize,
-    pace: Option<Pacing>,
-    first: Option<usize>,
-    absent: u16,
-    mismatches: Mismatches,
-    progress: Option<Progress>,
-    done: Arc<AtomicUsize>,
-    total: usize,
-}
-
-impl Sweep {
-    /// (place of the next phone, its due time), or what to do instead.
-    fn choose(&mut self) -> Result<(usize, Option<Instant>), Next> {
-        let Some(pace) = &mut self.pace else {
-            return if self.next < self.share.len() { Ok((self.next, None)) } else { Err(Next::Finished) };
-        };
-        let now = Instant::now();
-        if now >= pace.ends || pace.stop.load(Ordering::Relaxed) || self.share.is_empty() {
-            return Err(Next::Finished);
-        }
-        if pace.due > now {
-            return Err(Next::Wait(pace.due));
-        }
-        let length = self.share.len();
-        let Some(place) = (0..length).map(|n| (self.next + n) % length).find(|&p| !self.busy[p]) else {
-            // Every phone is waiting for an answer: the loop falls behind, which the latencies show.
-            return Err(Next::Wait(now + Duration::from_millis(1)));
-        };
-        let due = pace.due;
-        pace.due += pace.gap;
-        Ok((place, Some(due)))
-    }
-}
-
-impl Work for Sweep {
-    fn next(&mut self) -> Next {
-        let (place, due) = match self.choose() {
-            Ok(chosen) => chosen,
-            Err(instead) => return instead,
-        };
-        let nth = if self.pace.is_some() { self.next % self.turns.len() } else { 0 };
-        self.next += 1;
-        self.busy[place] = true;
-        let (index, line) = &mut self.share[place];
-        let phone = Phone::new(&self.household, *index);
-        let text = match self.turns[nth] {
-            Turn::Lookup => phone.called("INVITE", fastrand::u64(..)),
-            turn => {
-                line.cseq += 1;
-                phone.register(turn.ask(), line.cseq)
-            }
-        };
-        Next::Start(Request { tag: (place * self.turns.len() + nth) as u64, text, to: self.first, due })
-    }
-
-    fn done(&mut self, outcome: &Outcome<'_>) -> Option<Request> {
-        let (place, nth) = (outcome.tag as usize / self.turns.len(), outcome.tag as usize % self.turns.len());
-        let (index, line) = &mut self.share[place];
-        let turn = self.turns[nth];
-        self.busy[place] = false;
-        let phone = Phone::new(&self.household, *index);
-        if let Err((expected, got)) = judge(turn, &phone, line, outcome, self.absent) {
-            self.mismatches.add(Mismatch { node: outcome.node, aor: phone.aor, expected, got });
-        }
-        line.learn(turn, outcome);
-        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Some(progress) = &self.progress
-            && done.is_multiple_of(PROGRESS_EVERY)
-        {
-            progress(done.min(self.total), self.total);
-        }
-        None
-    }
-}
-
-impl Turn {
-    fn ask(self) -> Ask {
-        match self {
-            Turn::Register(seconds) => Ask::Bind(seconds),
-            Turn::Unregister => Ask::Unbind,
-            Turn::Clear => Ask::Clear,
-            Turn::Query | Turn::Lookup => Ask::Query,
-        }
-    }
-}
-
-impl Line {
-    fn learn(&mut self, turn: Turn, outcome: &Outcome<'_>) {
-        if turn == Turn::Lookup || turn == Turn::Query {
-            return;
-        }
-        self.status = outcome.status().unwrap_or_default();
-        if self.status != 200 {
-            return;
-        }
-        self.granted = match turn {
-            Turn::Register(asked) => {
-                // The node's word counts: it may grant less than asked.
-                let told = outcome.reply.and_then(|r| r.contacts().ok());
-                let least = told.and_then(|c| c.iter().filter_map(|c| c.expires().ok().flatten()).min());
-                Some((Instant::now(), least.unwrap_or(asked)))
-            }
-            _ => None,
-        };
-    }
-}
-
-pub(crate) fn judge(turn: Turn, phone: &Phone, line: &Line, outcome: &Outcome<'_>, absent: u16) -> Judged {
-    let Some(reply) = outcome.reply else {
-        return Err(("an answer".to_owned(), format!("none in {:?} from {} tries", outcome.latency, outcome.asked)));
-    };
-    let now = line.remaining(Instant::now());
-    match turn {
-        // One second may pass between the grant and the words.
-        Turn::Register(asked) => {
-            judge_register(phone, reply, Listed::All { least: asked.saturating_sub(1), most: asked }, true)
-        }
-        Turn::Unregister | Turn::Clear => judge_register(phone, reply, Listed::None, false),
-        Turn::Query => judge_register(phone, reply, now, false),
-        Turn::Lookup if now == Listed::None => judge_absent(reply, absent),
-        Turn::Lookup => judge_redirect(phone, reply),
     }
 }

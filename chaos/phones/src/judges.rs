@@ -2,10 +2,11 @@
 
 use crate::engine::{Next, Outcome, Patience, Request, Work, drive};
 use crate::fleet::{Fleet, Report, Turn};
+use crate::message::Message;
 use crate::nodes::Nodes;
 use crate::phone::{Ask, Household, Phone};
 use crate::stats::Stats;
-use crate::verdict::{Listed, Mismatch, Mismatches, judge_redirect, judge_register};
+use crate::verdict::{Judged, Listed, Mismatch, Mismatches, judge_absent, judge_redirect, judge_register};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -137,6 +138,30 @@ pub async fn register_then_unregister_elsewhere(
     Ok(report)
 }
 
+/// What the phones that a [`Ticker`] calls are, and so what a ready node must say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// Bound: a right redirect.
+    Bound,
+    /// Removed or lapsed: this status (404 or 480).
+    Gone(u16),
+}
+
+/// Whom a [`Ticker`] calls, where and how often.
+#[derive(Debug, Clone)]
+pub struct TickPlan {
+    /// The one node that is called; it need not run yet.
+    pub node: SocketAddr,
+    /// Phones, one chosen at random each time.
+    pub who: Vec<usize>,
+    /// What they are.
+    pub expect: Expect,
+    /// Time between two calls.
+    pub every: Duration,
+    /// Ends by itself after this.
+    pub longest: Duration,
+}
+
 /// What a node said to the calls of a [`Ticker`].
 #[derive(Debug, Clone, Default)]
 pub struct TickReport {
@@ -146,11 +171,11 @@ pub struct TickReport {
     pub silent: u64,
     /// 503: not ready, which is a right answer.
     pub not_ready: u64,
-    /// Right redirects.
+    /// Right answers of a ready node.
     pub right: u64,
-    /// Anything else: a 404 for a registered phone, a wrong contact.
+    /// Anything else: a 404 for a registered phone, a wrong contact, a removed one.
     pub wrong: Mismatches,
-    /// From the start of the ticker to the first right redirect's arrival.
+    /// From the start of the ticker to the arrival of the first right answer.
     pub first_right: Option<Duration>,
     /// Counts and latencies.
     pub stats: Stats,
@@ -165,27 +190,34 @@ pub struct Ticker {
 
 struct Ticks {
     household: Arc<Household>,
-    who: Vec<usize>,
-    every: Duration,
+    plan: TickPlan,
     began: Instant,
-    ends: Instant,
     due: Instant,
     stop: Arc<AtomicBool>,
     report: TickReport,
 }
 
+impl Expect {
+    fn judge(self, phone: &Phone, reply: &Message<'_>) -> Judged {
+        match self {
+            Expect::Bound => judge_redirect(phone, reply),
+            Expect::Gone(status) => judge_absent(reply, status),
+        }
+    }
+}
+
 impl Work for Ticks {
     fn next(&mut self) -> Next {
         let now = Instant::now();
-        if self.stop.load(Ordering::Relaxed) || now >= self.ends || self.who.is_empty() {
+        if self.stop.load(Ordering::Relaxed) || now >= self.began + self.plan.longest || self.plan.who.is_empty() {
             return Next::Finished;
         }
         if self.due > now {
             return Next::Wait(self.due);
         }
-        self.due += self.every;
+        self.due += self.plan.every;
         self.report.sent += 1;
-        let index = self.who[fastrand::usize(..self.who.len())];
+        let index = self.plan.who[fastrand::usize(..self.plan.who.len())];
         let text = Phone::new(&self.household, index).called("INVITE", fastrand::u64(..));
         Next::Start(Request { tag: index as u64, text, to: Some(0), due: None })
     }
@@ -195,7 +227,7 @@ impl Work for Ticks {
         match outcome.reply {
             None => self.report.silent += 1,
             Some(reply) if reply.status() == Some(503) => self.report.not_ready += 1,
-            Some(reply) => match judge_redirect(&phone, reply) {
+            Some(reply) => match self.plan.expect.judge(&phone, reply) {
                 Ok(()) => {
                     self.report.right += 1;
                     self.report.first_right.get_or_insert(self.began.elapsed());
@@ -210,31 +242,17 @@ impl Work for Ticks {
 }
 
 impl Ticker {
-    /// Starts to call one of `who` at `node` every `every`, until stopped or for `longest`.
+    /// Starts to call, until stopped or for `plan.longest`.
     ///
     /// # Errors
     /// An address that is not loopback.
-    pub fn start(
-        node: SocketAddr,
-        household: &Arc<Household>,
-        who: Vec<usize>,
-        every: Duration,
-        longest: Duration,
-    ) -> anyhow::Result<Ticker> {
-        let nodes = Arc::new(Nodes::new(&[node])?);
+    pub fn start(household: &Arc<Household>, plan: TickPlan) -> anyhow::Result<Ticker> {
+        let nodes = Arc::new(Nodes::new(&[plan.node])?);
         let stop = Arc::new(AtomicBool::new(false));
         let began = Instant::now();
-        let ticks = Ticks {
-            household: household.clone(),
-            who,
-            every,
-            began,
-            ends: began + longest,
-            due: began,
-            stop: stop.clone(),
-            report: TickReport::default(),
-        };
-        let window = (TICK_WAIT.as_micros() / every.as_micros().max(1)) as usize + 64;
+        let window = (TICK_WAIT.as_micros() / plan.every.as_micros().max(1)) as usize + 64;
+        let (household, report) = (household.clone(), TickReport::default());
+        let ticks = Ticks { household, plan, began, due: began, stop: stop.clone(), report };
         let task = tokio::spawn(async move {
             let (ticks, stats) = drive(nodes, Patience::once(TICK_WAIT), window, ticks).await?;
             Ok(TickReport { stats, ..ticks.report })

@@ -10,6 +10,19 @@
 //! * [`judges`]: what a cluster must do.
 //! * [`engine`]: one socket and its transactions, for load of your own ([`engine::Work`]).
 //! * [`message`], [`verdict`]: the strict reader and the comparison with what was sent.
+//!
+//! ```no_run
+//! # async fn example(nodes: &[std::net::SocketAddr]) -> anyhow::Result<()> {
+//! use aorta_phones::{Fleet, Household, Turn, judges};
+//! let mut fleet = Fleet::new(Household::new(42), 10_000);
+//! let report = fleet.register(3600, nodes).await?;
+//! anyhow::ensure!(report.is_clean(), "{report}");
+//! for (node, report) in judges::everyone_answers_for_all(&mut fleet, nodes, Turn::Lookup).await? {
+//!     anyhow::ensure!(report.is_clean(), "{node}: {report}");
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod edge;
 pub mod engine;
@@ -21,6 +34,9 @@ pub mod phone;
 pub mod request;
 pub mod sbc;
 pub mod stats;
+mod sweep;
+mod transaction;
+mod value;
 pub mod verdict;
 
 pub use edge::Edge;

@@ -4,13 +4,14 @@
 //! [`crate::Fleet`]'s), no dialogs beyond the ACK. A 4xx ends a call; a timeout or a 5xx moves it to another node.
 
 use crate::edge::address_of;
-use crate::engine::{ack_of, answers, is_passing};
+
 use crate::fleet::Pace;
 use crate::message::{Message, NameAddr};
 use crate::nodes::Nodes;
 use crate::phone::{Household, Phone};
 use crate::request::Text;
 use crate::stats::{Counted, Latency};
+use crate::transaction::{ack_of, answers, is_passing};
 use crate::verdict::{Mismatch, judge_redirect, target};
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -4,7 +4,9 @@
 mod double;
 
 use aorta_phones::engine::Patience;
-use aorta_phones::judges::{Elsewhere, Ticker, everyone_answers_for_all, register_then_unregister_elsewhere};
+use aorta_phones::judges::{
+    Elsewhere, Expect, TickPlan, Ticker, everyone_answers_for_all, register_then_unregister_elsewhere,
+};
 use aorta_phones::{Edge, Fleet, Household, Nodes, Pace, Sbc, Timers, Turn};
 use double::{Double, Fault, Table};
 use std::net::SocketAddr;
@@ -98,20 +100,24 @@ async fn removal_elsewhere_passes_and_fails_as_it_should() {
 async fn a_ticker_tells_not_ready_from_wrong() {
     let (doubles, addresses) = Double::cluster(1).await;
     let fleet = fleet(50, None, &addresses).await;
-    let tick = |fault| {
-        doubles[0].set(fault);
-        let every = Duration::from_millis(5);
-        Ticker::start(addresses[0], fleet.household(), fleet.bound(), every, Duration::from_millis(250))
-            .expect("loopback")
-    };
     let mut seen = Vec::new();
-    for fault in [Fault::NotReady, Fault::None, Fault::Deny(60), Fault::Silent] {
-        let report = tick(fault).run_out().await.expect("a report");
+    for (fault, expect) in [
+        (Fault::NotReady, Expect::Bound),
+        (Fault::None, Expect::Bound),
+        (Fault::Deny(60), Expect::Bound),
+        (Fault::Silent, Expect::Bound),
+        (Fault::None, Expect::Gone(404)),
+    ] {
+        doubles[0].set(fault);
+        let (every, longest) = (Duration::from_millis(5), Duration::from_millis(250));
+        let plan = TickPlan { node: addresses[0], who: fleet.bound(), expect, every, longest };
+        let ticker = Ticker::start(fleet.household(), plan).expect("loopback");
+        let report = ticker.run_out().await.expect("a report");
         assert_eq!(report.sent, 50);
         seen.push((report.not_ready, report.right, report.wrong.count, report.silent));
         assert_eq!(report.first_right.is_some(), report.right > 0);
     }
-    assert_eq!(seen, [(50, 0, 0, 0), (0, 50, 0, 0), (0, 49, 1, 0), (0, 0, 0, 50)]);
+    assert_eq!(seen, [(50, 0, 0, 0), (0, 50, 0, 0), (0, 49, 1, 0), (0, 0, 0, 50), (0, 0, 50, 0)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
