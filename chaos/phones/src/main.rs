@@ -68,8 +68,9 @@ async fn work(read: Arguments) -> anyhow::Result<bool> {
         household.edge = Some(edge.address());
     }
     let mut fleet = Fleet::new(household, read.phones);
-    // Later runs must have higher CSeqs: seconds since 1970 do.
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+    // Later runs must have higher CSeqs: hundredths of a second since this machine's start do.
+    let uptime = std::fs::read_to_string("/proc/uptime")?;
+    let now: u64 = uptime.split(' ').next().unwrap_or_default().replace('.', "").parse()?;
     let bound = matches!(read.work.as_str(), "query" | "lookup" | "steady").then_some(read.expires);
     fleet.resume(u32::try_from(now % (1 << 31))?, bound);
     fleet.load.slack_s = read.expires;
