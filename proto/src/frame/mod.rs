@@ -10,8 +10,8 @@
 mod messages;
 pub mod packed;
 
-pub use messages::{Buckets, Hello, Item, LastKnown, PeerState, RefuseReason, RejoinReason, Span, State};
-pub use packed::{Packed, decode_change, encode_change};
+pub use messages::{Buckets, Hello, LastKnown, PeerState, RefuseReason, RejoinReason, Span, State};
+pub use packed::{Packed, decode_change, encode_changes};
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use serde::Serialize;
@@ -409,9 +409,7 @@ impl<'a> Frame<'a> {
                 finish(start, out)
             }
             Frame::Begin { id, floor_us } => write(kind::BEGIN, &(id, floor_us), sent_us, out),
-            Frame::Root { id, floor_us, root } => {
-                write(kind::ROOT, &(id, floor_us, root.to_le_bytes()), sent_us, out)
-            }
+            Frame::Root { id, floor_us, root } => write(kind::ROOT, &(id, floor_us, root.to_le_bytes()), sent_us, out),
             Frame::Ask { id, level, indexes } => write(kind::ASK, &(id, level, indexes), sent_us, out),
             Frame::Sums { id, sums } => {
                 let sums: Vec<SumBytes> = sums.iter().map(|sum| sum.to_le_bytes()).collect();
