@@ -159,12 +159,13 @@ impl std::fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// Reads the three files and checks that key, certificate, CA, node id and cluster id belong together. Dates are not
-    /// checked: a node with an expired certificate starts and says so where an operator looks.
+    /// Reads the three files and checks that key, certificate and CA belong together, and that the certificate names the
+    /// cluster and the node that are expected, where any are. Dates are not checked: a node with an expired certificate
+    /// starts and says so where an operator looks.
     ///
     /// # Errors
     /// Names the configuration key, the file, what is wrong and the way out.
-    pub fn load(files: &IdentityFiles, cluster: &str, node: &NodeId) -> Result<Self, IdentityError> {
+    pub fn load(files: &IdentityFiles, cluster: Option<&str>, node: Option<&NodeId>) -> Result<Self, IdentityError> {
         let roots = roots(&files.ca)?;
         let chain = certificates("cluster.certificate", &files.certificate)?;
         let broken = |problem: String| fault("cluster.certificate", &files.certificate, problem);
@@ -173,6 +174,7 @@ impl Identity {
             .map_err(|error| fault("cluster.key", &files.key, format!("no private key in PEM form ({error})")))?;
         let bearer = bearer(first).map_err(broken)?;
         let validity = validity(first).map_err(broken)?;
+        let (cluster, node) = (cluster.unwrap_or(&bearer.cluster), node.unwrap_or(&bearer.node));
         if bearer.node != *node || bearer.cluster != cluster {
             let (path, node, cluster) = (shown(&files.certificate), node.clone(), cluster.to_owned());
             return Err(IdentityError::OtherName { path, bearer, node, cluster });

@@ -59,7 +59,7 @@ impl Ca {
 
     pub(crate) fn identity_at(&self, node: &str, issued_s: i64) -> Identity {
         let files = self.files(node, issued_s, &self.pem.certificate);
-        Identity::load(&files, self.authority.cluster(), &id(node)).unwrap()
+        Identity::load(&files, Some(self.authority.cluster()), Some(&id(node))).unwrap()
     }
 }
 
