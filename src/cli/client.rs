@@ -177,6 +177,21 @@ impl Client {
         Ok(if status == 200 { Ok(()) } else { Err(body.trim().to_owned()) })
     }
 
+    /// The sum of one metric over those of its label sets that hold `label` (`direction="in"`); 0 when there is none.
+    ///
+    /// # Errors
+    /// When nobody answers in time, or refuses.
+    pub fn metric(&self, name: &str, label: &str) -> anyhow::Result<f64> {
+        let text = self.accepted(self.get("/metrics")?)?;
+        let values = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let (labels, value) = rest.rsplit_once(' ')?;
+            let whole = labels.is_empty() || labels.starts_with('{');
+            (whole && labels.contains(label)).then(|| value.parse::<f64>().ok()).flatten()
+        });
+        Ok(values.sum())
+    }
+
     /// What the node says of itself and its cluster.
     ///
     /// # Errors

@@ -84,6 +84,11 @@ impl Survey {
         Ok(survey)
     }
 
+    /// How many nodes are known.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     /// Everything on which the nodes are not of one mind; empty when they agree.
     pub(super) fn disagreements(&self) -> Vec<String> {
         let mut found = Vec::new();
