@@ -56,7 +56,7 @@ pub struct ClusterSettings {
     pub last_known: Vec<SocketAddr>,
     /// This process.
     pub boot: BootId,
-    /// Rises with every start of this node, by more than one: microseconds of the wall clock, or of a persisted count.
+    /// Rises with every start of this node, by more than 1000: microseconds of the wall clock, or of cluster time.
     pub generation: u64,
     /// What this node says of itself from the first gossip on.
     pub gossip: BTreeMap<String, String>,
