@@ -261,7 +261,8 @@ fn handshake(reason: &str) -> String {
     if reason.contains("sent no certificates") {
         return "the peer shows no certificate; issue it one with `aorta cert issue`".into();
     }
-    if reason.contains("application protocol") {
+    if ["any known protocol", "application protocol", "NoApplicationProtocol"].iter().any(|said| reason.contains(said))
+    {
         return format!("the peer speaks another version of the peer protocol ({reason}); upgrade one node at a time");
     }
     format!("{reason}; check cluster.ca, cluster.certificate and cluster.key on both nodes")

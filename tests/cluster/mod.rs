@@ -4,6 +4,7 @@ mod hostile;
 mod poison;
 mod raw;
 mod refusals;
+mod relay;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
