@@ -3,7 +3,7 @@
 //! No socket, no clock, no disk and no SIP message lives here. Two nodes that merge differently disagree as surely as
 //! two that encode differently; so the law stands beside the codec. `proto/README.md` gives the proofs.
 //!
-//! Bottom up: [`octets`] bytes as they came · [`stamp`] the one order · [`uri`] SIP URIs and their canonical form ·
+//! Bottom up: [`octets`] bytes as they came · [`hash`] fingerprints · [`stamp`] the one order · [`uri`] SIP URIs and their canonical form ·
 //! [`aor`] whose contacts · [`binding`] one contact · [`record`] an AoR's contacts and how two copies merge ·
 //! [`view`] what a reader sees of them · [`digest`] what two nodes compare · [`frame`] what they say.
 
@@ -11,6 +11,7 @@ pub mod aor;
 pub mod binding;
 pub mod digest;
 pub mod frame;
+pub mod hash;
 pub mod octets;
 pub mod record;
 pub mod stamp;

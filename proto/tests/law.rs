@@ -290,6 +290,16 @@ fn a_machine_made_removal_loses_against_any_newer_write() {
 }
 
 #[test]
+fn of_two_values_under_one_stamp_the_later_lapse_wins_slimmed_or_not() {
+    let key = ContactKey::uri(URIS[0]);
+    let short = Record::from(entry_of(key.clone(), 10, Some(5)));
+    let long = Record::from(entry_of(key, 10, Some(50)));
+    assert_eq!(merged([&short, &long]), long);
+    assert_eq!(merged([&slimmed(&short, 20 * SECOND_US), &long]), long);
+    assert!(short.clone().merge(&long).conflict);
+}
+
+#[test]
 fn lapsing_is_exact() {
     let record = Record::from(entry_of(ContactKey::uri(URIS[0]), 10, Some(60)));
     assert_eq!(record.live(70 * SECOND_US - 1).count(), 1);

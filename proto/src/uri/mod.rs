@@ -1,0 +1,223 @@
+//! SIP, SIPS and TEL URIs as slices of the bytes they came in, the canonical form that says which Contact URIs are the
+//! same (RFC 3261 §19.1.4), and the way from a URI to its address of record. Never resolves a name, never rewrites a URI.
+
+mod address_of_record;
+mod canonical;
+mod escape;
+mod params;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+pub use address_of_record::{AorError, AorRules, aor};
+pub use canonical::canonical_contact;
+pub use escape::{hvalue_escape, unescape};
+pub use params::{Param, Params, is_white, quoted_end, trim, unquoted};
+
+/// What a URI's scheme is; names compare without case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// `sip:`
+    Sip,
+    /// `sips:`
+    Sips,
+    /// `tel:` (RFC 3966)
+    Tel,
+    /// Any other: only [`Uri::raw`] and [`Uri::opaque`] say something.
+    Other,
+}
+
+/// The host of a URI or of a Via.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host<'a> {
+    /// A name, any case, perhaps with its last dot.
+    Name(&'a str),
+    /// An address; an IPv6 one stood in brackets.
+    Ip(IpAddr),
+}
+
+impl fmt::Display for Host<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Ip(IpAddr::V4(address)) => write!(f, "{address}"),
+            Self::Ip(IpAddr::V6(address)) => write!(f, "[{address}]"),
+        }
+    }
+}
+
+/// A URI taken apart, not decoded: every field is a slice of what came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uri<'a> {
+    /// All of it.
+    pub raw: &'a [u8],
+    /// The scheme.
+    pub scheme: Scheme,
+    /// What follows the scheme's colon.
+    pub opaque: &'a [u8],
+    /// The user part, still escaped; the number of a `tel:`.
+    pub user: Option<&'a [u8]>,
+    /// The password, still escaped.
+    pub password: Option<&'a [u8]>,
+    /// The host; an empty name for `tel:` and other schemes.
+    pub host: Host<'a>,
+    /// The port, if one is written.
+    pub port: Option<u16>,
+    /// The parameters with their leading `;`, or nothing.
+    pub params: &'a [u8],
+    /// What follows `?`.
+    pub headers: Option<&'a [u8]>,
+}
+
+/// Why some bytes are no URI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UriError {
+    /// No `scheme:` at its start.
+    #[error("no scheme")]
+    Scheme,
+    /// White space, a control character, `<`, `>` or `"`.
+    #[error("a byte that no URI may hold")]
+    Byte,
+    /// Nothing before `@`.
+    #[error("empty user")]
+    User,
+    /// No host, or one that is neither a name nor an address.
+    #[error("bad host")]
+    Host,
+    /// A port that is no number from 0 to 65535.
+    #[error("bad port")]
+    Port,
+}
+
+impl<'a> Uri<'a> {
+    /// Takes a URI apart: what stands between `<` and `>`, without them. User, password, parameters and headers may hold
+    /// any byte but white space, controls, `<`, `>` and `"`: phones are sloppy there and the bytes are only handed on.
+    ///
+    /// # Errors
+    /// When it has no scheme, or is a sip(s) URI without a usable host and port.
+    pub fn parse(raw: &'a [u8]) -> Result<Self, UriError> {
+        // Without an early exit the compiler looks at many bytes at once.
+        if raw.iter().fold(false, |bad, byte| bad | matches!(byte, 0..=b' ' | 0x7f | b'<' | b'>' | b'"')) {
+            return Err(UriError::Byte);
+        }
+        let colon = memchr::memchr(b':', raw).ok_or(UriError::Scheme)?;
+        let (name, opaque) = (&raw[..colon], &raw[colon + 1..]);
+        let clean = name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
+        if !clean || !name.first().is_some_and(u8::is_ascii_alphabetic) {
+            return Err(UriError::Scheme);
+        }
+        let scheme = match name.len() {
+            3 if name.eq_ignore_ascii_case(b"sip") => Scheme::Sip,
+            4 if name.eq_ignore_ascii_case(b"sips") => Scheme::Sips,
+            3 if name.eq_ignore_ascii_case(b"tel") => Scheme::Tel,
+            _ => Scheme::Other,
+        };
+        let uri = Self {
+            raw,
+            scheme,
+            opaque,
+            user: None,
+            password: None,
+            host: Host::Name(""),
+            port: None,
+            params: b"",
+            headers: None,
+        };
+        match scheme {
+            Scheme::Sip | Scheme::Sips => uri.with_sip_parts(),
+            Scheme::Tel => uri.with_tel_parts(),
+            Scheme::Other => Ok(uri),
+        }
+    }
+
+    /// Whether the scheme is `sip` or `sips`.
+    #[must_use]
+    pub fn is_sip(&self) -> bool {
+        matches!(self.scheme, Scheme::Sip | Scheme::Sips)
+    }
+
+    /// The parameters.
+    #[must_use]
+    pub fn params(&self) -> Params<'a> {
+        Params::new(self.params)
+    }
+
+    /// The first parameter of that name (in lower case).
+    #[must_use]
+    pub fn param(&self, name: &str) -> Option<Param<'a>> {
+        Params::find(self.params, name)
+    }
+
+    fn with_sip_parts(mut self) -> Result<Self, UriError> {
+        // A user part may hold ';' and '?' (RFC 4475 §3.1.1.8), a host may not hold '@': the first '@' decides.
+        let mut rest = self.opaque;
+        if let Some(at) = memchr::memchr(b'@', rest) {
+            let (info, after) = (&rest[..at], &rest[at + 1..]);
+            let colon = memchr::memchr(b':', info);
+            let user = &info[..colon.unwrap_or(info.len())];
+            if user.is_empty() {
+                return Err(UriError::User);
+            }
+            self.user = Some(user);
+            self.password = colon.map(|colon| &info[colon + 1..]);
+            rest = after;
+        }
+        let (host, port, rest) = host_port(rest)?;
+        self.host = host;
+        self.port = port;
+        let question = memchr::memchr(b'?', rest);
+        self.params = &rest[..question.unwrap_or(rest.len())];
+        self.headers = question.map(|question| &rest[question + 1..]);
+        if matches!(self.params, [] | [b';', ..]) { Ok(self) } else { Err(UriError::Host) }
+    }
+
+    fn with_tel_parts(mut self) -> Result<Self, UriError> {
+        let end = memchr::memchr(b';', self.opaque).unwrap_or(self.opaque.len());
+        if end == 0 {
+            return Err(UriError::User);
+        }
+        self.user = Some(&self.opaque[..end]);
+        self.params = &self.opaque[end..];
+        Ok(self)
+    }
+}
+
+/// Reads `host[:port]` at the start of `bytes`; gives what follows.
+///
+/// # Errors
+/// When no usable host, or no usable port after a colon, stands there.
+pub fn host_port(bytes: &[u8]) -> Result<(Host<'_>, Option<u16>, &[u8]), UriError> {
+    let (host, rest) = host_at(bytes)?;
+    let [b':', rest @ ..] = rest else { return Ok((host, None, rest)) };
+    let digits = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
+    let text = std::str::from_utf8(&rest[..digits]).map_err(|_| UriError::Port)?;
+    let port = text.parse::<u16>().map_err(|_| UriError::Port)?;
+    Ok((host, Some(port), &rest[digits..]))
+}
+
+/// Reads a host at the start of `bytes`, an IPv6 address in brackets; gives what follows.
+///
+/// # Errors
+/// When no usable host stands there.
+pub fn host_at(bytes: &[u8]) -> Result<(Host<'_>, &[u8]), UriError> {
+    if let [b'[', rest @ ..] = bytes {
+        let end = memchr::memchr(b']', rest).ok_or(UriError::Host)?;
+        let text = std::str::from_utf8(&rest[..end]).map_err(|_| UriError::Host)?;
+        let address = text.parse::<Ipv6Addr>().map_err(|_| UriError::Host)?;
+        return Ok((Host::Ip(address.into()), &rest[end + 1..]));
+    }
+    // '_' is no letter of a host name, but names in private networks have it.
+    let end = bytes
+        .iter()
+        .position(|byte| !byte.is_ascii_alphanumeric() && !matches!(byte, b'.' | b'-' | b'_'))
+        .unwrap_or(bytes.len());
+    let name = std::str::from_utf8(&bytes[..end]).map_err(|_| UriError::Host)?;
+    if !name.bytes().any(|byte| byte.is_ascii_alphanumeric()) {
+        return Err(UriError::Host);
+    }
+    let host = name.parse::<Ipv4Addr>().map_or(Host::Name(name), |address| Host::Ip(address.into()));
+    Ok((host, &bytes[end..]))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+//! `;name=value` lists, of URIs and of headers alike: an iterator over raw slices. Judges nothing but their shape.
+
+use std::borrow::Cow;
+
+/// One parameter as it was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Param<'a> {
+    /// The name, any case.
+    pub name: &'a [u8],
+    /// The value with its quotes, if it has any; `None` without `=`.
+    pub value: Option<&'a [u8]>,
+    /// The whole parameter from its `;` to the last byte of its value.
+    pub raw: &'a [u8],
+}
+
+impl<'a> Param<'a> {
+    /// Whether the parameter has this name; `name` is in lower case.
+    #[must_use]
+    pub fn is(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name.as_bytes())
+    }
+
+    /// The value without quotes and backslashes; empty when there is none.
+    #[must_use]
+    pub fn text(&self) -> Cow<'a, [u8]> {
+        unquoted(self.value.unwrap_or_default())
+    }
+}
+
+/// Walks a parameter list: `;a;b=c;d="quoted;, \" string"`, white space and folds allowed around `;` and `=`. The first
+/// `;` may be missing. Once it is exhausted, [`Params::malformed`] says whether all of the input had this shape.
+#[derive(Debug, Clone)]
+pub struct Params<'a> {
+    rest: &'a [u8],
+    first: bool,
+    malformed: bool,
+}
+
+impl<'a> Params<'a> {
+    /// A walk over `raw`.
+    #[must_use]
+    pub fn new(raw: &'a [u8]) -> Self {
+        Self { rest: raw, first: true, malformed: false }
+    }
+
+    /// Whether something was met that is no parameter: an empty one, an open or stray quote, bytes after a quoted string,
+    /// `<` or `>` outside quotes.
+    #[must_use]
+    pub fn malformed(&self) -> bool {
+        self.malformed
+    }
+
+    /// The first parameter of that name (in lower case).
+    #[must_use]
+    pub fn find(raw: &'a [u8], name: &str) -> Option<Param<'a>> {
+        Self::new(raw).find(|param| param.is(name))
+    }
+}
+
+impl<'a> Iterator for Params<'a> {
+    type Item = Param<'a>;
+
+    fn next(&mut self) -> Option<Param<'a>> {
+        loop {
+            let mut at = skip_white(self.rest, 0);
+            let semicolon = self.rest.get(at) == Some(&b';');
+            if at == self.rest.len() {
+                return None;
+            }
+            let start = at;
+            if semicolon {
+                at = skip_white(self.rest, at + 1);
+            } else if !self.first {
+                self.malformed = true;
+                at = next_semicolon(self.rest, at);
+                self.rest = self.rest.get(at..).unwrap_or_default();
+                continue;
+            }
+            self.first = false;
+            let name_start = at;
+            while self.rest.get(at).is_some_and(|byte| !matches!(byte, b';' | b'=' | b' ' | b'\t' | b'\r' | b'\n')) {
+                at += 1;
+            }
+            let name = self.rest.get(name_start..at).unwrap_or_default();
+            self.malformed |= breaks_out(name);
+            let name_end = at;
+            at = skip_white(self.rest, at);
+            let (value, end) = if self.rest.get(at) == Some(&b'=') {
+                let value_start = skip_white(self.rest, at + 1);
+                let value_end = self.value_end(value_start);
+                (self.rest.get(value_start..value_end), value_end)
+            } else {
+                (None, name_end)
+            };
+            let raw = self.rest.get(start..end).unwrap_or_default();
+            self.rest = self.rest.get(end..).unwrap_or_default();
+            if name.is_empty() {
+                self.malformed = true;
+                continue;
+            }
+            return Some(Param { name, value, raw });
+        }
+    }
+}
+
+impl Params<'_> {
+    fn value_end(&mut self, start: usize) -> usize {
+        if self.rest.get(start) == Some(&b'"') {
+            let end = quoted_end(self.rest, start);
+            self.malformed |= end.is_none();
+            return end.unwrap_or(self.rest.len());
+        }
+        let value = self.rest.get(start..).unwrap_or_default();
+        let length = value.iter().position(|byte| is_white(*byte) || *byte == b';').unwrap_or(value.len());
+        self.malformed |= length == 0 || breaks_out(&value[..length]);
+        start + length
+    }
+}
+
+/// Space, tab, and what is left of a fold.
+#[must_use]
+pub fn is_white(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+/// Without white space at both ends.
+#[must_use]
+pub fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [first, rest @ ..] = bytes
+        && is_white(*first)
+    {
+        bytes = rest;
+    }
+    while let [rest @ .., last] = bytes
+        && is_white(*last)
+    {
+        bytes = rest;
+    }
+    bytes
+}
+
+/// The index after the quote that closes the quoted string which opens at `open`; `None` if nothing closes it.
+#[must_use]
+pub fn quoted_end(bytes: &[u8], open: usize) -> Option<usize> {
+    let mut at = open + 1;
+    loop {
+        match bytes.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+}
+
+/// A quoted string's text; anything else as it is.
+#[must_use]
+pub fn unquoted(value: &[u8]) -> Cow<'_, [u8]> {
+    let [b'"', inner @ .., b'"'] = value else { return Cow::Borrowed(value) };
+    if !inner.contains(&b'\\') {
+        return Cow::Borrowed(inner);
+    }
+    let mut text = Vec::with_capacity(inner.len());
+    let mut bytes = inner.iter().copied();
+    while let Some(byte) = bytes.next() {
+        text.extend(if byte == b'\\' { bytes.next() } else { Some(byte) });
+    }
+    Cow::Owned(text)
+}
+
+/// Whether bytes outside quotes would change how the rest of a header is read, when they are copied into one.
+fn breaks_out(bytes: &[u8]) -> bool {
+    bytes.iter().any(|byte| matches!(byte, b'"' | b'<' | b'>'))
+}
+
+fn skip_white(bytes: &[u8], mut at: usize) -> usize {
+    while bytes.get(at).is_some_and(|byte| is_white(*byte)) {
+        at += 1;
+    }
+    at
+}
+
+fn next_semicolon(bytes: &[u8], at: usize) -> usize {
+    let rest = bytes.get(at..).unwrap_or_default();
+    rest.iter().position(|byte| *byte == b';').map_or(bytes.len(), |offset| at + offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn walk(raw: &str) -> (Vec<(&str, Option<&str>)>, bool) {
+        let mut params = Params::new(raw.as_bytes());
+        let text = |bytes| std::str::from_utf8(bytes).expect("ascii");
+        let found = params.by_ref().map(|param| (text(param.name), param.value.map(text))).collect();
+        (found, params.malformed())
+    }
+
+    #[test]
+    fn values_may_hold_anything_that_the_grammar_allows() {
+        let raw = r#";lr;gr=urn:uuid:f81d4fae;pn-prid=a/b$c&d ; expires = 60;+sip.instance="<urn:x;y,\"z>""#;
+        let expected = vec![
+            ("lr", None),
+            ("gr", Some("urn:uuid:f81d4fae")),
+            ("pn-prid", Some("a/b$c&d")),
+            ("expires", Some("60")),
+            ("+sip.instance", Some(r#""<urn:x;y,\"z>""#)),
+        ];
+        assert_eq!(walk(raw), (expected, false));
+        assert_eq!(walk("received=2001:db8::1"), (vec![("received", Some("2001:db8::1"))], false));
+    }
+
+    #[test]
+    fn what_is_no_parameter_is_noticed_and_stepped_over() {
+        assert_eq!(walk(";;a"), (vec![("a", None)], true));
+        assert_eq!(walk(";a;"), (vec![("a", None)], true));
+        assert_eq!(walk(";a b;c"), (vec![("a", None), ("c", None)], true));
+        assert_eq!(walk(";a=;c"), (vec![("a", Some("")), ("c", None)], true));
+        assert_eq!(walk(r#";a="open;c"#), (vec![("a", Some(r#""open;c"#))], true));
+        assert_eq!(walk(r#";a="x"y;c"#), (vec![("a", Some(r#""x""#)), ("c", None)], true));
+        assert_eq!(walk(";a\"b;c"), (vec![("a\"b", None), ("c", None)], true));
+        assert_eq!(walk(";a=<b>"), (vec![("a", Some("<b>"))], true));
+        assert_eq!(walk(""), (vec![], false));
+    }
+
+    #[test]
+    fn quotes_come_off_with_their_backslashes() {
+        assert_eq!(&*unquoted(br#""a\"b\\c""#), br#"a"b\c"#);
+        assert_eq!(&*unquoted(b"plain"), b"plain");
+        assert_eq!(&*unquoted(b"\""), b"\"");
+        assert_eq!(quoted_end(br#""a\""#, 0), None);
+    }
+}

@@ -1,0 +1,172 @@
+//! The lines of a message's head: where it ends, folds undone, each header with its name known. Knows no header's inside.
+
+use std::borrow::Cow;
+
+use aorta_proto::uri::{is_white, trim};
+
+/// A message whose header lines are whole: what [`super::Message::parse`] reads. Borrowed as it came unless a line was
+/// folded (RFC 3261 §7.3.1): then each fold is spaces, as many as it had bytes.
+#[derive(Debug, Clone)]
+pub struct Unfolded<'a>(Cow<'a, [u8]>);
+
+impl<'a> Unfolded<'a> {
+    /// Undoes the folds of `message`'s head; its body stays as it is.
+    #[must_use]
+    pub fn new(message: &'a [u8]) -> Self {
+        let mut text = Cow::Borrowed(message);
+        let start = message.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(message.len());
+        for at in memchr::memchr_iter(b'\n', &message[start..]).map(|at| start + at) {
+            match message.get(at + 1..) {
+                Some([b' ' | b'\t', ..]) => {
+                    let bytes = text.to_mut();
+                    bytes[at] = b' ';
+                    if bytes[at - 1] == b'\r' {
+                        bytes[at - 1] = b' ';
+                    }
+                }
+                // The empty line: the body is not ours to touch.
+                Some([b'\n', ..] | [b'\r', b'\n', ..]) => break,
+                _ => {}
+            }
+        }
+        Self(text)
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// The index after the empty line that ends the head which begins at or before `from`; lines end with CRLF or a bare LF.
+/// `None` if there is none yet.
+pub(super) fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
+    let tail = bytes.get(from..)?;
+    memchr::memchr_iter(b'\n', tail).map(|at| from + at).find_map(|at| match bytes.get(at + 1..) {
+        Some([b'\n', ..]) => Some(at + 2),
+        Some([b'\r', b'\n', ..]) => Some(at + 3),
+        _ => None,
+    })
+}
+
+/// Cuts the first line off; without its CRLF or LF. `None` at the end.
+pub(super) fn next_line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    if rest.is_empty() {
+        return None;
+    }
+    let (line, after) = match memchr::memchr(b'\n', rest) {
+        Some(at) => (&rest[..at], &rest[at + 1..]),
+        None => (*rest, &rest[rest.len()..]),
+    };
+    *rest = after;
+    Some(line.strip_suffix(b"\r").unwrap_or(line))
+}
+
+/// A header's name and value, without the white space around them. `None` for a line that is no header.
+pub(super) fn name_and_value(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = line.iter().position(|byte| !TOKEN[usize::from(*byte)])?;
+    let (name, mut rest) = line.split_at(end);
+    while let [first, after @ ..] = rest
+        && is_white(*first)
+    {
+        rest = after;
+    }
+    let [b':', value @ ..] = rest else { return None };
+    (!name.is_empty()).then(|| (name, trim(value)))
+}
+
+/// `token` of RFC 3261 §25.1.
+pub(super) fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|byte| TOKEN[usize::from(*byte)])
+}
+
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~');
+        byte += 1;
+    }
+    table
+};
+
+/// The headers that this server reads or writes, compact forms included (RFC 3261 §20, RFC 3327, RFC 6665).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Name {
+    /// Via, v
+    Via,
+    /// From, f
+    From,
+    /// To, t
+    To,
+    /// Call-ID, i
+    CallId,
+    /// CSeq
+    CSeq,
+    /// Contact, m
+    Contact,
+    /// Content-Length, l
+    ContentLength,
+    /// Expires
+    Expires,
+    /// Max-Forwards
+    MaxForwards,
+    /// Path
+    Path,
+    /// Proxy-Require
+    ProxyRequire,
+    /// Record-Route
+    RecordRoute,
+    /// Require
+    Require,
+    /// Route
+    Route,
+    /// Supported, k
+    Supported,
+    /// User-Agent
+    UserAgent,
+    /// Authorization
+    Authorization,
+    /// Any other.
+    Other,
+}
+
+impl Name {
+    /// Which header `name` names, in any case.
+    #[must_use]
+    pub fn of(name: &[u8]) -> Self {
+        let is = |text: &str| name.eq_ignore_ascii_case(text.as_bytes());
+        match name.len() {
+            1 => match name[0].to_ascii_lowercase() {
+                b'v' => Self::Via,
+                b'f' => Self::From,
+                b't' => Self::To,
+                b'i' => Self::CallId,
+                b'm' => Self::Contact,
+                b'l' => Self::ContentLength,
+                b'k' => Self::Supported,
+                _ => Self::Other,
+            },
+            2 if is("to") => Self::To,
+            3 if is("via") => Self::Via,
+            4 if is("from") => Self::From,
+            4 if is("cseq") => Self::CSeq,
+            4 if is("path") => Self::Path,
+            5 if is("route") => Self::Route,
+            7 if is("call-id") => Self::CallId,
+            7 if is("contact") => Self::Contact,
+            7 if is("expires") => Self::Expires,
+            7 if is("require") => Self::Require,
+            9 if is("supported") => Self::Supported,
+            10 if is("user-agent") => Self::UserAgent,
+            12 if is("max-forwards") => Self::MaxForwards,
+            12 if is("record-route") => Self::RecordRoute,
+            13 if is("proxy-require") => Self::ProxyRequire,
+            13 if is("authorization") => Self::Authorization,
+            14 if is("content-length") => Self::ContentLength,
+            _ => Self::Other,
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Responses to received requests (RFC 3261 §8.2.6): what is copied, what is added. Sends nothing, chooses no status.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+
+use super::lines::Name;
+use super::request::Request;
+use super::values::element_end;
+
+/// A response while it is written. Status line, Via, From, To, Call-ID and CSeq are there from the start.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    bytes: Vec<u8>,
+}
+
+impl Reply {
+    /// Starts the response to `request` that came from `peer`. Every Via byte is as it came but what RFC 3261 §18.2.1 and
+    /// RFC 3581 §4 add to the top one; the To gets `to_tag` when it has no tag (but a 100 gets none).
+    #[must_use]
+    pub fn to(request: &Request<'_>, peer: SocketAddr, status: u16, reason: &str, to_tag: &str) -> Self {
+        let mut bytes = Vec::with_capacity(1024);
+        // A Vec takes whatever is written.
+        let _ = write!(bytes, "SIP/2.0 {status} {reason}\r\n");
+        for (index, value) in request.all(Name::Via).enumerate() {
+            bytes.extend(b"Via: ");
+            if index == 0 {
+                request.via.write_stamped(peer, &mut bytes);
+                bytes.extend(&value[element_end(value)..]);
+            } else {
+                bytes.extend(value);
+            }
+            bytes.extend(b"\r\n");
+        }
+        let mut reply = Self { bytes };
+        if let Some(from) = request.first(Name::From) {
+            reply.push("From", from, &[]);
+        }
+        if let Some(to) = request.first(Name::To) {
+            let tagged = request.to.tag.is_some() || status == 100;
+            let (mark, tag) = if tagged { ("", "") } else { (";tag=", to_tag) };
+            reply.push("To", to, &[mark, tag]);
+        }
+        if let Some(call_id) = request.first(Name::CallId) {
+            reply.push("Call-ID", call_id, &[]);
+        }
+        if let Some(cseq) = request.first(Name::CSeq) {
+            reply.push("CSeq", cseq, &[]);
+        }
+        reply
+    }
+
+    /// Adds a header. A CR or LF in `value` becomes a space: nothing that was received can start a line of its own.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.push(name, value.as_ref(), &[]);
+        self
+    }
+
+    /// Ends the response, which has no body.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<u8> {
+        self.bytes.extend(b"Content-Length: 0\r\n\r\n");
+        self.bytes
+    }
+
+    fn push(&mut self, name: &str, value: &[u8], more: &[&str]) {
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.extend_from_slice(b": ");
+        if memchr::memchr2(b'\r', b'\n', value).is_none() {
+            self.bytes.extend_from_slice(value);
+        } else {
+            self.bytes.extend(value.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }));
+        }
+        more.iter().for_each(|part| self.bytes.extend_from_slice(part.as_bytes()));
+        self.bytes.extend_from_slice(b"\r\n");
+    }
+}
+
+const RFC1123: &[BorrowedFormatItem<'static>] =
+    format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
+
+/// The value of a Date header (RFC 3261 §20.17) for a wall-clock time in seconds since 1970.
+#[must_use]
+pub fn http_date(unix_s: u64) -> String {
+    let time = i64::try_from(unix_s).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+    time.unwrap_or(OffsetDateTime::UNIX_EPOCH).format(RFC1123).unwrap_or_default()
+}
