@@ -48,7 +48,8 @@ use switchboard::Switchboard;
 pub struct ClusterSettings {
     /// `cluster.listen`: the UDP address of the endpoint. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// `cluster.advertise`: where others dial this node. `None` is the address listened on, which then is no wildcard.
+    /// `cluster.advertise`: where others dial this node. `None` is the address listened on, which then is no wildcard;
+    /// port 0 the port listened on.
     pub advertise: Option<SocketAddr>,
     /// `cluster.seeds`: `host:port` each; a name may yield many addresses and is asked again every few seconds.
     pub seeds: Vec<String>,
@@ -187,7 +188,10 @@ impl Cluster {
         peers: Arc<dyn Peers>,
     ) -> Result<Self, ClusterError> {
         let endpoint = Arc::new(Endpoint::bind(settings.listen, &identity)?);
-        let advertise = settings.advertise.unwrap_or(endpoint.local());
+        let mut advertise = settings.advertise.unwrap_or(endpoint.local());
+        if advertise.port() == 0 {
+            advertise.set_port(endpoint.local().port());
+        }
         if advertise.ip().is_unspecified() {
             return Err(ClusterError::Advertise(advertise));
         }

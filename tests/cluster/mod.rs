@@ -75,12 +75,12 @@ impl Ca {
         let key = KeyPair::generate().unwrap();
         std::fs::write(&files.certificate, params.signed_by(&key, &issuer).unwrap().pem()).unwrap();
         std::fs::write(&files.key, key.serialize_pem()).unwrap();
-        Identity::load(&files, cluster, &id(node)).unwrap()
+        Identity::load(&files, Some(&id(node))).unwrap()
     }
 
     pub(crate) fn identity_at(&self, node: &str, issued_s: i64) -> Identity {
         let files = self.files(node, issued_s, &self.pem.certificate);
-        Identity::load(&files, self.authority.cluster(), &id(node)).unwrap()
+        Identity::load(&files, Some(&id(node))).unwrap()
     }
 }
 

@@ -53,7 +53,7 @@ fn a_foreign_ca_that_trusts_ours_is_refused() {
     let a = Start::new("a", 1, &[]).run(ours.identity("a"));
     let both = format!("{}{}", ours.pem.certificate, foreign.pem.certificate);
     let files = foreign.files("b", now_s(), &both);
-    let b = Start::new("b", 2, &[a.address]).run(Identity::load(&files, CLUSTER, &id("b")).unwrap());
+    let b = Start::new("b", 2, &[a.address]).run(Identity::load(&files, Some(&id("b"))).unwrap());
     refused(&a, &b, "the certificate of node 'b' is not signed by this cluster's CA");
 }
 
@@ -119,7 +119,7 @@ fn another_protocol_version_is_refused() {
 }
 
 fn load(files: &IdentityFiles) -> String {
-    Identity::load(files, CLUSTER, &id("a")).unwrap_err().to_string()
+    Identity::load(files, Some(&id("a"))).unwrap_err().to_string()
 }
 
 #[test]
@@ -137,12 +137,12 @@ fn own_files_that_do_not_fit_are_named_with_key_file_and_way_out() {
     let other = ca.files("b", now_s(), &ca.pem.certificate);
     let swapped = IdentityFiles { key: other.key.clone(), ..good.clone() };
     assert!(load(&swapped).contains("is not the key of cluster.certificate"), "{}", load(&swapped));
-    assert!(load(&other).contains("is node 'b' of cluster 'blue'"), "{}", load(&other));
+    assert!(load(&other).contains("is node 'b', but node_id = \"a\""), "{}", load(&other));
     let foreign = Authority::create(CLUSTER, now_s(), 10).unwrap();
     let misled = ca.files("a", now_s(), &foreign.certificate);
     assert!(load(&misled).contains("is not signed by cluster.ca"), "{}", load(&misled));
     let authority = IdentityFiles { certificate: good.ca.clone(), ..good.clone() };
-    assert!(matches!(Identity::load(&authority, CLUSTER, &id("a")), Err(IdentityError::File { .. })));
+    assert!(matches!(Identity::load(&authority, None), Err(IdentityError::File { .. })));
 }
 
 #[test]
