@@ -66,7 +66,7 @@ pub(super) fn random_u64() -> u64 {
 pub(super) fn identity(cluster: &ClusterConfig, node_id: Option<&NodeId>) -> Result<Identity, IdentityError> {
     let files =
         IdentityFiles { ca: cluster.ca.clone(), certificate: cluster.certificate.clone(), key: cluster.key.clone() };
-    Identity::load(&files, None, node_id)
+    Identity::load(&files, node_id)
 }
 
 /// The name of a node without a certificate.
