@@ -1,1 +1,113 @@
-//! redirect
+//! Which contacts a caller is sent to, in which order, and how each is written into a 300 or 302 (RFC 3261 §8.3, §16.5;
+//! RFC 3327 §5.3 for the Path). Pure: it changes nothing, asks no DNS and never decides by a remembered removal.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use aorta_proto::uri::{AorRules, Params, Scheme, Uri, aor, canonical_contact, hvalue_escape};
+use aorta_proto::{Aor, Binding, Octets, Record};
+
+/// Who is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Lookup<'a> {
+    /// The Request-URI.
+    pub request_uri: &'a Uri<'a>,
+    /// The AoR that it means.
+    pub aor: &'a Aor,
+    /// How it came to mean that.
+    pub rules: &'a AorRules,
+    /// Ports at which this cluster is reached: a contact with the AoR's own user and host leads back only to these.
+    pub own_ports: &'a [u16],
+    /// Live contacts of an AoR that count.
+    pub contacts_max: usize,
+}
+
+/// Where a caller is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// To these, best first: by q, then the latest written first.
+    Contacts(Vec<Arc<Binding>>),
+    /// Contacts live, but a `sips` caller may use none of them (RFC 3261 §26.2.2; RFC 5630 §5.3: 480).
+    NoSecureContact,
+    /// Nobody is registered, or only in ways that lead back here.
+    Nobody,
+}
+
+/// How the Path of a contact reaches the caller.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PathInRedirect {
+    /// As one `Route` header in the contact's URI.
+    #[default]
+    Route,
+    /// Not at all.
+    None,
+}
+
+/// The contacts that answer `lookup` at cluster time `now_us`. Lapsed ones are skipped by time, whether swept or not.
+#[must_use]
+pub fn find(lookup: &Lookup<'_>, record: &Record, now_us: u64) -> Found {
+    let shown = record.shown(now_us, lookup.contacts_max);
+    let asked = canonical_contact(lookup.request_uri);
+    let mut insecure = false;
+    let mut targets = Vec::with_capacity(shown.len());
+    for entry in shown {
+        let Some(binding) = entry.binding() else { continue };
+        let Ok(contact) = Uri::parse(binding.uri.as_bytes()) else { continue };
+        if leads_back(lookup, &asked, &contact) {
+            continue;
+        }
+        if lookup.request_uri.scheme == Scheme::Sips && contact.scheme != Scheme::Sips {
+            insecure = true;
+            continue;
+        }
+        targets.push((Reverse(binding.q.unwrap_or(1000)), Reverse(entry.stamp), Arc::clone(binding)));
+    }
+    if targets.is_empty() {
+        return if insecure { Found::NoSecureContact } else { Found::Nobody };
+    }
+    targets.sort_by_key(|(q, stamp, _)| (*q, *stamp));
+    Found::Contacts(targets.into_iter().map(|(_, _, binding)| binding).collect())
+}
+
+/// Whether a caller sent there would come back with the same question: the Request-URI itself, or the AoR at a port of
+/// ours. Another port of the same host is a phone that registered its address of record's host as its own.
+fn leads_back(lookup: &Lookup<'_>, asked: &[u8], contact: &Uri<'_>) -> bool {
+    if canonical_contact(contact) == asked {
+        return true;
+    }
+    let ours = |port: u16| lookup.own_ports.contains(&port) || lookup.request_uri.port == Some(port);
+    contact.port.is_none_or(ours) && aor(contact, lookup.rules).is_ok_and(|aor| aor == *lookup.aor)
+}
+
+/// Appends one Contact value: the URI as the phone gave it, with its Path, and its parameters but `reg-id` (`expires` was
+/// never among them): both speak to the registrar that they were sent to.
+pub fn push_contact(out: &mut Vec<u8>, binding: &Binding, path: PathInRedirect) {
+    out.push(b'<');
+    push_target_uri(out, binding, path);
+    out.push(b'>');
+    for param in Params::new(binding.params.as_bytes()).filter(|param| !param.is("reg-id")) {
+        out.extend(param.raw);
+    }
+}
+
+/// The whole Path vector in order, as one `Route` header of the URI: a caller that follows the redirect puts it into its
+/// request (RFC 3261 §19.1.5), and so passes the edge that knows the way to the phone. Only sip and sips URIs have headers.
+fn push_target_uri(out: &mut Vec<u8>, binding: &Binding, path: PathInRedirect) {
+    let bytes = binding.uri.as_bytes();
+    out.extend(bytes);
+    if binding.path.is_empty() || path == PathInRedirect::None {
+        return;
+    }
+    let Ok(uri) = Uri::parse(bytes) else { return };
+    if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
+        return;
+    }
+    out.extend(match uri.headers {
+        None => &b"?"[..],
+        Some([]) => b"",
+        Some(_) => b"&",
+    });
+    out.extend(b"Route=");
+    let values: Vec<&[u8]> = binding.path.iter().map(Octets::as_bytes).collect();
+    hvalue_escape(&values.join(&b','), out);
+}

@@ -9,9 +9,8 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use aorta::clock::Clock;
-use aorta::sip::transport::{
-    Bound, Flow, ReplyPath, Service, Settings, Transport, TransportCounts, Transports, ViaTarget,
-};
+use aorta::sip::message::{Framing, Message, ParseError, Reply, Unfolded, ViaTarget};
+use aorta::sip::transport::{Bound, Flow, ReplyPath, Service, Settings, Transport, TransportCounts, Transports};
 use aorta_proto::BootId;
 use parking_lot::Mutex;
 
@@ -322,17 +321,35 @@ fn tcp_answers_a_ping() {
     assert_eq!(read_exactly(&mut stream, 2), b"\r\n");
 }
 
-#[test]
-fn tcp_ends_what_cannot_be_framed() {
-    let rig = Rig::echo(Transport::Tcp, |settings| settings.max_message_bytes = 4096);
-    let endless = [b"OPTIONS sip:a SIP/2.0\r\nX: ", vec![b'x'; 8192].as_slice()].concat();
-    for bad in [&b"OPTIONS sip:a SIP/2.0\r\n\r\n"[..], b"OPTIONS sip:a SIP/2.0\r\nl: -3\r\n\r\n", &endless] {
-        let mut stream = rig.connect();
-        stream.write_all(bad).expect("sent");
-        read_to_close(&mut stream);
+/// Answers what cannot be parsed, as the node does.
+fn refuse(bytes: &[u8], path: &ReplyPath) {
+    let text = Unfolded::new(bytes);
+    if let Err(ParseError { fault, request: Some(request) }) = Message::parse(&text, Framing::Stream) {
+        let peer = SocketAddr::from(([127, 0, 0, 1], 5060));
+        path.send(&Reply::to(&request, peer, fault.status, fault.reason, "tag").finish(), &request.via.target());
     }
-    rig.until("all are counted", |counts| counts.tcp_unframed == 3 && counts.tcp_open == 0);
-    assert_eq!(rig.transports.counts().tcp_messages, 0);
+}
+
+#[test]
+fn tcp_answers_and_ends_what_cannot_be_framed() {
+    let small = |settings: &mut Settings| settings.max_message_bytes = 4096;
+    let rig = Rig::new(&[(Transport::Tcp, "127.0.0.1:0")], small, Box::new(refuse));
+    let head = "OPTIONS sip:a SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bK1\r\nFrom: <sip:a@b>;tag=1\r\n\
+        To: <sip:a@b>\r\nCall-ID: x\r\nCSeq: 1 OPTIONS\r\n";
+    for wrong in
+        ["", "l: -3\r\n", "l: 3x\r\n", "l: 1\r\nContent-Length: 2\r\n", "l: 99999999999999999999\r\n", "l: 5000\r\n"]
+    {
+        let mut stream = rig.connect();
+        write!(stream, "{head}{wrong}\r\nwhatever follows").expect("sent");
+        let answer = String::from_utf8(read_to_close(&mut stream)).expect("text");
+        assert!(answer.starts_with("SIP/2.0 4") && answer.ends_with("\r\n\r\n"), "{wrong:?}: {answer:?}");
+    }
+    for endless in [vec![b'x'; 8192], [head.as_bytes(), &[b'x'; 8192]].concat()] {
+        let mut stream = rig.connect();
+        stream.write_all(&endless).expect("sent");
+        assert_eq!(read_to_close(&mut stream), b"");
+    }
+    rig.until("all are counted", |counts| counts.tcp_unframed == 8 && counts.tcp_open == 0);
 }
 
 #[test]

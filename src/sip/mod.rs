@@ -3,3 +3,4 @@
 
 pub mod message;
 pub mod transport;
+pub mod uas;

@@ -87,6 +87,20 @@ impl AorRules {
         std::str::from_utf8(&name).is_ok_and(|name| self.domains.contains(name) || self.aliases.contains_key(name))
     }
 
+    /// Whether a REGISTER sent to the registrar at `host` may be for `aor` (RFC 3261 §10.3 steps 1 and 5): a domain that is
+    /// served takes its own AoRs, an alias takes those of every domain that is served. Any pair if no domain is configured.
+    #[must_use]
+    pub fn admits(&self, host: Host<'_>, aor: &Aor) -> bool {
+        if self.domains.is_empty() {
+            return true;
+        }
+        let mut name = Vec::new();
+        push_host(&mut name, host);
+        let Ok(name) = std::str::from_utf8(&name) else { return false };
+        let domain = aor.as_str().rsplit_once('@').map(|(_, domain)| domain);
+        self.aliases.contains_key(name) || (self.domains.contains(name) && domain == Some(name))
+    }
+
     fn place(&self, user: &[u8], host: &str) -> Result<Aor, AorError> {
         let domain = self.aliases.get(host).map_or(host, String::as_str);
         if !self.domains.is_empty() && !self.domains.contains(domain) {

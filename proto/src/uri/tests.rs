@@ -159,6 +159,19 @@ fn domains_aliases_case_and_numbers() {
 }
 
 #[test]
+fn a_registrar_takes_the_aors_of_its_domain() {
+    let rules =
+        AorRules::new(["a.example", "b.example"], [("192.0.2.1", "a.example")], None, true).expect("all are hosts");
+    let bob = crate::Aor::from_canonical("bob@b.example");
+    for (registrar, admitted) in
+        [("sip:B.example", true), ("sip:a.example", false), ("sip:192.0.2.1:5060", true), ("sip:c.example", false)]
+    {
+        assert_eq!(rules.admits(uri(registrar).host, &bob), admitted, "{registrar}");
+    }
+    assert!(AorRules::default().admits(uri("sip:registrar.example").host, &bob));
+}
+
+#[test]
 fn an_operator_may_write_an_aor_in_three_ways() {
     let rules = AorRules::new([], [], Some("example.com"), true).expect("all are hosts");
     let read = |text: &str| rules.read(text).map(|aor| aor.as_str().to_owned());

@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, trace};
 
 use super::counts::count;
-use super::framer::{Framed, Framer};
 use super::settings::micros;
 use super::tcp::Tcp;
 use super::{Flow, ReplyPath, Transport, Way};
+use crate::sip::message::{Framed, Framer};
 
 /// What may wait to be written on one connection, bytes: some hundred replies. Beyond it the peer does not read.
 const WRITE_QUEUE_BYTES_MAX: usize = 256 << 10;
@@ -193,8 +193,8 @@ impl Connection {
             return Ok(Some(End::Aged));
         }
         input.framer.push(&bytes[..len]);
-        loop {
-            match input.framer.next() {
+        while let Some(framed) = input.framer.next_frame() {
+            match framed {
                 Framed::Message(message) => {
                     input.idle_since = Instant::now();
                     input.message_since = None;
@@ -204,16 +204,16 @@ impl Connection {
                     input.idle_since = Instant::now();
                     self.write(b"\r\n");
                 }
-                Framed::Incomplete => break,
-                Framed::Broken { head, status, reason } => {
-                    if let Some(reply) = head.and_then(|head| super::rejection(head, &self.flow(), status, reason)) {
-                        self.write(&reply);
+                Framed::Broken(head) => {
+                    if !head.is_empty() {
+                        // Refused there with 400, which is written before the connection ends.
+                        self.hand_over(head, tcp);
                     }
                     return Ok(Some(End::Unframed));
                 }
             }
         }
-        if input.framer.is_within_message() {
+        if input.framer.is_partial() {
             input.message_since.get_or_insert_with(Instant::now);
         }
         Ok(None)

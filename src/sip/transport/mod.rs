@@ -10,7 +10,7 @@
 mod admission;
 mod connection;
 mod counts;
-mod framer;
+mod meter;
 mod reader;
 mod settings;
 mod tcp;
@@ -29,10 +29,12 @@ use tracing::{error, trace};
 use self::connection::Connection;
 pub use self::counts::TransportCounts;
 use self::counts::{Sheet, count};
+pub use self::meter::TransportMeter;
 use self::reader::{Desk, Reader};
 pub use self::settings::{Settings, TcpSettings};
 use self::tcp::Tcp;
 use self::udp::UdpPort;
+use super::message::ViaTarget;
 use crate::clock::Clock;
 
 /// What carries a message.
@@ -67,6 +69,7 @@ impl fmt::Display for Transport {
 /// Who is told of messages.
 pub trait Service: Send + Sync + 'static {
     /// One whole message, on the thread that read it: to be quick and never to wait, for nothing else is read meanwhile.
+    /// Over TCP also the head of a message whose end cannot be told, which [`super::message::Message::parse`] refuses.
     fn handle(&self, message: &[u8], flow: &Flow, reply: ReplyPath);
 
     /// A reader noticed that the process slept for `gap_us`; told before the next message is handled by that reader.
@@ -85,17 +88,6 @@ pub struct Flow {
     pub local: SocketAddr,
     /// How long it waited to be read, microseconds; 0 for TCP.
     pub received_age_us: u64,
-}
-
-/// What the top Via says of the way back.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ViaTarget {
-    /// The Via has `rport` (RFC 3581): reply to the source port.
-    pub rport: bool,
-    /// The port of its sent-by, if it names one.
-    pub port: Option<u16>,
-    /// The address to reply to instead of the source (RFC 3261 §18.2.2).
-    pub maddr: Option<IpAddr>,
 }
 
 /// The port of a sent-by that names none (RFC 3261 §18.2.2), UDP and TCP.
@@ -300,11 +292,6 @@ impl Drop for Transports {
         self.stop.store(true, Ordering::Release);
         self.tcp.cancel();
     }
-}
-
-/// The answer to a message whose end could not be told, if its header can be answered.
-fn rejection(_head: &[u8], _flow: &Flow, _status: u16, _reason: &str) -> Option<Vec<u8>> {
-    None
 }
 
 #[cfg(test)]

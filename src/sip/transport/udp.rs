@@ -51,7 +51,8 @@ pub(super) struct Datagram {
 }
 
 impl UdpPort {
-    /// Binds `addr` with buffers of `buffer_bytes` each way; port 0 takes any. An IPv6 socket takes IPv6 only, so that `[::]` and `0.0.0.0` can both be listed.
+    /// Binds `addr` with buffers of `buffer_bytes` each way; port 0 takes any. An IPv6 socket takes IPv6 only, so that
+    /// `[::]` and `0.0.0.0` can both be listed.
     ///
     /// # Errors
     /// What the system says: address in use or not ours, no permission.

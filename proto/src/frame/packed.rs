@@ -1,0 +1,135 @@
+//! Changes in a row, each already encoded: a length `u32` (little-endian) and that many bytes of (AoR, partial record).
+//! The framing is checked when the frame is read; each change is decoded only when it is asked for.
+
+use serde::de::DeserializeOwned;
+
+use super::{BODY_BYTES_MAX, FrameError, codec};
+use crate::aor::{AOR_BYTES_MAX, Aor};
+use crate::record::{Cleared, Entry, Record};
+
+/// Bytes of the length before each change.
+pub(super) const LENGTH_BYTES: usize = 4;
+
+/// The largest encoded change, bytes: it must fit in a frame beside the other fields.
+pub const CHANGE_BYTES_MAX: usize = BODY_BYTES_MAX - 64;
+
+/// Encoded changes, borrowed from a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packed<'a> {
+    bytes: &'a [u8],
+    count: usize,
+}
+
+impl<'a> Packed<'a> {
+    /// Checks that `bytes` are whole changes.
+    ///
+    /// # Errors
+    /// A length that points beyond the end, or an empty change.
+    pub fn new(bytes: &'a [u8]) -> Result<Self, FrameError> {
+        let mut count = 0;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            rest = next(rest).ok_or(FrameError::Short)?.1;
+            count += 1;
+        }
+        Ok(Self { bytes, count })
+    }
+
+    /// How many changes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Each change, still encoded.
+    pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let mut rest = self.bytes;
+        std::iter::from_fn(move || {
+            let (change, after) = next(rest)?;
+            rest = after;
+            Some(change)
+        })
+    }
+
+    pub(super) fn as_bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+}
+
+fn next(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<LENGTH_BYTES>()?;
+    let length = u32::from_le_bytes(*length) as usize;
+    if length == 0 { None } else { rest.split_at_checked(length) }
+}
+
+/// Appends one encoded change.
+pub fn push(change: &[u8], out: &mut Vec<u8>) {
+    // A change is at most CHANGE_BYTES_MAX long, see `encode_change`.
+    let length = u32::try_from(change.len()).unwrap_or(u32::MAX);
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(change);
+}
+
+/// A record whose encoding is longer than this travels as several changes, bytes: a frame then holds one of them and
+/// something else, and a link is never busy for long with one.
+const CHANGE_BYTES_SOFT: usize = 48 * 1024;
+
+/// Encodes a record, as one change, or split at entries into several where it would be large: merging is the same.
+///
+/// # Errors
+/// When a single entry is longer than [`CHANGE_BYTES_MAX`].
+pub fn encode_changes(aor: &Aor, record: &Record) -> Result<Vec<Vec<u8>>, FrameError> {
+    let mut changes = Vec::with_capacity(1);
+    encode_part(aor, record.cleared, &record.entries, &mut changes)?;
+    Ok(changes)
+}
+
+fn encode_part(
+    aor: &Aor,
+    cleared: Option<Cleared>,
+    entries: &[Entry],
+    changes: &mut Vec<Vec<u8>>,
+) -> Result<(), FrameError> {
+    // The same bytes as of a `Record` of these parts, which has these two fields in this order.
+    let encoded = bincode::serde::encode_to_vec((aor, (cleared, entries)), bincode::config::standard())
+        .map_err(|error| FrameError::Body { kind: 0, why: error.to_string() })?;
+    if encoded.len() <= CHANGE_BYTES_SOFT || (entries.len() < 2 && encoded.len() <= CHANGE_BYTES_MAX) {
+        changes.push(encoded);
+        return Ok(());
+    }
+    if entries.len() < 2 {
+        return Err(FrameError::TooLong(encoded.len()));
+    }
+    let (one, two) = entries.split_at(entries.len() / 2);
+    encode_part(aor, cleared, one, changes)?;
+    encode_part(aor, None, two, changes)
+}
+
+/// Decodes one change.
+///
+/// # Errors
+/// Whatever is not exactly one change, or an AoR that is empty or longer than [`AOR_BYTES_MAX`].
+pub fn decode_change(bytes: &[u8]) -> Result<(Aor, Record), FrameError> {
+    let (change, used): ((Aor, Record), usize) = bincode::serde::decode_from_slice(bytes, codec())
+        .map_err(|error| FrameError::Body { kind: 0, why: error.to_string() })?;
+    if used != bytes.len() {
+        return Err(FrameError::Trailing(bytes.len() - used));
+    }
+    if !(1..=AOR_BYTES_MAX).contains(&change.0.as_str().len()) {
+        return Err(FrameError::Range("length of an AoR"));
+    }
+    Ok(change)
+}
+
+/// Splits a body into its head and the changes after it.
+pub(super) fn split<H: DeserializeOwned>(kind: u8, body: &[u8]) -> Result<(H, Packed<'_>), FrameError> {
+    let (head, used) = bincode::serde::decode_from_slice(body, codec())
+        .map_err(|error| FrameError::Body { kind, why: error.to_string() })?;
+    Ok((head, Packed::new(body.get(used..).unwrap_or_default())?))
+}

@@ -1,0 +1,312 @@
+//! RFC 3261 §10.3 steps 6 to 8, judged on one record. Refuses before it writes, and writes nothing itself.
+
+use std::sync::Arc;
+
+use aorta_proto::{Binding, Cleared, ContactKey, Entry, Record, Stamp, Value};
+
+use super::{ContactWish, Contacts, Judged, Refusal, RegisterRequest, RegistrarLimits, Write, list};
+
+/// How many bytes of a Call-ID and of a User-Agent are kept for people to read; the fingerprint covers the whole Call-ID.
+pub(crate) const TEXT_BYTES_KEPT: usize = 256;
+
+/// More contacts in one request are refused: a bound on the work of one datagram, which grows with their square.
+const CONTACTS_PER_REQUEST_MAX: usize = 256;
+
+/// Judges a REGISTER against the record of its AoR at cluster time `now_us`. `draw` is called at most once, and only when
+/// something is to be written; its stamp is above every stamp drawn here before.
+#[must_use]
+pub fn judge(
+    request: &RegisterRequest<'_>,
+    record: &Record,
+    now_us: u64,
+    limits: &RegistrarLimits,
+    draw: impl FnOnce() -> Stamp,
+) -> Judged {
+    let written = match &request.contacts {
+        Contacts::Query => Ok((Write::Nothing, None)),
+        Contacts::Star => star(request, record, draw),
+        Contacts::List(wishes) => Judgement { request, record, now_us, limits }.contacts(wishes, draw),
+    };
+    match written {
+        Ok((write, after)) => {
+            let bindings = list(after.as_ref().unwrap_or(record), now_us, limits);
+            Judged::Accepted { write, bindings }
+        }
+        Err(refusal) => Judged::Refused(refusal),
+    }
+}
+
+/// What to write, and the record as it then is when that differs.
+type Written = Result<(Write, Option<Record>), Refusal>;
+
+/// §10.3 step 6. Judged against every entry, not only those that live: a late `*` must not undo what came after it.
+fn star(request: &RegisterRequest<'_>, record: &Record, draw: impl FnOnce() -> Stamp) -> Written {
+    if request.expires != super::Expires::Seconds(0) {
+        return Err(Refusal::StarNeedsExpiresZero);
+    }
+    for entry in record.entries.iter().filter(|entry| entry.call_id_hash == request.call_id_hash) {
+        rises(request.cseq, entry.cseq)?;
+    }
+    let cleared = record.cleared.filter(|cleared| cleared.call_id_hash == request.call_id_hash);
+    if let Some(cleared) = cleared {
+        if cleared.cseq == request.cseq {
+            return Ok((Write::Again(Record { cleared: Some(cleared), entries: Vec::new() }), None));
+        }
+        rises(request.cseq, cleared.cseq)?;
+    }
+    let stamp = draw();
+    let cleared = Cleared { stamp, call_id_hash: request.call_id_hash, cseq: request.cseq };
+    write(record, Record { cleared: Some(cleared), entries: Vec::new() }, stamp)
+}
+
+/// The CSeq rule of one Call-ID.
+fn rises(cseq: u32, before: u32) -> Result<(), Refusal> {
+    match cseq.cmp(&before) {
+        std::cmp::Ordering::Greater => Ok(()),
+        std::cmp::Ordering::Equal => Err(Refusal::ReusedCSeq),
+        std::cmp::Ordering::Less => Err(Refusal::OldCSeq),
+    }
+}
+
+/// The record after a delta, provided that every part of the delta counts: a stamp below a stored one would be merged to
+/// nothing, and a 200 for it would be a lie.
+fn write(record: &Record, delta: Record, stamp: Stamp) -> Written {
+    if record.latest().is_some_and(|latest| latest >= stamp) {
+        return Err(Refusal::StampBehind);
+    }
+    let mut after = record.clone();
+    after.merge(&delta);
+    Ok((Write::New(delta), Some(after)))
+}
+
+/// What one contact of the request is to this record.
+enum Class {
+    /// To be written.
+    Fresh,
+    /// Written by this very request before.
+    Same,
+    /// A removal of a key never seen that there is no room to remember.
+    Void,
+}
+
+#[derive(Clone, Copy)]
+struct Judgement<'a> {
+    request: &'a RegisterRequest<'a>,
+    record: &'a Record,
+    now_us: u64,
+    limits: &'a RegistrarLimits,
+}
+
+impl<'a> Judgement<'a> {
+    /// §10.3 step 7, for all contacts of the request at once.
+    fn contacts(self, wishes: &[ContactWish<'_>], draw: impl FnOnce() -> Stamp) -> Written {
+        let granted = self.grants(wishes)?;
+        let mut room = self.room(wishes, &granted);
+        let mut classes = Vec::with_capacity(wishes.len());
+        for (wish, granted_s) in wishes.iter().zip(&granted) {
+            classes.push(self.classify(wish, *granted_s, &mut room)?);
+        }
+        let again = classes.iter().any(|class| matches!(class, Class::Same));
+        let fresh = classes.iter().any(|class| matches!(class, Class::Fresh));
+        self.no_other_contacts(wishes)?;
+        match (again, fresh) {
+            (true, true) => Err(Refusal::ReusedCSeq),
+            (true, false) => self.again(wishes, &granted),
+            (false, false) => Ok((Write::Nothing, None)),
+            (false, true) => {
+                self.room(wishes, &granted).ok_or(Refusal::TooManyEntries)?;
+                self.write(wishes, &granted, &classes, draw())
+            }
+        }
+    }
+
+    /// The lifetimes granted, after every check that needs the request alone.
+    fn grants(self, wishes: &[ContactWish<'_>]) -> Result<Vec<u32>, Refusal> {
+        if wishes.len() > CONTACTS_PER_REQUEST_MAX {
+            return Err(Refusal::TooManyContacts);
+        }
+        for (index, wish) in wishes.iter().enumerate() {
+            let long = wish.params.len() > self.limits.contact_params_bytes_max;
+            if long || wish.uri.len() > self.limits.contact_uri_bytes_max {
+                return Err(Refusal::ContactTooLong);
+            }
+            if wishes
+                .iter()
+                .take(index)
+                .any(|other| other.key == wish.key || are_twins(other, &wish.key, wish.uri_hash))
+            {
+                return Err(Refusal::SameContactTwice);
+            }
+        }
+        if self.request.path.iter().map(|value| value.len() + 1).sum::<usize>() > self.limits.path_bytes_max {
+            return Err(Refusal::PathTooLong);
+        }
+        wishes.iter().map(|wish| self.limits.grant(wish.expires, self.request.expires)).collect()
+    }
+
+    /// How many removals of keys never seen may be remembered once every new contact has its place; `None` when not even
+    /// the new contacts have.
+    fn room(self, wishes: &[ContactWish<'_>], granted: &[u32]) -> Option<usize> {
+        let unseen =
+            |(wish, granted_s): &(&ContactWish<'_>, &u32)| **granted_s > 0 && self.record.entry(&wish.key).is_none();
+        let new = wishes.iter().zip(granted).filter(unseen).count();
+        let used = self.record.entries.len();
+        if new == 0 {
+            // A merge may have brought more than the limit: what exists can always be refreshed.
+            return Some(self.limits.entries_per_aor_max.saturating_sub(used));
+        }
+        self.limits.entries_per_aor_max.checked_sub(used + new)
+    }
+
+    fn classify(self, wish: &ContactWish<'_>, granted_s: u32, room: &mut Option<usize>) -> Result<Class, Refusal> {
+        let mine = |call_id_hash: u64| call_id_hash == self.request.call_id_hash;
+        let own = self.record.entry(&wish.key);
+        if let Some(cleared) = self.record.cleared.filter(|cleared| mine(cleared.call_id_hash)) {
+            rises(self.request.cseq, cleared.cseq)?;
+        }
+        let twins = self.record.entries.iter().filter(|entry| is_twin(entry, &wish.key, wish.uri_hash));
+        for twin in twins.filter(|twin| mine(twin.call_id_hash)) {
+            rises(self.request.cseq, twin.cseq)?;
+        }
+        match own {
+            Some(entry) if mine(entry.call_id_hash) && entry.cseq == self.request.cseq => {
+                if self.is_same(wish, granted_s, entry) { Ok(Class::Same) } else { Err(Refusal::ReusedCSeq) }
+            }
+            Some(entry) => {
+                if mine(entry.call_id_hash) {
+                    rises(self.request.cseq, entry.cseq)?;
+                }
+                Ok(Class::Fresh)
+            }
+            None if granted_s == 0 => match room {
+                Some(0) | None => Ok(Class::Void),
+                Some(left) => {
+                    *left -= 1;
+                    Ok(Class::Fresh)
+                }
+            },
+            None => Ok(Class::Fresh),
+        }
+    }
+
+    /// Whether the entry, written under the request's Call-ID and CSeq, holds what the contact asks for. A contact that
+    /// lapsed, or was removed since, does not: its REGISTER is too late.
+    fn is_same(self, wish: &ContactWish<'_>, granted_s: u32, entry: &Entry) -> bool {
+        let live = entry.lapses_us().is_some_and(|lapses_us| lapses_us > self.now_us);
+        match entry.binding().filter(|_| live) {
+            None => granted_s == 0,
+            Some(binding) => {
+                binding.granted_s == granted_s
+                    && binding.uri.as_bytes() == wish.uri
+                    && binding.params.as_bytes() == &*wish.params
+                    && binding.path == self.request.path
+                    && !self.record.is_shadowed(entry)
+            }
+        }
+    }
+
+    /// No entry outside the request was written under its Call-ID and CSeq.
+    fn no_other_contacts(self, wishes: &[ContactWish<'_>]) -> Result<(), Refusal> {
+        let written_by_it =
+            |entry: &&Entry| entry.call_id_hash == self.request.call_id_hash && entry.cseq == self.request.cseq;
+        let outside = |entry: &Entry| wishes.iter().all(|wish| wish.key != entry.key);
+        if self.record.entries.iter().filter(written_by_it).any(outside) { Err(Refusal::ReusedCSeq) } else { Ok(()) }
+    }
+
+    /// A retransmission: the entries that the request wrote, and what it superseded, again under their own stamps.
+    fn again(self, wishes: &[ContactWish<'_>], granted: &[u32]) -> Written {
+        self.all_shown(self.record, wishes, granted)?;
+        let stamps: Vec<Stamp> =
+            wishes.iter().filter_map(|wish| self.record.entry(&wish.key)).map(|entry| entry.stamp).collect();
+        let entries = self.record.entries.iter().filter(|entry| stamps.contains(&entry.stamp)).cloned().collect();
+        Ok((Write::Again(Record { cleared: None, entries }), None))
+    }
+
+    fn write(self, wishes: &[ContactWish<'_>], granted: &[u32], classes: &[Class], stamp: Stamp) -> Written {
+        let mut delta = Record { cleared: None, entries: Vec::with_capacity(wishes.len()) };
+        for ((wish, granted_s), class) in wishes.iter().zip(granted).zip(classes) {
+            if matches!(class, Class::Fresh) {
+                delta.entries.push(self.entry(wish, *granted_s, stamp));
+            }
+        }
+        for wish in wishes {
+            for entry in self.record.entries.iter().filter(|entry| self.supersedes(wish, entry)) {
+                if wishes.iter().all(|other| other.key != entry.key) && delta.entries.iter().all(|e| e.key != entry.key)
+                {
+                    delta.entries.push(entry.gone_at(stamp));
+                }
+            }
+        }
+        delta.entries.sort_by(|one, two| one.key.cmp(&two.key));
+        let written = write(self.record, delta, stamp)?;
+        if let Some(after) = &written.1 {
+            self.all_shown(after, wishes, granted)?;
+        }
+        Ok(written)
+    }
+
+    /// Whether a write to the contact must remove `entry` expressly: the view hides it only as long as the contact keeps
+    /// its URI. So what the contact hid under its former URI is removed as well when it moves.
+    fn supersedes(self, wish: &ContactWish<'_>, entry: &Entry) -> bool {
+        if entry.binding().is_none() {
+            return false;
+        }
+        let hidden_before = self.record.entry(&wish.key).is_some_and(|own| {
+            own.uri_hash != wish.uri_hash && entry.stamp < own.stamp && is_twin(entry, &own.key, own.uri_hash)
+        });
+        is_twin(entry, &wish.key, wish.uri_hash) || hidden_before
+    }
+
+    fn entry(self, wish: &ContactWish<'_>, granted_s: u32, stamp: Stamp) -> Entry {
+        let value =
+            if granted_s == 0 { Value::Gone } else { Value::Live(Arc::new(self.binding(wish, granted_s, stamp))) };
+        Entry {
+            key: wish.key.clone(),
+            stamp,
+            call_id_hash: self.request.call_id_hash,
+            cseq: self.request.cseq,
+            uri_hash: wish.uri_hash,
+            value,
+        }
+    }
+
+    fn binding(self, wish: &ContactWish<'_>, granted_s: u32, stamp: Stamp) -> Binding {
+        let is_it = |entry: &&Entry| entry.key == wish.key || is_twin(entry, &wish.key, wish.uri_hash);
+        let before = self.record.live(self.now_us).filter(is_it);
+        let first = before.filter_map(|entry| Some(entry.binding()?.first)).min();
+        let kept = |text: &'a [u8]| text.get(..TEXT_BYTES_KEPT).unwrap_or(text).into();
+        Binding {
+            first: first.unwrap_or(stamp),
+            granted_s,
+            uri: wish.uri.into(),
+            params: wish.params.as_ref().into(),
+            q: wish.q,
+            path: self.request.path.clone(),
+            call_id: kept(self.request.call_id),
+            user_agent: kept(self.request.user_agent),
+            source: self.request.source.into(),
+            accepted_by: self.request.node.clone(),
+        }
+    }
+
+    /// Whether every contact that the request adds or refreshes is among those shown: a 200 for one that no caller can
+    /// reach would be a lie.
+    fn all_shown(self, record: &Record, wishes: &[ContactWish<'_>], granted: &[u32]) -> Result<(), Refusal> {
+        let shown = record.shown(self.now_us, self.limits.max_contacts_per_aor);
+        let mut added = wishes.iter().zip(granted).filter(|(_, granted_s)| **granted_s > 0);
+        if added.all(|(wish, _)| shown.iter().any(|entry| entry.key == wish.key)) {
+            Ok(())
+        } else {
+            Err(Refusal::TooManyContacts)
+        }
+    }
+}
+
+/// An entry of the other kind of key with the same URI is the same phone.
+fn is_twin(entry: &Entry, key: &ContactKey, uri_hash: u64) -> bool {
+    entry.uri_hash == uri_hash && entry.key.is_instance() != key.is_instance()
+}
+
+fn are_twins(wish: &ContactWish<'_>, key: &ContactKey, uri_hash: u64) -> bool {
+    wish.uri_hash == uri_hash && wish.key.is_instance() != key.is_instance()
+}

@@ -1,0 +1,91 @@
+//! Requests for an AoR: where the caller is sent (RFC 3261 §8.3). Finds nothing itself.
+
+use aorta_proto::uri::{AorError, Uri, aor};
+
+use super::counts::LookedUp;
+use super::{Answer, Asked, DEFAULT_PORT};
+use crate::redirect::{self, Found, Lookup};
+use crate::sip::message::Fault;
+
+/// What may be asked of the node itself. INVITE and the like need somebody to ring.
+const NODE_METHODS: &str = "REGISTER, OPTIONS, CANCEL, ACK";
+
+/// The port of a sips URI that names none (RFC 3261 §19.1.2).
+const DEFAULT_TLS_PORT: u16 = 5061;
+
+impl Asked<'_> {
+    /// 302, 300, or why not. One question to the table; nothing is written and nothing is kept.
+    pub(super) fn look_up<S>(&self, uri: &Uri<'_>) -> Answer<S> {
+        let settings = &self.uas.settings;
+        match self.find(uri) {
+            Ok(Found::Contacts(contacts)) => {
+                self.uas.counts.looked_up(LookedUp::Redirected);
+                let mut reply = match contacts.len() {
+                    1 => self.reply(302, "Moved Temporarily"),
+                    _ if settings.redirect_multiple == 300 => self.reply(300, "Multiple Choices"),
+                    _ => self.reply(302, "Moved Temporarily"),
+                };
+                for binding in contacts {
+                    let mut contact = Vec::with_capacity(128);
+                    redirect::push_contact(&mut contact, &binding, settings.path_in_redirect);
+                    reply = reply.header("Contact", contact);
+                }
+                self.send(reply)
+            }
+            Ok(Found::Nobody | Found::NoSecureContact) if !self.moment.serving.absence => {
+                self.uas.counts.looked_up(LookedUp::NotReady);
+                self.fault(Fault { status: 503, reason: "Service Unavailable" })
+            }
+            Ok(Found::NoSecureContact) => {
+                self.uas.counts.looked_up(LookedUp::NoBinding);
+                self.fault(Fault { status: 480, reason: "No Secure Contact" })
+            }
+            Ok(Found::Nobody) => {
+                self.uas.counts.looked_up(LookedUp::NoBinding);
+                self.fault(match settings.no_binding_status {
+                    480 => Fault { status: 480, reason: "Temporarily Unavailable" },
+                    _ => Fault { status: 404, reason: "Not Found" },
+                })
+            }
+            Err(error) => {
+                self.uas.counts.looked_up(LookedUp::Refused);
+                self.no_aor(error)
+            }
+        }
+    }
+
+    /// Whether the AoR that `uri` means has a live contact.
+    pub(super) fn has_contact(&self, uri: &Uri<'_>) -> bool {
+        matches!(self.find(uri), Ok(Found::Contacts(_)))
+    }
+
+    fn find(&self, uri: &Uri<'_>) -> Result<Found, AorError> {
+        let settings = &self.uas.settings;
+        let aor = aor(uri, &settings.rules)?;
+        let mut own_ports = vec![DEFAULT_PORT, DEFAULT_TLS_PORT, self.flow.local.port()];
+        own_ports.extend(settings.own_addresses.iter().map(std::net::SocketAddr::port));
+        let lookup = Lookup {
+            request_uri: uri,
+            aor: &aor,
+            rules: &settings.rules,
+            own_ports: &own_ports,
+            contacts_max: settings.limits.max_contacts_per_aor,
+        };
+        let now_us = self.moment.now.cluster_us;
+        let find = |record: Option<&aorta_proto::Record>| {
+            record.map_or(Found::Nobody, |record| redirect::find(&lookup, record, now_us))
+        };
+        Ok(self.uas.location.get(&aor, find))
+    }
+
+    fn no_aor<S>(&self, error: AorError) -> Answer<S> {
+        match error {
+            AorError::Scheme | AorError::NoTelDomain => {
+                self.fault(Fault { status: 416, reason: "Unsupported URI Scheme" })
+            }
+            AorError::NoUser => self.send(self.reply(405, "Method Not Allowed").header("Allow", NODE_METHODS)),
+            AorError::ForeignDomain => self.fault(Fault { status: 404, reason: "Domain Not Served" }),
+            AorError::TooLong => self.fault(Fault { status: 414, reason: "Request-URI Too Long" }),
+        }
+    }
+}

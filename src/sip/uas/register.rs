@@ -1,0 +1,204 @@
+//! REGISTER: the message's side of RFC 3261 §10.3. Steps 1, 2 and 5 are here, step 8 is written here; steps 6 and 7 are
+//! judged by `registrar`; 3 and 4 are the network's: who may talk at all.
+
+use std::borrow::Cow;
+
+use aorta_proto::hash::{call_id_hash, uri_hash};
+use aorta_proto::uri::{AorError, Scheme, Uri, aor, canonical_contact};
+use aorta_proto::{Aor, ContactKey};
+use tracing::debug;
+
+use super::counts::{Accepted, Reason};
+use super::{Answer, Asked, PathMode, SUPPORTED};
+use crate::registrar::{ContactWish, Contacts, Expires, Judged, Listed, Refusal, RegisterRequest, Write, judge, list};
+use crate::sip::message::{self, Contact, Fault, Lifetime, http_date};
+
+const NOT_FOUND: Fault = Fault { status: 404, reason: "Not Found" };
+
+impl Asked<'_> {
+    pub(super) fn register<S>(&self, reserve: impl FnOnce() -> Option<S>) -> Answer<S> {
+        let registrar = match self.registrar() {
+            Ok(registrar) => registrar,
+            Err((reason, fault)) => return self.refuse(reason, fault),
+        };
+        let unsupported = self.unsupported();
+        if !unsupported.is_empty() {
+            return self.bad_extension(Reason::BadExtension, unsupported);
+        }
+        let aor = match self.address_of_record(&registrar) {
+            Ok(aor) => aor,
+            Err((reason, fault)) => return self.refuse(reason, fault),
+        };
+        let read = self.request.contacts().and_then(|contacts| Ok((contacts, self.request.paths()?)));
+        let (contacts, paths) = match read {
+            Ok(read) => read,
+            Err(fault) => return self.refuse(Reason::Malformed, fault),
+        };
+        if self.uas.settings.path_mode == PathMode::Strict && !paths.is_empty() && !self.request.supports(SUPPORTED) {
+            return self.bad_extension(Reason::PathNotSupported, SUPPORTED.into());
+        }
+        let source = format!("{}:{}", self.flow.transport, self.flow.peer);
+        let contacts = match &contacts {
+            message::Contacts::Star => Contacts::Star,
+            message::Contacts::List(list) if list.is_empty() => return self.query(&aor),
+            message::Contacts::List(list) => Contacts::List(list.iter().map(wish).collect()),
+        };
+        let request = RegisterRequest {
+            call_id: self.request.call_id,
+            call_id_hash: call_id_hash(self.request.call_id),
+            cseq: self.request.cseq.number,
+            contacts,
+            expires: expires(self.request.expires()),
+            path: paths.iter().map(|path| (*path).into()).collect(),
+            user_agent: self.request.user_agent(),
+            source: source.as_bytes(),
+            node: &self.uas.settings.node,
+        };
+        // Before anything is written: a change whose reply has no place would be made and not answered for.
+        let Some(slot) = reserve() else {
+            return self.refuse(Reason::Overloaded, Fault { status: 503, reason: "Too Many Replies Wait" });
+        };
+        self.write(aor, &request, &paths, slot)
+    }
+
+    fn write<S>(&self, aor: Aor, request: &RegisterRequest<'_>, paths: &[&[u8]], slot: S) -> Answer<S> {
+        let limits = &self.uas.settings.limits;
+        let judged = self.uas.location.update(&aor, |record| {
+            let judged = judge(request, record, self.moment.now.cluster_us, limits, || self.uas.clock.draw());
+            let delta = match &judged {
+                Judged::Accepted { write, .. } => write.delta().cloned(),
+                Judged::Refused(_) => None,
+            };
+            (delta, judged)
+        });
+        let (write, bindings) = match judged {
+            Judged::Accepted { write, bindings } => (write, bindings),
+            Judged::Refused(refusal) => return self.refused(&refusal),
+        };
+        self.uas.counts.accepted(match write {
+            Write::Again(_) => Accepted::Retransmission,
+            Write::New(_) | Write::Nothing => Accepted::Changed,
+        });
+        let reply = self.accepted(&bindings, paths);
+        match write.published() {
+            None => Answer::Reply { bytes: reply, via: self.via() },
+            Some(delta) => Answer::AfterAcks { aor, delta, reply, via: self.via(), slot },
+        }
+    }
+
+    /// A REGISTER without Contact (§10.2.3): no CSeq to check, nothing to write, no acks to await.
+    fn query<S>(&self, aor: &Aor) -> Answer<S> {
+        let now_us = self.moment.now.cluster_us;
+        let limits = &self.uas.settings.limits;
+        let listed = |record: Option<&aorta_proto::Record>| record.map(|record| list(record, now_us, limits));
+        let bindings = self.uas.location.get(aor, listed).unwrap_or_default();
+        if bindings.is_empty() && !self.moment.serving.absence {
+            return self.refuse(Reason::NotReady, Fault { status: 503, reason: "Service Unavailable" });
+        }
+        self.uas.counts.accepted(Accepted::Query);
+        Answer::Reply { bytes: self.accepted(&bindings, &[]), via: self.via() }
+    }
+
+    /// The 200 (§10.3 step 8): every contact of the AoR. Path as it came (RFC 3327 §5.3), to who asked for it.
+    fn accepted(&self, bindings: &[Listed], paths: &[&[u8]]) -> Vec<u8> {
+        let mut reply = self.reply(200, "OK");
+        for listed in bindings {
+            let binding = &listed.binding;
+            let expires = listed.remaining_s.to_string();
+            let parts = [b"<", binding.uri.as_bytes(), b">;expires=", expires.as_bytes(), binding.params.as_bytes()];
+            reply = reply.header("Contact", parts.concat());
+        }
+        if self.uas.settings.path_mode != PathMode::Off && self.request.supports(SUPPORTED) {
+            for path in paths {
+                reply = reply.header("Path", path);
+            }
+        }
+        reply.header("Date", http_date(self.moment.wall_us / 1_000_000)).finish()
+    }
+
+    /// The registrar that the Request-URI names, which may hold no other scheme.
+    fn registrar(&self) -> Result<Uri<'_>, (Reason, Fault)> {
+        let uri = self.request.uri.map_err(|_| (Reason::Malformed, Fault::bad("Malformed Request-URI")))?;
+        if matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
+            Ok(uri)
+        } else {
+            Err((Reason::Scheme, Fault { status: 416, reason: "Unsupported URI Scheme" }))
+        }
+    }
+
+    /// §10.3 steps 1 and 5: the AoR is the To; one that is not valid for the domain of the Request-URI is not found. This
+    /// node's own address stands for every domain that is served.
+    fn address_of_record(&self, registrar: &Uri<'_>) -> Result<Aor, (Reason, Fault)> {
+        const FOREIGN: (Reason, Fault) = (Reason::ForeignDomain, Fault { status: 404, reason: "Domain Not Served" });
+        let rules = &self.uas.settings.rules;
+        let to = Uri::parse(self.request.to.uri);
+        let to = to.map_err(|_| (Reason::Malformed, Fault::bad("Malformed To URI")))?;
+        let aor = aor(&to, rules).map_err(|error| match error {
+            AorError::ForeignDomain => FOREIGN,
+            AorError::Scheme | AorError::NoTelDomain | AorError::NoUser => (Reason::NoAor, NOT_FOUND),
+            AorError::TooLong => (Reason::TooLong, Fault { status: 403, reason: "Address Of Record Too Long" }),
+        })?;
+        if rules.admits(registrar.host, &aor) || self.is_own_address(registrar) { Ok(aor) } else { Err(FOREIGN) }
+    }
+
+    fn refused<S>(&self, refusal: &Refusal) -> Answer<S> {
+        let fault = Fault { status: refusal.status(), reason: refusal.phrase() };
+        self.say_refused(Reason::from(refusal), fault);
+        let reply = self.reply(fault.status, fault.reason);
+        self.send(match refusal {
+            Refusal::TooBrief { expires_min_s } => reply.header("Min-Expires", expires_min_s.to_string()),
+            _ => reply,
+        })
+    }
+
+    fn bad_extension<S>(&self, reason: Reason, unsupported: Vec<u8>) -> Answer<S> {
+        let fault = Fault { status: 420, reason: "Bad Extension" };
+        self.say_refused(reason, fault);
+        self.send(self.reply(fault.status, fault.reason).header("Unsupported", unsupported))
+    }
+
+    fn refuse<S>(&self, reason: Reason, fault: Fault) -> Answer<S> {
+        self.say_refused(reason, fault);
+        self.fault(fault)
+    }
+
+    /// Counts a refused REGISTER and says so, a few times a second at most.
+    pub(super) fn say_refused(&self, reason: Reason, fault: Fault) {
+        self.uas.counts.refused(reason);
+        if let Some(unsaid) = self.uas.refusals_said.take(self.moment.now.mono_us) {
+            let (to, call_id) = (self.request.to.uri, self.request.call_id);
+            debug!(
+                reason = reason.label(),
+                status = fault.status,
+                phrase = fault.reason,
+                peer = %self.flow.peer,
+                to = %to.escape_ascii(),
+                call_id = %call_id.escape_ascii(),
+                cseq = self.request.cseq.number,
+                unsaid,
+                "REGISTER refused"
+            );
+        }
+    }
+}
+
+fn wish<'a>(contact: &Contact<'a>) -> ContactWish<'a> {
+    let canonical = canonical_contact(&contact.uri);
+    let by_instance = contact.instance.is_some() && contact.reg_id.is_some();
+    ContactWish {
+        uri_hash: uri_hash(&canonical),
+        key: if by_instance { contact.key() } else { ContactKey::uri(&canonical) },
+        uri: contact.uri.raw,
+        params: Cow::Owned(contact.kept_params()),
+        q: contact.q,
+        expires: expires(contact.expires),
+    }
+}
+
+fn expires(lifetime: Lifetime) -> Expires {
+    match lifetime {
+        Lifetime::Absent => Expires::Absent,
+        Lifetime::Malformed => Expires::Malformed,
+        Lifetime::Seconds(seconds) => Expires::Seconds(seconds),
+    }
+}

@@ -1,0 +1,101 @@
+//! Limits: on contacts that ring, on entries remembered, on bytes. They refuse, they never drop.
+
+use aorta::registrar::{Judged, Refusal, Write};
+
+use crate::desk::{Desk, Register, register, uris};
+
+#[test]
+fn one_contact_too_many_is_refused_and_a_replacement_is_not() {
+    let mut desk = Desk::default();
+    desk.limits.max_contacts_per_aor = 2;
+    desk.ok(&register("x", 1, &["<sip:a@b>", "<sip:c@d>"]));
+    let refusal = desk.refused(&register("x", 2, &["<sip:e@f>"]));
+    assert_eq!((refusal.status(), refusal), (403, Refusal::TooManyContacts));
+    assert_eq!(desk.refused(&register("y", 1, &["<sip:g@h>", "<sip:a@b>"])), Refusal::TooManyContacts);
+    assert_eq!(uris(&desk.ok(&register("x", 2, &["<sip:e@f>", "<sip:a@b>;expires=0"]))), ["sip:c@d", "sip:e@f"]);
+    desk.ok(&register("x", 3, &["<sip:c@d>", "<sip:e@f>"]));
+}
+
+#[test]
+fn more_contacts_than_allowed_in_one_request_are_refused() {
+    let mut desk = Desk::default();
+    desk.limits.max_contacts_per_aor = 1;
+    assert_eq!(desk.refused(&register("x", 1, &["<sip:a@b>", "<sip:c@d>"])), Refusal::TooManyContacts);
+    desk.limits.entries_per_aor_max = 1;
+    assert_eq!(desk.refused(&register("x", 1, &["<sip:a@b>", "<sip:c@d>"])), Refusal::TooManyEntries);
+}
+
+#[test]
+fn a_contact_that_a_merge_hid_is_refused_not_refreshed() {
+    let mut desk = Desk::default();
+    let mut other = Desk::new(2);
+    desk.limits.max_contacts_per_aor = 1;
+    other.pass(1);
+    desk.ok(&register("x", 1, &["<sip:a@b>"]));
+    other.ok(&register("y", 1, &["<sip:c@d>"]));
+    desk.record.merge(&other.record);
+    desk.pass(2);
+    assert_eq!(desk.uris(), ["sip:a@b"]);
+    assert_eq!(desk.refused(&register("y", 1, &["<sip:c@d>"])), Refusal::TooManyContacts, "nor by a retransmission");
+    assert_eq!(desk.refused(&register("y", 2, &["<sip:c@d>"])), Refusal::TooManyContacts);
+    desk.ok(&register("x", 2, &["<sip:a@b>"]));
+    desk.ok(&register("x", 3, &["<sip:a@b>;expires=0"]));
+    assert_eq!(desk.uris(), ["sip:c@d"]);
+    desk.ok(&register("y", 2, &["<sip:c@d>"]));
+}
+
+#[test]
+fn a_full_record_takes_no_new_contact_but_refreshes_and_removes() {
+    let mut desk = Desk::default();
+    desk.limits.entries_per_aor_max = 2;
+    desk.ok(&register("x", 1, &["<sip:a@b>", "<sip:c@d>"]));
+    desk.ok(&register("x", 2, &["<sip:c@d>;expires=0"]));
+    let refusal = desk.refused(&register("x", 3, &["<sip:e@f>"]));
+    assert_eq!((refusal.status(), refusal), (403, Refusal::TooManyEntries));
+    desk.ok(&register("x", 3, &["<sip:a@b>", "<sip:c@d>"]));
+    assert_eq!(uris(&desk.ok(&register("x", 4, &["<sip:c@d>;expires=0"]))), ["sip:a@b"]);
+}
+
+#[test]
+fn a_full_record_writes_nothing_for_the_removal_of_a_contact_never_seen() {
+    let mut desk = Desk::default();
+    desk.limits.entries_per_aor_max = 1;
+    desk.ok(&register("x", 1, &["<sip:a@b>"]));
+    let Judged::Accepted { write, bindings } = desk.judge(&register("x", 2, &["<sip:c@d>;expires=0"])) else {
+        panic!("refused");
+    };
+    assert_eq!((write, bindings.len()), (Write::Nothing, 1));
+    assert_eq!(desk.drawn(), 1);
+    let mixed = register("x", 3, &["<sip:c@d>;expires=0", "<sip:a@b>"]);
+    assert_eq!(desk.ok(&mixed).len(), 1);
+    assert_eq!(desk.record.entries.len(), 1);
+    let Judged::Accepted { write: Write::Again(_), .. } = desk.judge(&mixed) else { panic!("not again") };
+}
+
+#[test]
+fn new_contacts_have_room_before_removals_of_unseen_ones() {
+    let mut desk = Desk::default();
+    desk.limits.entries_per_aor_max = 1;
+    assert_eq!(desk.ok(&register("x", 1, &["<sip:c@d>;expires=0", "<sip:a@b>"])).len(), 1);
+    assert_eq!(desk.record.entries.len(), 1);
+}
+
+#[test]
+fn what_a_merge_brought_beyond_the_limit_is_still_refreshed() {
+    let mut desk = Desk::default();
+    desk.ok(&register("x", 1, &["<sip:a@b>", "<sip:c@d>", "<sip:e@f>"]));
+    desk.limits.entries_per_aor_max = 2;
+    assert_eq!(desk.ok(&register("x", 2, &["<sip:a@b>"])).len(), 3);
+}
+
+#[test]
+fn what_is_too_long_is_refused() {
+    let mut desk = Desk::default();
+    let uri = format!("<sip:{}@b>", "a".repeat(desk.limits.contact_uri_bytes_max));
+    let params = format!("<sip:a@b>;x={}", "a".repeat(desk.limits.contact_params_bytes_max));
+    let path = format!("<sip:{}@b;lr>", "a".repeat(desk.limits.path_bytes_max));
+    assert_eq!(desk.refused(&register("x", 1, &[&uri])), Refusal::ContactTooLong);
+    assert_eq!(desk.refused(&register("x", 1, &[&params])), Refusal::ContactTooLong);
+    assert_eq!(desk.refused(&Register { path: vec![&path], ..register("x", 1, &["<sip:a@b>"]) }), Refusal::PathTooLong);
+    assert!([Refusal::ContactTooLong, Refusal::PathTooLong].iter().all(|refusal| refusal.status() == 403));
+}
