@@ -1,11 +1,13 @@
 //! What a restart finds: after a clean stop, a kill, damage, a full disk, and with the wrong directory.
 
+use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
 use super::super::tests::{aor, at as at_second, dump, entry, stamp};
+use super::directory::SET_ASIDE_MAX;
 use super::*;
 
 const KEY: [u8; 16] = *b"a cluster's key!";
@@ -43,16 +45,11 @@ fn set_aside_dirs(dir: &Path) -> Vec<String> {
     names
 }
 
-/// Flips bytes in the middle of the log, where records are.
-fn damage_log(dir: &Path) {
-    let file = OpenOptions::new().read(true).write(true).open(dir.join(DATABASE).join("db")).unwrap();
-    let middle = file.metadata().unwrap().len() / 2;
-    let mut bytes = vec![0; 4096];
-    for at in (0..middle).step_by(16_384) {
-        file.read_exact_at(&mut bytes, at).unwrap();
-        bytes.iter_mut().for_each(|byte| *byte ^= 0x55);
-        file.write_all_at(&bytes, at).unwrap();
-    }
+fn flip_bytes(file: &File, place: u64, count: usize) {
+    let mut bytes = vec![0; count];
+    let read = file.read_at(&mut bytes, place).unwrap();
+    bytes.iter_mut().for_each(|byte| *byte ^= 0x55);
+    file.write_all_at(&bytes[..read], place).unwrap();
 }
 
 #[test]
@@ -131,7 +128,9 @@ fn a_cut_index_file_loses_nothing() {
 fn a_damaged_log_is_set_aside_and_the_next_save_makes_it_whole() {
     let dir = TempDir::new().unwrap();
     saved(dir.path(), 0..5000);
-    damage_log(dir.path());
+    // Everything behind the first segment is gone: whatever sled makes of that, it is not what was saved.
+    let log = dir.path().join(DATABASE).join("db");
+    OpenOptions::new().write(true).open(log).unwrap().set_len(512 << 10).unwrap();
     let (location, mut snapshot, _, loaded) = open(dir.path());
     assert_eq!(loaded.set_aside, Some(dir.path().join("location.sled.damaged-1")));
     // The peers bring back what is missing.
@@ -143,21 +142,38 @@ fn a_damaged_log_is_set_aside_and_the_next_save_makes_it_whole() {
 }
 
 #[test]
-fn a_cut_log_starts_and_damaged_ones_do_not_pile_up() {
-    let dir = TempDir::new().unwrap();
-    for round in 1..=5 {
-        saved(dir.path(), 0..3000);
-        let log = dir.path().join(DATABASE).join("db");
-        let file = OpenOptions::new().write(true).open(log).unwrap();
-        file.set_len(file.metadata().unwrap().len() / 3).unwrap();
-        let (_, snapshot, _, loaded) = open(dir.path());
-        let whole = loaded.aors == 3000;
-        assert!(whole || loaded.set_aside.is_some() || loaded.aors < 3000, "round {round}");
-        drop(snapshot);
-        damage_log(dir.path());
-        drop(open(dir.path()));
+fn whatever_is_done_to_the_log_no_loss_goes_unnoticed() {
+    let mut noticed = 0;
+    let cases = (1..8).flat_map(|eighth| [None, Some(1), Some(20), Some(4096)].map(|flip| (eighth, flip)));
+    for (eighth, flip) in cases {
+        let dir = TempDir::new().unwrap();
+        let location = saved(dir.path(), 0..2000);
+        let log = OpenOptions::new().read(true).write(true).open(dir.path().join(DATABASE).join("db")).unwrap();
+        let place = log.metadata().unwrap().len() * eighth / 8;
+        match flip {
+            Some(flip) => flip_bytes(&log, place, flip),
+            None => log.set_len(place).unwrap(),
+        }
+        let (again, _snapshot, _, loaded) = open(dir.path());
+        noticed += usize::from(loaded.set_aside.is_some());
+        let whole = dump(&again) == dump(&location);
+        assert!(whole || loaded.set_aside.is_some(), "{loaded:?}, {flip:?} bytes flipped at {eighth}/8");
+        assert_eq!(again.counts().dirty as usize, if loaded.set_aside.is_some() { loaded.aors } else { 0 });
     }
-    assert!(set_aside_dirs(dir.path()).len() <= SET_ASIDE_MAX, "{:?}", set_aside_dirs(dir.path()));
+    assert!(noticed > 0, "some of that does harm");
+}
+
+#[test]
+fn damaged_databases_do_not_pile_up() {
+    let dir = TempDir::new().unwrap();
+    for _ in 0..SET_ASIDE_MAX + 2 {
+        saved(dir.path(), 0..10);
+        std::fs::remove_dir_all(dir.path().join(DATABASE)).unwrap();
+        assert!(open(dir.path()).3.set_aside.is_some(), "it had been flushed, and is empty");
+        assert_eq!(open(dir.path()).3.set_aside, None);
+    }
+    let kept: Vec<String> = (3..6).map(|number| format!("{DATABASE}.damaged-{number}")).collect();
+    assert_eq!(set_aside_dirs(dir.path()), kept);
 }
 
 #[test]
@@ -170,7 +186,7 @@ fn a_damaged_value_is_dropped_and_the_rest_is_read() {
     open_raw.records.insert("user4@example.com", &good).unwrap();
     open_raw.records.insert(b"\xff\xfe", &good).unwrap();
     open_raw.records.insert("later@example.com", b"\x02whatever").unwrap();
-    open_raw.flush().unwrap();
+    open_raw.database.flush().unwrap();
     drop(open_raw);
 
     let (again, mut snapshot, _, loaded) = open(dir.path());
