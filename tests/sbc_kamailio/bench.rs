@@ -62,7 +62,9 @@ impl Bench {
         let places = layout::write(dir.path(), &ports, extra).expect("configurations");
         let mut fleet = Fleet::new(Path::new(env!("CARGO_BIN_EXE_aorta")), places);
         (0..3).for_each(|node| fleet.start(node).expect("a node starts"));
-        (0..3).for_each(|node| drop(fleet.wait_ready(node, PATIENCE).expect("a node is ready")));
+        for node in 0..3 {
+            fleet.wait_ready(node, PATIENCE).expect("a node is ready");
+        }
         let mut bench = Self {
             fleet,
             dir,
