@@ -258,6 +258,11 @@ fn a_full_disk_is_an_error_and_is_tried_again() {
     assert_eq!(location.counts().aors, 40_000);
 }
 
+fn free_the_disk() {
+    let free = Command::new("prlimit").args(["--pid", &std::process::id().to_string(), "--fsize=unlimited"]).status();
+    assert!(free.expect("prlimit runs").success());
+}
+
 fn fill_the_disk(dir: &Path) {
     let (location, mut snapshot, mut ceiling, _) = open(dir);
     fill(&location, 0..40_000);
@@ -267,9 +272,54 @@ fn fill_the_disk(dir: &Path) {
         assert!(location.counts().dirty > 0, "what is not on disk stays dirty");
         ceiling.renew(1, 1).expect("the ceiling has its place already");
     }
-    let free = Command::new("prlimit").args(["--pid", &std::process::id().to_string(), "--fsize=unlimited"]).status();
-    assert!(free.expect("prlimit runs").success());
+    free_the_disk();
     println!("there is space again");
     snapshot.save(&location).expect("saves");
     assert_eq!(location.counts().dirty, 0);
+}
+
+#[test]
+fn a_disk_that_is_full_from_the_start_keeps_no_node_from_serving() {
+    if let Some(dir) = child_dir() {
+        return start_on_a_full_disk(&dir);
+    }
+    let dir = TempDir::new().unwrap();
+    drop(saved(dir.path(), 0..100));
+    let shell = "trap '' XFSZ; ulimit -S -f 0;";
+    for (dir, aors) in [(dir.path().to_owned(), 100), (dir.path().join("new"), 50)] {
+        let test = "a_disk_that_is_full_from_the_start_keeps_no_node_from_serving";
+        let output = child(test, &dir, shell).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("served without a disk"));
+        let (_, _snapshot, _, loaded) = open(&dir);
+        assert_eq!((loaded.aors, loaded.set_aside), (aors, None));
+    }
+}
+
+fn start_on_a_full_disk(dir: &Path) {
+    let (location, mut snapshot, mut ceiling, loaded) = open(dir);
+    assert!(loaded.full, "{loaded:?}");
+    fill(&location, 50..100);
+    assert!(snapshot.save(&location).is_err());
+    assert_eq!(location.counts().dirty, 50);
+    assert!(ceiling.renew(1, 1).is_err());
+    assert_eq!(ceiling.ceiling_us(), 0);
+    println!("served without a disk");
+    free_the_disk();
+    ceiling.renew(1, 1).expect("renews");
+    snapshot.save(&location).expect("saves");
+    assert_eq!(location.counts().dirty, 0);
+}
+
+#[test]
+fn what_is_no_directory_is_named() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "not a directory").unwrap();
+    let location = Location::new(KEY, true);
+    let error = Snapshot::open(&file, &node("n1"), &location).map(|_| ()).unwrap_err();
+    assert!(error.to_string().starts_with(&file.display().to_string()), "{error}");
+    std::fs::write(dir.path().join(DATABASE), "not a database").unwrap();
+    let error = Snapshot::open(dir.path(), &node("n1"), &location).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains(DATABASE), "{error}");
 }
