@@ -12,6 +12,9 @@ pub(crate) const TEXT_BYTES_KEPT: usize = 256;
 /// More contacts in one request are refused: a bound on the work of one datagram, which grows with their square.
 const CONTACTS_PER_REQUEST_MAX: usize = 256;
 
+/// `Path: ` and a line end: each value of a Path vector costs this much more in a 200.
+const PATH_FRAME_BYTES: usize = 8;
+
 /// Judges a REGISTER against the record of its AoR at cluster time `now_us`. `draw` is called at most once, and only when
 /// something is to be written; its stamp is above every stamp drawn here before.
 #[must_use]
@@ -138,7 +141,9 @@ impl<'a> Judgement<'a> {
                 return Err(Refusal::SameContactTwice);
             }
         }
-        if self.request.path.iter().map(|value| value.len() + 1).sum::<usize>() > self.limits.path_bytes_max {
+        if self.request.path.iter().map(|value| value.len() + PATH_FRAME_BYTES).sum::<usize>()
+            > self.limits.path_bytes_max
+        {
             return Err(Refusal::PathTooLong);
         }
         wishes.iter().map(|wish| self.limits.grant(wish.expires, self.request.expires)).collect()

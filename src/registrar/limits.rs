@@ -22,7 +22,7 @@ pub struct RegistrarLimits {
     pub contact_uri_bytes_max: usize,
     /// Bytes of one Contact's parameters.
     pub contact_params_bytes_max: usize,
-    /// Bytes of a REGISTER's whole Path vector.
+    /// Bytes of a REGISTER's whole Path vector, as header lines.
     pub path_bytes_max: usize,
 }
 

@@ -19,6 +19,7 @@ mod settings;
 
 use std::borrow::Cow;
 use std::hash::Hasher as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use aorta_proto::uri::{Host, Scheme, Uri, unescape};
@@ -39,9 +40,6 @@ pub const REPLY_BYTES_MAX: usize = 65_507;
 
 /// What a request may make a reply repeat (Via, From, To, Call-ID, CSeq), bytes; a request with more is refused.
 pub const ECHO_BYTES_MAX: usize = 7_680;
-
-/// The port of a sip URI that names none (RFC 3261 §19.1.2).
-const DEFAULT_PORT: u16 = 5060;
 
 /// What this node may serve at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,10 +251,12 @@ impl Asked<'_> {
         self.uas.settings.probe_users.iter().any(|probe| probe.as_bytes() == &*user)
     }
 
+    /// An address where SIP is served here, with its port or none.
     fn is_own_address(&self, uri: &Uri<'_>) -> bool {
         let Host::Ip(ip) = uri.host else { return false };
-        let port = uri.port.unwrap_or(DEFAULT_PORT);
-        let is = |address: &std::net::SocketAddr| address.ip().to_canonical() == ip && address.port() == port;
+        let is = |address: &SocketAddr| {
+            address.ip().to_canonical() == ip && uri.port.is_none_or(|port| port == address.port())
+        };
         is(&self.flow.local) || self.uas.settings.own_addresses.iter().any(is)
     }
 
