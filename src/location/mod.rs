@@ -10,10 +10,11 @@
 //! | `stripe` | what one lock guards: tables, sums, counts |
 //! | `expiry` | the floor, slimming, sweeping |
 //! | `compare` | sums, lists and items for two nodes that compare |
-//! | `snapshot` | the disk; one floor up, and the only one that does I/O |
+//! | [`snapshot`] | the disk; one floor up, and the only one that does I/O |
 
 mod compare;
 mod expiry;
+pub mod snapshot;
 mod stripe;
 #[cfg(test)]
 mod tests;
@@ -154,6 +155,13 @@ impl Location {
         for aor in aors {
             let hash = self.digester.aor(aor);
             self.stripe(hash).write().soil(hash, aor);
+        }
+    }
+
+    /// Makes every AoR dirty: the disk lost what it had.
+    fn soil_all(&self) {
+        for stripe in &self.stripes {
+            stripe.write().soil_all();
         }
     }
 

@@ -178,6 +178,14 @@ impl Stripe {
         }
     }
 
+    /// Makes every AoR dirty.
+    pub(super) fn soil_all(&mut self) {
+        let Self { buckets, dirty, .. } = self;
+        for stored in buckets.iter_mut().flat_map(|bucket| bucket.table.iter_mut()) {
+            soil(stored, dirty.as_mut());
+        }
+    }
+
     /// Takes the latest change of an AoR as seen by the disk.
     pub(super) fn clean(&mut self, hash: AorHash, aor: &Aor) {
         let Some(dirty) = &mut self.dirty else { return };

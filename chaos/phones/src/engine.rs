@@ -4,10 +4,11 @@
 //! that a reply is well formed and answers what was sent; what it says is for the `Work`. It never waits without a
 //! deadline, and holds at most [`WINDOW_MAX`] requests.
 
-use crate::message::{Malformed, Message, NameAddr, malformed};
+use crate::message::Message;
 use crate::nodes::Nodes;
 use crate::request::Text;
 use crate::stats::Stats;
+use crate::transaction::{ack_of, answers, is_passing};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -387,64 +388,5 @@ impl<W: Work> Engine<W> {
                 Ok(())
             }
         }
-    }
-}
-
-/// Errors of a datagram, not of the socket.
-pub(crate) fn is_passing(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind;
-    matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::WouldBlock | ErrorKind::Interrupted)
-        // ENOBUFS: the loopback queue is full.
-        || error.raw_os_error() == Some(105)
-}
-
-/// The ACK to a final reply other than 2xx, made of the INVITE that was sent (RFC 3261 §17.1.1.3).
-pub(crate) fn ack_of(invite: &[u8], reply: &Message<'_>) -> Option<Vec<u8>> {
-    let sent = Message::read(invite).ok()?;
-    let crate::message::Start::Request { uri, .. } = sent.start else { return None };
-    let mut text = format!("ACK {uri} SIP/2.0\r\nVia: {}\r\nMax-Forwards: 70\r\n", sent.raw("Via").next()?);
-    for name in ["From", "Call-ID"] {
-        text.push_str(&format!("{name}: {}\r\n", sent.raw(name).next()?));
-    }
-    let number = sent.raw("CSeq").next()?.split(' ').next()?;
-    text.push_str(&format!("To: {}\r\nCSeq: {number} ACK\r\nContent-Length: 0\r\n\r\n", reply.raw("To").next()?));
-    Some(text.into_bytes())
-}
-
-/// Is `reply` a correct answer to the request `sent`, whatever it says (RFC 3261 §8.2.6)?
-pub(crate) fn answers(reply: &Message<'_>, sent: &[u8]) -> Result<(), Malformed> {
-    let sent = Message::read(sent)?;
-    let (ours, theirs) = (sent.list("Via")?, reply.list("Via")?);
-    if ours.len() != theirs.len() || ours[1..] != theirs[1..] {
-        return malformed(format!("Vias {theirs:?} for {ours:?}"));
-    }
-    same_top_via(ours[0], theirs[0])?;
-    for name in ["From", "Call-ID", "CSeq"] {
-        let (ours, theirs) = (sent.exactly_one(name)?, reply.exactly_one(name)?);
-        if ours != theirs {
-            return malformed(format!("{name} {theirs:?} for {ours:?}"));
-        }
-    }
-    let (ours, theirs) = (sent.exactly_one("To")?, reply.exactly_one("To")?);
-    let tag = NameAddr::read(theirs)?.param("tag");
-    if !theirs.starts_with(ours) || (reply.status() != Some(100) && tag.is_none_or(str::is_empty)) {
-        return malformed(format!("To {theirs:?} for {ours:?}"));
-    }
-    Ok(())
-}
-
-/// The top Via comes back as sent, with `received` and the value of `rport` filled in (RFC 3581 §4).
-fn same_top_via(ours: &str, theirs: &str) -> Result<(), Malformed> {
-    let mut left = theirs.split(';');
-    for part in ours.split(';') {
-        let other = left.next().unwrap_or_default();
-        let filled = part == "rport" && other.strip_prefix("rport=").is_some_and(|p| p.parse::<u16>().is_ok());
-        if other != part && !filled {
-            return malformed(format!("top Via {theirs:?} for {ours:?}"));
-        }
-    }
-    match left.find(|p| !p.starts_with("received=")) {
-        Some(more) => malformed(format!("{more:?} in top Via {theirs:?}")),
-        None => Ok(()),
     }
 }

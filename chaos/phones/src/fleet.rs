@@ -3,20 +3,19 @@
 //! The fleet stands where an SBC stands: many phones behind few sockets, failover to another node on silence or 5xx.
 //! What it believes comes only from SIP that it sent and received.
 
-use crate::engine::{Next, Outcome, Patience, Request, Work, drive};
+use crate::engine::{Patience, WINDOW_MAX, drive};
 use crate::nodes::Nodes;
-use crate::phone::{Ask, Household, Phone};
+use crate::phone::{Household, Phone};
 use crate::stats::Stats;
-use crate::verdict::{Judged, Listed, Mismatch, Mismatches, judge_absent, judge_redirect, judge_register};
+use crate::sweep::{Pacing, Sweep};
+use crate::verdict::{Listed, Mismatches};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::{Duration, Instant};
 
 /// Phones at most in one fleet.
 pub const PHONES_MAX: usize = 10_000_000;
-/// The progress callback is called once in so many answers.
-const PROGRESS_EVERY: usize = 512;
 
 /// What one phone was told last, and what follows from it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,13 +29,20 @@ pub struct Line {
 }
 
 impl Line {
-    /// Remaining seconds that a node may name now: a second off each way.
-    fn remaining(&self, now: Instant) -> Listed {
+    /// Should the contacts be live now?
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        self.remaining(Instant::now(), 1) != Listed::None
+    }
+
+    /// Remaining seconds that a node may name now, `slack_s` off each way.
+    pub(crate) fn remaining(&self, now: Instant, slack_s: u32) -> Listed {
         match self.granted {
             Some((at, seconds)) if at.elapsed().as_secs() < u64::from(seconds) => {
                 let gone = now.saturating_duration_since(at).as_secs_f64();
                 let left = f64::from(seconds) - gone;
-                Listed::All { least: (left - 2.0).max(0.0) as u32, most: (left + 1.0).ceil() as u32 }
+                let (least, most) = (left.floor() as u32, left.ceil() as u32);
+                Listed::All { least: least.saturating_sub(slack_s), most: most.saturating_add(slack_s) }
             }
             _ => Listed::None,
         }
@@ -54,11 +60,34 @@ pub struct Load {
     pub patience: Patience,
     /// What an INVITE for nobody gets: 404 or 480.
     pub no_binding_status: u16,
+    /// The node (by place in the list) that is asked first, always; `None` = in turn.
+    pub first: Option<usize>,
+    /// Seconds that a remaining time may be off, each way.
+    pub slack_s: u32,
+}
+
+/// An open loop: so many requests a second, whatever the answers.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    /// Requests a second, over all sockets.
+    pub per_second: u32,
+    /// Ends after this.
+    pub longest: Duration,
+    /// Ends when this becomes true.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Pace {
+    /// So many a second for so long.
+    #[must_use]
+    pub fn new(per_second: u32, longest: Duration) -> Self {
+        Pace { per_second, longest, stop: Arc::default() }
+    }
 }
 
 impl Default for Load {
     fn default() -> Self {
-        Load { sockets: 4, window: 32, patience: Patience::sbc(), no_binding_status: 404 }
+        Load { sockets: 4, window: 32, patience: Patience::sbc(), no_binding_status: 404, first: None, slack_s: 1 }
     }
 }
 
@@ -158,14 +187,20 @@ impl Fleet {
     /// Contacts that should be live now, over all phones.
     #[must_use]
     pub fn live_contacts(&self) -> usize {
-        let live = |l: &Line| l.remaining(Instant::now()) != Listed::None;
-        (0..self.len()).filter(|&i| live(&self.lines[i])).map(|i| self.phone(i).contacts.len()).sum()
+        (0..self.len()).filter(|&i| self.lines[i].is_bound()).map(|i| self.phone(i).contacts.len()).sum()
     }
 
-    /// A copy of what a ticker or a judge needs while the fleet goes on: the phones that are bound now.
+    /// The phones that should be bound now.
     #[must_use]
     pub fn bound(&self) -> Vec<usize> {
-        (0..self.len()).filter(|&i| self.lines[i].remaining(Instant::now()) != Listed::None).collect()
+        (0..self.len()).filter(|&i| self.lines[i].is_bound()).collect()
+    }
+
+    /// Takes up a fleet where another process left it: all phones bound for `seconds` from now, their next CSeq above
+    /// `cseq`.
+    pub fn resume(&mut self, cseq: u32, seconds: Option<u32>) {
+        let granted = seconds.map(|s| (Instant::now(), s));
+        self.lines.fill(Line { cseq, granted, status: 0 });
     }
 
     /// What all its phones have in common.
@@ -174,7 +209,7 @@ impl Fleet {
         &self.household
     }
 
-    /// One request of each of these phones, spread over all nodes in turn.
+    /// One request of each of these phones, spread over all nodes in turn, as fast as the window allows.
     ///
     /// # Errors
     /// No socket; what nodes do wrong is in the report.
@@ -184,27 +219,61 @@ impl Fleet {
         who: impl IntoIterator<Item = usize>,
         nodes: &Arc<Nodes>,
     ) -> anyhow::Result<Report> {
-        let who: Vec<usize> = who.into_iter().collect();
+        self.sweep(vec![turn], who.into_iter().collect(), None, nodes).await
+    }
+
+    /// Requests of these phones at a steady pace, the `turns` one after the other, round and round; no phone has two
+    /// requests open. Latencies count from the due time.
+    ///
+    /// # Errors
+    /// No socket; what nodes do wrong is in the report.
+    pub async fn steady(
+        &mut self,
+        turns: &[Turn],
+        who: impl IntoIterator<Item = usize>,
+        pace: &Pace,
+        nodes: &Arc<Nodes>,
+    ) -> anyhow::Result<Report> {
+        self.sweep(turns.to_vec(), who.into_iter().collect(), Some(pace.clone()), nodes).await
+    }
+
+    async fn sweep(
+        &mut self,
+        turns: Vec<Turn>,
+        who: Vec<usize>,
+        pace: Option<Pace>,
+        nodes: &Arc<Nodes>,
+    ) -> anyhow::Result<Report> {
+        anyhow::ensure!(!turns.is_empty(), "no turn to take");
         let sockets = self.load.sockets.clamp(1, who.len().max(1));
+        let window = if pace.is_some() { WINDOW_MAX } else { self.load.window };
         let done = Arc::new(AtomicUsize::new(0));
         let mut shares: Vec<Vec<(usize, Line)>> = vec![Vec::new(); sockets];
         for (nth, &index) in who.iter().enumerate() {
             shares[nth % sockets].push((index, self.lines[index]));
         }
+        let began = Instant::now();
         let mut tasks = Vec::new();
         for share in shares {
             let work = Sweep {
-                turn,
+                turns: turns.clone(),
                 household: self.household.clone(),
+                busy: vec![false; share.len()],
                 share,
                 next: 0,
+                pace: pace.clone().map(|pace| {
+                    let gap = Duration::from_secs(1) * sockets as u32 / pace.per_second.max(1);
+                    Pacing { ends: began + pace.longest, due: began, gap, stop: pace.stop }
+                }),
+                first: self.load.first,
                 absent: self.load.no_binding_status,
+                slack_s: self.load.slack_s,
                 mismatches: Mismatches::default(),
                 progress: self.progress.clone(),
                 done: done.clone(),
                 total: who.len(),
             };
-            tasks.push(tokio::spawn(drive(nodes.clone(), self.load.patience, self.load.window, work)));
+            tasks.push(tokio::spawn(drive(nodes.clone(), self.load.patience, window, work)));
         }
         let mut report = Report::default();
         for task in tasks {
@@ -227,99 +296,5 @@ impl Fleet {
     /// See [`Fleet::turn`].
     pub async fn register(&mut self, seconds: u32, nodes: &[SocketAddr]) -> anyhow::Result<Report> {
         self.turn(Turn::Register(seconds), 0..self.len(), &Arc::new(Nodes::new(nodes)?)).await
-    }
-}
-
-/// The work of one socket in one turn.
-struct Sweep {
-    turn: Turn,
-    household: Arc<Household>,
-    share: Vec<(usize, Line)>,
-    next: usize,
-    absent: u16,
-    mismatches: Mismatches,
-    progress: Option<Progress>,
-    done: Arc<AtomicUsize>,
-    total: usize,
-}
-
-impl Work for Sweep {
-    fn next(&mut self) -> Next {
-        let Some((index, line)) = self.share.get_mut(self.next) else { return Next::Finished };
-        let phone = Phone::new(&self.household, *index);
-        let text = match self.turn {
-            Turn::Lookup => phone.called("INVITE", fastrand::u64(..)),
-            turn => {
-                line.cseq += 1;
-                phone.register(turn.ask(), line.cseq)
-            }
-        };
-        self.next += 1;
-        Next::Start(Request { tag: self.next as u64 - 1, text, to: None, due: None })
-    }
-
-    fn done(&mut self, outcome: &Outcome<'_>) -> Option<Request> {
-        let (index, line) = &mut self.share[outcome.tag as usize];
-        let phone = Phone::new(&self.household, *index);
-        if let Err((expected, got)) = judge(self.turn, &phone, line, outcome, self.absent) {
-            self.mismatches.add(Mismatch { node: outcome.node, aor: phone.aor, expected, got });
-        }
-        line.learn(self.turn, outcome);
-        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Some(progress) = &self.progress
-            && done.is_multiple_of(PROGRESS_EVERY)
-        {
-            progress(done, self.total);
-        }
-        None
-    }
-}
-
-impl Turn {
-    fn ask(self) -> Ask {
-        match self {
-            Turn::Register(seconds) => Ask::Bind(seconds),
-            Turn::Unregister => Ask::Unbind,
-            Turn::Clear => Ask::Clear,
-            Turn::Query | Turn::Lookup => Ask::Query,
-        }
-    }
-}
-
-impl Line {
-    fn learn(&mut self, turn: Turn, outcome: &Outcome<'_>) {
-        if turn == Turn::Lookup || turn == Turn::Query {
-            return;
-        }
-        self.status = outcome.status().unwrap_or_default();
-        if self.status != 200 {
-            return;
-        }
-        self.granted = match turn {
-            Turn::Register(asked) => {
-                // The node's word counts: it may grant less than asked.
-                let told = outcome.reply.and_then(|r| r.contacts().ok());
-                let least = told.and_then(|c| c.iter().filter_map(|c| c.expires().ok().flatten()).min());
-                Some((Instant::now(), least.unwrap_or(asked)))
-            }
-            _ => None,
-        };
-    }
-}
-
-pub(crate) fn judge(turn: Turn, phone: &Phone, line: &Line, outcome: &Outcome<'_>, absent: u16) -> Judged {
-    let Some(reply) = outcome.reply else {
-        return Err(("an answer".to_owned(), format!("none in {:?} from {} tries", outcome.latency, outcome.asked)));
-    };
-    let now = line.remaining(Instant::now());
-    match turn {
-        // One second may pass between the grant and the words.
-        Turn::Register(asked) => {
-            judge_register(phone, reply, Listed::All { least: asked.saturating_sub(1), most: asked }, true)
-        }
-        Turn::Unregister | Turn::Clear => judge_register(phone, reply, Listed::None, false),
-        Turn::Query => judge_register(phone, reply, now, false),
-        Turn::Lookup if now == Listed::None => judge_absent(reply, absent),
-        Turn::Lookup => judge_redirect(phone, reply),
     }
 }

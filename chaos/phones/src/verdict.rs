@@ -1,8 +1,9 @@
 //! Is what a node said about a phone what that phone sent? Every Contact, q, parameter and Path, nothing else.
 
-use crate::message::{Malformed, Message, NameAddr, malformed, read_q, split_list, unescape};
+use crate::message::{Malformed, Message, NameAddr, malformed, read_q, unescape};
 use crate::phone::{Contact, Phone};
 use crate::stats::Counted;
+use crate::value::split_list;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -62,6 +63,9 @@ fn unreadable(message: &Message<'_>, why: &Malformed) -> (String, String) {
 /// The first thing that is not as it should be.
 pub fn judge_register(phone: &Phone, reply: &Message<'_>, listed: Listed, bound: bool) -> Judged {
     expect_status(reply, 200)?;
+    if !reply.one("Date").is_ok_and(|d| d.is_some_and(|d| d.ends_with(" GMT"))) {
+        return Err(("one Date in GMT".to_owned(), format!("{:?}", reply.raw("Date").collect::<Vec<_>>())));
+    }
     let contacts = reply.contacts().map_err(|why| unreadable(reply, &why))?;
     let (least, most) = match listed {
         Listed::None if contacts.is_empty() => return Ok(()),

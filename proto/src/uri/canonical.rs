@@ -5,6 +5,8 @@
 //! one phone for two costs a stale contact until it lapses; taking two phones for one costs the other its calls.
 //! (The RFC's own examples count `transport` the same way.)
 
+use std::io::Write as _;
+
 use super::escape::push_canonical;
 use super::{Host, Scheme, Uri};
 
@@ -41,7 +43,7 @@ pub fn canonical_contact(uri: &Uri<'_>) -> Vec<u8> {
     }
     push_host(&mut out, uri.host);
     if let Some(port) = uri.port {
-        out.extend(format!(":{port}").bytes());
+        let _ = write!(out, ":{port}");
     }
     push_params(&mut out, uri);
     push_headers(&mut out, uri.headers.unwrap_or_default());
@@ -52,7 +54,7 @@ pub fn canonical_contact(uri: &Uri<'_>) -> Vec<u8> {
 pub(super) fn push_host(out: &mut Vec<u8>, host: Host<'_>) {
     match host {
         Host::Name(name) => out.extend(name.strip_suffix('.').unwrap_or(name).bytes().map(|b| b.to_ascii_lowercase())),
-        Host::Ip(_) => out.extend(host.to_string().bytes()),
+        Host::Ip(_) => drop(write!(out, "{host}")),
     }
 }
 

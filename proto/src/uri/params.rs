@@ -43,7 +43,8 @@ impl<'a> Params<'a> {
         Self { rest: raw, first: true, malformed: false }
     }
 
-    /// Whether something was met that is no parameter: an empty one, an open quote, bytes after a quoted string.
+    /// Whether something was met that is no parameter: an empty one, an open or stray quote, bytes after a quoted string,
+    /// `<` or `>` outside quotes.
     #[must_use]
     pub fn malformed(&self) -> bool {
         self.malformed
@@ -81,6 +82,7 @@ impl<'a> Iterator for Params<'a> {
                 at += 1;
             }
             let name = self.rest.get(name_start..at).unwrap_or_default();
+            self.malformed |= breaks_out(name);
             let name_end = at;
             at = skip_white(self.rest, at);
             let (value, end) = if self.rest.get(at) == Some(&b'=') {
@@ -110,7 +112,7 @@ impl Params<'_> {
         }
         let value = self.rest.get(start..).unwrap_or_default();
         let length = value.iter().position(|byte| is_white(*byte) || *byte == b';').unwrap_or(value.len());
-        self.malformed |= length == 0;
+        self.malformed |= length == 0 || breaks_out(&value[..length]);
         start + length
     }
 }
@@ -165,6 +167,11 @@ pub fn unquoted(value: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(text)
 }
 
+/// Whether bytes outside quotes would change how the rest of a header is read, when they are copied into one.
+fn breaks_out(bytes: &[u8]) -> bool {
+    bytes.iter().any(|byte| matches!(byte, b'"' | b'<' | b'>'))
+}
+
 fn skip_white(bytes: &[u8], mut at: usize) -> usize {
     while bytes.get(at).is_some_and(|byte| is_white(*byte)) {
         at += 1;
@@ -210,6 +217,8 @@ mod tests {
         assert_eq!(walk(";a=;c"), (vec![("a", Some("")), ("c", None)], true));
         assert_eq!(walk(r#";a="open;c"#), (vec![("a", Some(r#""open;c"#))], true));
         assert_eq!(walk(r#";a="x"y;c"#), (vec![("a", Some(r#""x""#)), ("c", None)], true));
+        assert_eq!(walk(";a\"b;c"), (vec![("a\"b", None), ("c", None)], true));
+        assert_eq!(walk(";a=<b>"), (vec![("a", Some("<b>"))], true));
         assert_eq!(walk(""), (vec![], false));
     }
 

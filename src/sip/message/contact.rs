@@ -56,6 +56,7 @@ impl<'a> Contact<'a> {
     /// With what a 400 says.
     pub fn parse(value: &'a [u8]) -> Result<Self, Fault> {
         let address = NameAddr::parse(value).ok_or(Fault::bad("Malformed Contact"))?;
+        // What is kept goes to others later; some of them end their strings at a NUL.
         if address.params.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
             return Err(Fault::bad("Control Character in Contact"));
         }

@@ -60,12 +60,13 @@ impl Framer {
         }
         let waiting = &self.bytes[self.taken..];
         if self.head.is_none() {
-            let Some(end) = head_end(waiting, self.searched) else {
+            let within = &waiting[..waiting.len().min(self.max_bytes)];
+            let Some(end) = head_end(within, self.searched) else {
                 if waiting.len() > self.max_bytes {
                     self.broken = true;
                     return Some(Framed::Broken(b""));
                 }
-                // The empty line may have come in part: its first three bytes are searched again.
+                // The empty line may have come in part: its first bytes are searched again.
                 self.searched = waiting.len().saturating_sub(3);
                 return None;
             };
@@ -120,4 +121,77 @@ fn content_length(head: &[u8]) -> Option<usize> {
         }
     }
     usize::try_from(length?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn show(bytes: &[u8]) -> String {
+        String::from_utf8_lossy(bytes).into_owned()
+    }
+
+    const MESSAGE: &[u8] = b"OPTIONS sip:a SIP/2.0\r\nContent-Length: \r\n 4\r\n\r\nbody";
+
+    /// All frames of a stream that arrives in pieces of `step` bytes: messages as text, pings as `.`, a break as `!`.
+    fn frames(stream: &[u8], step: usize, max: usize) -> Vec<String> {
+        let mut framer = Framer::new(max);
+        let mut found = Vec::new();
+        for piece in stream.chunks(step) {
+            framer.push(piece);
+            while let Some(frame) = framer.next_frame() {
+                found.push(match frame {
+                    Framed::Message(bytes) => show(bytes),
+                    Framed::Ping => ".".to_owned(),
+                    Framed::Broken(head) => format!("!{}", show(head)),
+                });
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn messages_come_out_whole_however_they_are_cut() {
+        let stream = [b"\r\n\r\n", MESSAGE, b"\r\n\r\n", b"\r\n", MESSAGE, MESSAGE].concat();
+        let message = show(MESSAGE);
+        for step in 1..stream.len() {
+            let found = frames(&stream, step, 1000);
+            let expected = [".", &message, ".", &message, &message];
+            assert_eq!(found, expected, "{step}");
+        }
+    }
+
+    #[test]
+    fn a_stream_that_cannot_be_followed_is_given_up() {
+        let head = "OPTIONS sip:a SIP/2.0\r\n";
+        for (rest, answerable) in [
+            ("X: y\r\n\r\n", true),
+            ("l: 4\r\nContent-Length: 4\r\n\r\nbody", true),
+            ("Content-Length: x\r\n\r\n", true),
+            ("Content-Length: 4294967295\r\n\r\n", true),
+            ("Content-Length: 99999999999999999999999\r\n\r\n", true),
+            (&"X: y\r\n".repeat(40), false),
+        ] {
+            let stream = format!("{head}{rest}{head}");
+            for step in [1, 7, 1000] {
+                let found = frames(stream.as_bytes(), step, 200);
+                assert_eq!(found.len(), 1, "{rest}");
+                assert_eq!(found[0].len() > 1, answerable, "{found:?}");
+                assert!(found[0].starts_with('!'));
+            }
+        }
+    }
+
+    #[test]
+    fn a_partial_message_is_known_as_such() {
+        let mut framer = Framer::new(100);
+        assert!(!framer.is_partial());
+        framer.push(b"\r\n");
+        assert!(framer.next_frame().is_none() && !framer.is_partial());
+        framer.push(&MESSAGE[..10]);
+        assert!(framer.next_frame().is_none() && framer.is_partial());
+        framer.push(&MESSAGE[10..]);
+        assert!(matches!(framer.next_frame(), Some(Framed::Message(MESSAGE))));
+        assert!(!framer.is_partial());
+    }
 }

@@ -13,16 +13,20 @@ impl<'a> Unfolded<'a> {
     /// Undoes the folds of `message`'s head; its body stays as it is.
     #[must_use]
     pub fn new(message: &'a [u8]) -> Self {
-        let start = message.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(message.len());
-        let end = head_end(message, start).unwrap_or(message.len());
         let mut text = Cow::Borrowed(message);
-        for at in memchr::memchr_iter(b'\n', &message[start..end]).map(|at| start + at) {
-            if matches!(message.get(at + 1), Some(b' ' | b'\t')) {
-                let bytes = text.to_mut();
-                bytes[at] = b' ';
-                if bytes[at - 1] == b'\r' {
-                    bytes[at - 1] = b' ';
+        let start = message.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(message.len());
+        for at in memchr::memchr_iter(b'\n', &message[start..]).map(|at| start + at) {
+            match message.get(at + 1..) {
+                Some([b' ' | b'\t', ..]) => {
+                    let bytes = text.to_mut();
+                    bytes[at] = b' ';
+                    if bytes[at - 1] == b'\r' {
+                        bytes[at - 1] = b' ';
+                    }
                 }
+                // The empty line: the body is not ours to touch.
+                Some([b'\n', ..] | [b'\r', b'\n', ..]) => break,
+                _ => {}
             }
         }
         Self(text)
@@ -61,14 +65,15 @@ pub(super) fn next_line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 
 /// A header's name and value, without the white space around them. `None` for a line that is no header.
 pub(super) fn name_and_value(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let colon = memchr::memchr(b':', line)?;
-    let mut name = &line[..colon];
-    while let [rest @ .., last] = name
-        && is_white(*last)
+    let end = line.iter().position(|byte| !TOKEN[usize::from(*byte)])?;
+    let (name, mut rest) = line.split_at(end);
+    while let [first, after @ ..] = rest
+        && is_white(*first)
     {
-        name = rest;
+        rest = after;
     }
-    is_token(name).then(|| (name, trim(&line[colon + 1..])))
+    let [b':', value @ ..] = rest else { return None };
+    (!name.is_empty()).then(|| (name, trim(value)))
 }
 
 /// `token` of RFC 3261 §25.1.

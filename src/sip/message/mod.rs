@@ -18,6 +18,7 @@
 mod contact;
 mod framer;
 mod lines;
+mod parse;
 mod reply;
 mod request;
 mod values;
@@ -27,8 +28,9 @@ pub mod vocabulary;
 pub use contact::{Contact, Contacts, Lifetime, params_without};
 pub use framer::{Framed, Framer};
 pub use lines::{Name, Unfolded};
+pub use parse::{Framing, HEADERS_MAX, Message, ParseError, Response};
 pub use reply::{Reply, http_date};
-pub use request::{CSeq, Fault, Framing, HEADERS_MAX, Header, Message, ParseError, Party, Request, Response};
+pub use request::{CONTACTS_MAX, CSeq, Fault, Header, PATHS_MAX, Party, Request};
 pub use values::{List, NameAddr, clamped_u32, thousandths};
 pub use via::{Via, ViaTarget};
 

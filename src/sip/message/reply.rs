@@ -1,5 +1,6 @@
 //! Responses to received requests (RFC 3261 §8.2.6): what is copied, what is added. Sends nothing, chooses no status.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 
 use time::OffsetDateTime;
@@ -22,7 +23,8 @@ impl Reply {
     #[must_use]
     pub fn to(request: &Request<'_>, peer: SocketAddr, status: u16, reason: &str, to_tag: &str) -> Self {
         let mut bytes = Vec::with_capacity(1024);
-        bytes.extend(format!("SIP/2.0 {status} {reason}\r\n").bytes());
+        // A Vec takes whatever is written.
+        let _ = write!(bytes, "SIP/2.0 {status} {reason}\r\n");
         for (index, value) in request.all(Name::Via).enumerate() {
             bytes.extend(b"Via: ");
             if index == 0 {
@@ -35,26 +37,26 @@ impl Reply {
         }
         let mut reply = Self { bytes };
         if let Some(from) = request.first(Name::From) {
-            reply.push("From", from, b"");
+            reply.push("From", from, &[]);
         }
         if let Some(to) = request.first(Name::To) {
             let tagged = request.to.tag.is_some() || status == 100;
-            let tag = if tagged { String::new() } else { format!(";tag={to_tag}") };
-            reply.push("To", to, tag.as_bytes());
+            let (mark, tag) = if tagged { ("", "") } else { (";tag=", to_tag) };
+            reply.push("To", to, &[mark, tag]);
         }
         if let Some(call_id) = request.first(Name::CallId) {
-            reply.push("Call-ID", call_id, b"");
+            reply.push("Call-ID", call_id, &[]);
         }
         if let Some(cseq) = request.first(Name::CSeq) {
-            reply.push("CSeq", cseq, b"");
+            reply.push("CSeq", cseq, &[]);
         }
         reply
     }
 
-    /// Adds a header. A CR, LF or NUL in `value` becomes a space: nothing that was received can start a line of its own.
+    /// Adds a header. A CR or LF in `value` becomes a space: nothing that was received can start a line of its own.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        self.push(name, value.as_ref(), b"");
+        self.push(name, value.as_ref(), &[]);
         self
     }
 
@@ -65,12 +67,16 @@ impl Reply {
         self.bytes
     }
 
-    fn push(&mut self, name: &str, value: &[u8], more: &[u8]) {
-        self.bytes.extend(name.bytes());
-        self.bytes.extend(b": ");
-        self.bytes.extend(value.iter().map(|byte| if matches!(byte, b'\r' | b'\n' | 0) { b' ' } else { *byte }));
-        self.bytes.extend(more);
-        self.bytes.extend(b"\r\n");
+    fn push(&mut self, name: &str, value: &[u8], more: &[&str]) {
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.extend_from_slice(b": ");
+        if memchr::memchr2(b'\r', b'\n', value).is_none() {
+            self.bytes.extend_from_slice(value);
+        } else {
+            self.bytes.extend(value.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }));
+        }
+        more.iter().for_each(|part| self.bytes.extend_from_slice(part.as_bytes()));
+        self.bytes.extend_from_slice(b"\r\n");
     }
 }
 

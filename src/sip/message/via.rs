@@ -1,5 +1,6 @@
 //! The top Via: who asks and where the answer goes (RFC 3261 §18.2, RFC 3581). Sends nothing.
 
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use aorta_proto::uri::{Host, Param, Params, host_at, is_white, trim};
@@ -26,6 +27,8 @@ pub struct Via<'a> {
     pub received: Option<Param<'a>>,
     /// The `maddr` parameter, if it is an address.
     pub maddr: Option<IpAddr>,
+    /// Whether all of it is as the grammar has it. If not, a 400 can still find its way back.
+    pub well_formed: bool,
 }
 
 /// Where a reply goes, as the top Via of its request has it; the transport has the rest: the source address, which is
@@ -41,7 +44,7 @@ pub struct ViaTarget {
 }
 
 impl<'a> Via<'a> {
-    /// Takes the first value of a Via header apart; `None` if it is malformed.
+    /// Takes the first value of a Via header apart; `None` if it does not even say who sent it.
     #[must_use]
     pub fn parse(header: &'a [u8]) -> Option<Self> {
         let raw = trim(&header[..element_end(header)]);
@@ -51,11 +54,18 @@ impl<'a> Via<'a> {
         let space = rest.iter().position(|byte| is_white(*byte))?;
         let (transport, sent_by) = (&rest[..space], trim(&rest[space..]));
         let sip2 = name.eq_ignore_ascii_case(b"SIP") && version == b"2.0";
-        if !sip2 || !is_token(transport) {
-            return None;
-        }
         let (host, port, params) = sent_by_parts(sent_by)?;
-        let mut via = Self { raw, transport, host, port, branch: b"", rport: None, received: None, maddr: None };
+        let mut via = Self {
+            raw,
+            transport,
+            host,
+            port,
+            branch: b"",
+            rport: None,
+            received: None,
+            maddr: None,
+            well_formed: false,
+        };
         let mut params = Params::new(params);
         for param in params.by_ref() {
             if param.is("branch") {
@@ -68,7 +78,8 @@ impl<'a> Via<'a> {
                 via.maddr = address(&param.text());
             }
         }
-        (!params.malformed()).then_some(via)
+        via.well_formed = sip2 && is_token(transport) && !params.malformed();
+        Some(via)
     }
 
     /// Where the reply goes.
@@ -96,12 +107,12 @@ impl<'a> Via<'a> {
                 out.extend(&self.raw[at..start]);
             } else {
                 out.extend(&self.raw[at..end]);
-                out.extend(format!("={}", peer.port()).bytes());
+                let _ = write!(out, "={}", peer.port());
             }
             at = end;
         }
         out.extend(&self.raw[at..]);
-        out.extend(format!(";received={address}").bytes());
+        let _ = write!(out, ";received={address}");
     }
 
     /// Where `part`, a slice of `self.raw`, begins in it.

@@ -1,5 +1,7 @@
 //! Words of SIP as rsip has them: methods and reason phrases. For what is sent; nothing received is judged by it.
 
+use std::sync::LazyLock;
+
 use rsip::{Method, StatusCode};
 
 /// The methods this server answers itself with something else than 405, as an Allow header lists them.
@@ -14,20 +16,29 @@ pub fn allow() -> String {
 
 /// The reason phrase of a status code (RFC 3261 §21): `404` → `Not Found`.
 #[must_use]
-pub fn phrase(status: u16) -> String {
+pub fn phrase(status: u16) -> &'static str {
+    static PHRASES: LazyLock<Vec<String>> = LazyLock::new(|| (0..700).map(spaced).collect());
+    PHRASES.get(usize::from(status)).map_or(UNKNOWN, String::as_str)
+}
+
+const UNKNOWN: &str = "Unknown";
+
+/// rsip prints a phrase as one word, "404 NotFound": puts the spaces back.
+fn spaced(status: u16) -> String {
     let code = StatusCode::from(status);
-    if matches!(code, StatusCode::OK | StatusCode::Other(..)) {
-        return if status == 200 { "OK".to_owned() } else { "Unknown".to_owned() };
+    if matches!(code, StatusCode::Other(..)) {
+        return UNKNOWN.to_owned();
     }
-    // rsip prints the phrase as one word: "404 NotFound".
     let printed = code.to_string();
     let word = printed.split_once(' ').map_or(printed.as_str(), |(_, word)| word);
     let mut phrase = String::with_capacity(word.len() + 4);
+    let mut before = ' ';
     for letter in word.chars() {
-        if letter.is_ascii_uppercase() && !phrase.is_empty() {
+        if letter.is_ascii_uppercase() && before.is_ascii_lowercase() {
             phrase.push(' ');
         }
         phrase.push(letter);
+        before = letter;
     }
     phrase
 }

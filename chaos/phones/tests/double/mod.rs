@@ -175,7 +175,7 @@ impl Table {
                 bound.push(Bound { uri: contact.uri.to_owned(), params, paths: paths.clone(), until });
             }
         }
-        let mut fields = String::new();
+        let mut fields = String::from("Date: Sat, 21 Nov 2026 00:00:00 GMT\r\n");
         for b in bound.iter().filter(|b| b.until > now) {
             let left = (b.until - now).as_secs_f64().round();
             let params: String = b.params.iter().map(|p| format!(";{p}")).collect();

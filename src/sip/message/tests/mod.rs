@@ -7,6 +7,9 @@ use aorta_proto::{Aor, ContactKey};
 
 use super::*;
 
+mod oracle;
+mod robustness;
+
 const PEER: &str = "192.0.2.7:40000";
 
 fn peer() -> SocketAddr {
@@ -176,6 +179,8 @@ fn bad_contacts_say_what_is_wrong() {
         ("<sip:a@h>;q=1;q=1", "Repeated Contact Parameter"),
         ("<sip:a@h>;expires=1;expires=2", "Repeated Contact Parameter"),
         ("<sip:a@h>;;", "Malformed Contact Parameter"),
+        ("<sip:a@h>;x=a\"b", "Malformed Contact Parameter"),
+        ("<sip:a@h>;x=<b>", "Malformed Contact Parameter"),
         ("<sip:a@h>;reg-id=0", "Malformed reg-id"),
         ("<sip:a@h>;+sip.instance=x", "Malformed +sip.instance"),
         ("<sip:a@h>;x=\"a\rb\"", "Control Character in Contact"),
@@ -212,7 +217,7 @@ fn paths_are_kept_as_they_came() {
         let expected = [&b"<sip:p1.example.com;lr>"[..], b"\"x\" <sip:p2;lr;ob>;y", b"<sip:%20@[::1]:5060;lr>"];
         assert_eq!(request.paths().as_deref(), Ok(&expected[..]));
     });
-    for bad in ["sip:p1;lr", "<sip:p1", "<nothing>", ",<sip:p>"] {
+    for bad in ["<sip:p>;a\"b", "<sip:p>;;", "sip:p1;lr", "<sip:p1", "<nothing>", ",<sip:p>"] {
         with(register(&format!("Path: {bad}\r\n")), |request| {
             assert_eq!(request.paths(), Err(Fault::bad("Malformed Path")), "{bad}");
         });
@@ -235,6 +240,9 @@ fn what_every_request_must_have() {
         (without("To:"), (400, "Missing To", true)),
         (without("Call-ID:"), (400, "Missing Call-ID", true)),
         (without("CSeq:"), (400, "Missing CSeq", true)),
+        (swap(";rport", ";;rport"), (400, "Malformed Via", true)),
+        (swap("SIP/2.0/UDP", "SIP/7.0/UDP"), (400, "Malformed Via", true)),
+        (register("X: a\rb\r\n"), (400, "Bare CR", false)),
         (without("Via:"), (400, "Missing or Malformed Via", false)),
         (register("From: <sip:x@y>;tag=2\r\n"), (400, "Repeated From", true)),
         (register("t: <sip:x@y>\r\n"), (400, "Repeated To", true)),
@@ -294,7 +302,7 @@ fn a_reply_copies_every_via_and_stamps_the_top_one() {
         );
         let reply = with(via(sent.0, sent.1), |request| {
             assert_eq!(request.vias().count(), 4);
-            Reply::to(request, peer(), 404, &vocabulary::phrase(404), "tt").header("Contact", "<sip:x>\r\ny").finish()
+            Reply::to(request, peer(), 404, vocabulary::phrase(404), "tt").header("Contact", "<sip:x>\r\ny").finish()
         });
         assert_eq!(show(&reply), expected);
     }
@@ -350,72 +358,4 @@ fn the_aor_of_a_register_is_that_of_its_to() {
         let uri = Uri::parse(request.to.uri).expect("checked");
         assert_eq!(aorta_proto::uri::aor(&uri, &rules), Ok(Aor::from_canonical("john.doe@example.com")));
     });
-}
-
-mod framing {
-    use super::*;
-
-    const MESSAGE: &[u8] = b"OPTIONS sip:a SIP/2.0\r\nContent-Length: \r\n 4\r\n\r\nbody";
-
-    /// All frames of a stream that arrives in pieces of `step` bytes: messages as text, pings as `.`, a break as `!`.
-    fn frames(stream: &[u8], step: usize, max: usize) -> Vec<String> {
-        let mut framer = Framer::new(max);
-        let mut found = Vec::new();
-        for piece in stream.chunks(step) {
-            framer.push(piece);
-            while let Some(frame) = framer.next_frame() {
-                found.push(match frame {
-                    Framed::Message(bytes) => show(bytes),
-                    Framed::Ping => ".".to_owned(),
-                    Framed::Broken(head) => format!("!{}", show(head)),
-                });
-            }
-        }
-        found
-    }
-
-    #[test]
-    fn messages_come_out_whole_however_they_are_cut() {
-        let stream = [b"\r\n\r\n", MESSAGE, b"\r\n\r\n", b"\r\n", MESSAGE, MESSAGE].concat();
-        let message = show(MESSAGE);
-        for step in 1..stream.len() {
-            let found = frames(&stream, step, 1000);
-            let expected = [".", &message, ".", &message, &message];
-            assert_eq!(found, expected, "{step}");
-        }
-    }
-
-    #[test]
-    fn a_stream_that_cannot_be_followed_is_given_up() {
-        let head = "OPTIONS sip:a SIP/2.0\r\n";
-        for (rest, answerable) in [
-            ("X: y\r\n\r\n", true),
-            ("l: 4\r\nContent-Length: 4\r\n\r\nbody", true),
-            ("Content-Length: x\r\n\r\n", true),
-            ("Content-Length: 4294967295\r\n\r\n", true),
-            ("Content-Length: 99999999999999999999999\r\n\r\n", true),
-            (&"X: y\r\n".repeat(40), false),
-        ] {
-            let stream = format!("{head}{rest}{head}");
-            for step in [1, 7, 1000] {
-                let found = frames(stream.as_bytes(), step, 200);
-                assert_eq!(found.len(), 1, "{rest}");
-                assert_eq!(found[0].len() > 1, answerable, "{found:?}");
-                assert!(found[0].starts_with('!'));
-            }
-        }
-    }
-
-    #[test]
-    fn a_partial_message_is_known_as_such() {
-        let mut framer = Framer::new(100);
-        assert!(!framer.is_partial());
-        framer.push(b"\r\n");
-        assert!(framer.next_frame().is_none() && !framer.is_partial());
-        framer.push(&MESSAGE[..10]);
-        assert!(framer.next_frame().is_none() && framer.is_partial());
-        framer.push(&MESSAGE[10..]);
-        assert!(matches!(framer.next_frame(), Some(Framed::Message(MESSAGE))));
-        assert!(!framer.is_partial());
-    }
 }

@@ -1,0 +1,108 @@
+//! What ties a reply to its request, and an ACK to both (RFC 3261 §8.2.6, §17.1.1.3; RFC 3581). Pure.
+
+use crate::message::{Malformed, Message, NameAddr, Start, malformed};
+
+/// Errors of a datagram, not of the socket.
+pub(crate) fn is_passing(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::WouldBlock | ErrorKind::Interrupted)
+        // ENOBUFS: the loopback queue is full.
+        || error.raw_os_error() == Some(105)
+}
+
+/// The ACK to a final reply other than 2xx, made of the INVITE that was sent (RFC 3261 §17.1.1.3).
+pub(crate) fn ack_of(invite: &[u8], reply: &Message<'_>) -> Option<Vec<u8>> {
+    let sent = Message::read(invite).ok()?;
+    let Start::Request { uri, .. } = sent.start else { return None };
+    let mut text = format!("ACK {uri} SIP/2.0\r\nVia: {}\r\nMax-Forwards: 70\r\n", sent.raw("Via").next()?);
+    for name in ["From", "Call-ID"] {
+        text.push_str(&format!("{name}: {}\r\n", sent.raw(name).next()?));
+    }
+    let number = sent.raw("CSeq").next()?.split(' ').next()?;
+    text.push_str(&format!("To: {}\r\nCSeq: {number} ACK\r\nContent-Length: 0\r\n\r\n", reply.raw("To").next()?));
+    Some(text.into_bytes())
+}
+
+/// Is `reply` a correct answer to the request `sent`, whatever it says (RFC 3261 §8.2.6)?
+pub(crate) fn answers(reply: &Message<'_>, sent: &[u8]) -> Result<(), Malformed> {
+    let sent = Message::read(sent)?;
+    let (ours, theirs) = (sent.list("Via")?, reply.list("Via")?);
+    if ours.len() != theirs.len() || ours[1..] != theirs[1..] {
+        return malformed(format!("Vias {theirs:?} for {ours:?}"));
+    }
+    same_top_via(ours[0], theirs[0])?;
+    for name in ["From", "Call-ID", "CSeq"] {
+        let (ours, theirs) = (sent.exactly_one(name)?, reply.exactly_one(name)?);
+        if ours != theirs {
+            return malformed(format!("{name} {theirs:?} for {ours:?}"));
+        }
+    }
+    let (ours, theirs) = (sent.exactly_one("To")?, reply.exactly_one("To")?);
+    let tag = NameAddr::read(theirs)?.param("tag");
+    if !theirs.starts_with(ours) || (reply.status() != Some(100) && tag.is_none_or(str::is_empty)) {
+        return malformed(format!("To {theirs:?} for {ours:?}"));
+    }
+    Ok(())
+}
+
+/// The top Via comes back as sent, with `received` and the value of `rport` filled in (RFC 3581 §4).
+fn same_top_via(ours: &str, theirs: &str) -> Result<(), Malformed> {
+    let mut left = theirs.split(';');
+    for part in ours.split(';') {
+        let other = left.next().unwrap_or_default();
+        let filled = part == "rport" && other.strip_prefix("rport=").is_some_and(|p| p.parse::<u16>().is_ok());
+        if other != part && !filled {
+            return malformed(format!("top Via {theirs:?} for {ours:?}"));
+        }
+    }
+    match left.find(|p| !p.starts_with("received=")) {
+        Some(more) => malformed(format!("{more:?} in top Via {theirs:?}")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ack_of, answers};
+    use crate::message::Message;
+
+    const SENT: &str = "INVITE sip:b@h SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:1;branch=z9hG4bK1;rport\r\nVia: SIP/2.0/UDP c;x=1\r\n\
+        From: <sip:a@h>;tag=1\r\nTo: <sip:b@h>\r\nCall-ID: c\r\nCSeq: 7 INVITE\r\nContent-Length: 0\r\n\r\n";
+    const REPLY: &str = "SIP/2.0 404 Not Found\r\nVia: SIP/2.0/UDP 127.0.0.1:1;branch=z9hG4bK1;rport=1;received=127.0.0.1\r\n\
+        Via: SIP/2.0/UDP c;x=1\r\nFrom: <sip:a@h>;tag=1\r\nTo: <sip:b@h>;tag=9\r\nCall-ID: c\r\nCSeq: 7 INVITE\r\nContent-Length: 0\r\n\r\n";
+
+    fn judged(reply: &str) -> bool {
+        answers(&Message::read(reply.as_bytes()).expect("well formed"), SENT.as_bytes()).is_ok()
+    }
+
+    #[test]
+    fn only_a_true_answer_is_one() {
+        assert!(judged(REPLY));
+        for (old, new) in [
+            (";tag=9", ""),
+            ("x=1", "x=2"),
+            ("Via: SIP/2.0/UDP c;x=1\r\n", ""),
+            ("rport=1", "rport"),
+            ("branch=z9hG4bK1;rport=1", "rport=1;branch=z9hG4bK1"),
+            ("CSeq: 7", "CSeq: 8"),
+            ("Call-ID: c", "Call-ID: d"),
+            ("tag=1", "tag=2"),
+            ("sip:b@h", "sip:x@h"),
+        ] {
+            let changed = REPLY.replacen(old, new, 1);
+            assert_ne!(changed, REPLY);
+            // An unfilled rport is allowed: RFC 3581 §4 makes it a MUST only for servers that implement it.
+            assert_eq!(judged(&changed), new == "rport", "{old} -> {new}");
+        }
+    }
+
+    #[test]
+    fn the_ack_takes_the_to_of_the_reply_and_the_via_of_the_invite() {
+        let reply = Message::read(REPLY.as_bytes()).expect("well formed");
+        let ack = ack_of(SENT.as_bytes(), &reply).expect("an ACK");
+        let ack = Message::read(&ack).expect("well formed");
+        assert_eq!(ack.exactly_one("To"), Ok("<sip:b@h>;tag=9"));
+        assert_eq!(ack.list("Via"), Ok(vec!["SIP/2.0/UDP 127.0.0.1:1;branch=z9hG4bK1;rport"]));
+        assert_eq!(ack.exactly_one("CSeq"), Ok("7 ACK"));
+    }
+}

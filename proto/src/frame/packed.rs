@@ -1,0 +1,110 @@
+//! Changes in a row, each already encoded: a length `u32` (little-endian) and that many bytes of (AoR, partial record).
+//! The framing is checked when the frame is read; each change is decoded only when it is asked for.
+
+use serde::de::DeserializeOwned;
+
+use super::{BODY_BYTES_MAX, FrameError, codec};
+use crate::aor::{AOR_BYTES_MAX, Aor};
+use crate::record::Record;
+
+/// Bytes of the length before each change.
+pub(super) const LENGTH_BYTES: usize = 4;
+
+/// The largest encoded change, bytes: it must fit in a frame beside the other fields.
+pub const CHANGE_BYTES_MAX: usize = BODY_BYTES_MAX - 64;
+
+/// Encoded changes, borrowed from a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packed<'a> {
+    bytes: &'a [u8],
+    count: usize,
+}
+
+impl<'a> Packed<'a> {
+    /// Checks that `bytes` are whole changes.
+    ///
+    /// # Errors
+    /// A length that points beyond the end, or an empty change.
+    pub fn new(bytes: &'a [u8]) -> Result<Self, FrameError> {
+        let mut count = 0;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            rest = next(rest).ok_or(FrameError::Short)?.1;
+            count += 1;
+        }
+        Ok(Self { bytes, count })
+    }
+
+    /// How many changes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Each change, still encoded.
+    pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let mut rest = self.bytes;
+        std::iter::from_fn(move || {
+            let (change, after) = next(rest)?;
+            rest = after;
+            Some(change)
+        })
+    }
+
+    pub(super) fn as_bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+}
+
+fn next(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<LENGTH_BYTES>()?;
+    let length = u32::from_le_bytes(*length) as usize;
+    if length == 0 { None } else { rest.split_at_checked(length) }
+}
+
+/// Appends one encoded change.
+pub fn push(change: &[u8], out: &mut Vec<u8>) {
+    // A change is at most CHANGE_BYTES_MAX long, see `encode_change`.
+    let length = u32::try_from(change.len()).unwrap_or(u32::MAX);
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(change);
+}
+
+/// Encodes one change. Records that are too large travel split at entries: see [`Record::split`].
+///
+/// # Errors
+/// When it is longer than [`CHANGE_BYTES_MAX`].
+pub fn encode_change(aor: &Aor, record: &Record) -> Result<Vec<u8>, FrameError> {
+    let change = bincode::serde::encode_to_vec((aor, record), codec())
+        .map_err(|error| FrameError::Body { kind: 0, why: error.to_string() })?;
+    if change.len() > CHANGE_BYTES_MAX { Err(FrameError::TooLong(change.len())) } else { Ok(change) }
+}
+
+/// Decodes one change.
+///
+/// # Errors
+/// Whatever is not exactly one change, or an AoR that is empty or longer than [`AOR_BYTES_MAX`].
+pub fn decode_change(bytes: &[u8]) -> Result<(Aor, Record), FrameError> {
+    let (change, used): ((Aor, Record), usize) = bincode::serde::decode_from_slice(bytes, codec())
+        .map_err(|error| FrameError::Body { kind: 0, why: error.to_string() })?;
+    if used != bytes.len() {
+        return Err(FrameError::Trailing(bytes.len() - used));
+    }
+    if !(1..=AOR_BYTES_MAX).contains(&change.0.as_str().len()) {
+        return Err(FrameError::Range("length of an AoR"));
+    }
+    Ok(change)
+}
+
+/// Splits a body into its head and the changes after it.
+pub(super) fn split<H: DeserializeOwned>(kind: u8, body: &[u8]) -> Result<(H, Packed<'_>), FrameError> {
+    let (head, used) = bincode::serde::decode_from_slice(body, codec())
+        .map_err(|error| FrameError::Body { kind, why: error.to_string() })?;
+    Ok((head, Packed::new(body.get(used..).unwrap_or_default())?))
+}

@@ -1,0 +1,157 @@
+//! `aorta show`, `dump` and `rm`: what a node knows of AoRs, for people and for scripts.
+
+use std::io::{BufWriter, ErrorKind, Write as _};
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::client::{Client, Target, escaped};
+
+#[derive(Debug, Args)]
+pub(super) struct Show {
+    /// The AoR: alice@example.com.
+    aor: String,
+    /// Print what the node says as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Dump {
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Remove {
+    /// The AoR: alice@example.com.
+    aor: String,
+    /// One Contact URI of it; without it all of them.
+    contact: Option<String>,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Status of an AoR that the node knows nothing of.
+const NOT_FOUND: u16 = 404;
+
+pub(super) fn show(show: &Show) -> anyhow::Result<ExitCode> {
+    let client = Client::of(&show.target)?;
+    let aor = bare(&show.aor);
+    let (status, body) = client.get(&format!("/v1/aors/{}", escaped(aor)))?;
+    if status == NOT_FOUND {
+        println!("{aor}: nothing is known");
+        return Ok(ExitCode::FAILURE);
+    }
+    let body = client.accepted((status, body))?;
+    if show.json {
+        println!("{}", body.trim_end());
+    } else {
+        let mut text = String::new();
+        for line in body.lines().filter(|line| !line.is_empty()) {
+            text.push_str(&described(&serde_json::from_str(line)?, 0));
+        }
+        print!("{text}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn dump(dump: &Dump) -> anyhow::Result<ExitCode> {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let mut piped = true;
+    let result = Client::of(&dump.target)?.lines("/v1/aors", |line| {
+        let written = writeln!(out, "{line}");
+        piped = !matches!(&written, Err(error) if error.kind() == ErrorKind::BrokenPipe);
+        Ok(written?)
+    });
+    // `aorta dump | head` has what it wanted.
+    if !piped {
+        return Ok(ExitCode::SUCCESS);
+    }
+    result?;
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn remove(remove: &Remove) -> anyhow::Result<ExitCode> {
+    let client = Client::of(&remove.target)?;
+    let aor = bare(&remove.aor);
+    let mut path = format!("/v1/aors/{}", escaped(aor));
+    if let Some(contact) = &remove.contact {
+        path.push_str(&format!("?contact={}", escaped(contact)));
+    }
+    let (status, body) = client.delete(&path)?;
+    if status == NOT_FOUND {
+        println!("{aor}: no such contact");
+        return Ok(ExitCode::FAILURE);
+    }
+    client.accepted((status, body))?;
+    match &remove.contact {
+        Some(contact) => println!("{aor}: {contact} is removed"),
+        None => println!("{aor}: all contacts are removed"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An AoR as the nodes write it: without scheme and brackets.
+fn bare(aor: &str) -> &str {
+    let aor = aor.trim().trim_start_matches('<').trim_end_matches('>');
+    aor.strip_prefix("sips:").or_else(|| aor.strip_prefix("sip:")).unwrap_or(aor)
+}
+
+/// JSON for reading: a field a line, lists and objects indented below their name, empty fields left out.
+fn described(value: &Value, depth: usize) -> String {
+    let indent = "  ".repeat(depth);
+    let Value::Object(fields) = value else { return format!("{indent}{}\n", plain(value)) };
+    let mut out = String::new();
+    for (name, value) in fields {
+        match value {
+            Value::Null => {}
+            Value::Array(items) if items.is_empty() => {}
+            Value::String(text) if text.is_empty() => {}
+            Value::Array(items) => {
+                out.push_str(&format!("{indent}{name}\n"));
+                for item in items {
+                    let block = described(item, depth + 2);
+                    out.push_str(&format!("{indent}  - {}", block.trim_start()));
+                }
+            }
+            Value::Object(_) => out.push_str(&format!("{indent}{name}\n{}", described(value, depth + 1))),
+            _ => out.push_str(&format!("{indent}{name:14}{}\n", plain(value))),
+        }
+    }
+    out
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_aor_is_taken_as_people_write_it() {
+        for written in ["alice@example.com", "sip:alice@example.com", " <sips:alice@example.com> "] {
+            assert_eq!(bare(written), "alice@example.com");
+        }
+    }
+
+    #[test]
+    fn what_a_node_says_is_readable() {
+        let value =
+            serde_json::json!({ "aor": "a@b", "none": null, "contacts": [{ "uri": "sip:a@1", "path": ["<sip:p>"] }] });
+        let text = described(&value, 0);
+        assert!(text.contains("aor           a@b\n"), "{text}");
+        assert!(text.contains("- path\n"), "{text}");
+        assert!(text.contains("- <sip:p>\n"), "{text}");
+        assert!(!text.contains("none"), "{text}");
+    }
+}

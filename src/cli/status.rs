@@ -1,0 +1,232 @@
+//! `aorta status`: asks every node that one of them knows, and says whether all agree.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::client::{Client, Target, View};
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    target: Target,
+    /// How long to ask again while changes are on their way, milliseconds.
+    #[arg(long, default_value_t = 3000, value_name = "MS")]
+    within_ms: u64,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Time between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    let client = Client::of(&options.target)?;
+    let deadline = Instant::now() + Duration::from_millis(options.within_ms);
+    let survey = loop {
+        let survey = Survey::take(&client)?;
+        if survey.disagreements().is_empty() || Instant::now() >= deadline {
+            break survey;
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    };
+    let disagreements = survey.disagreements();
+    if options.json {
+        println!("{}", survey.json(&disagreements));
+    } else {
+        print!("{}", survey.table());
+        match disagreements.as_slice() {
+            [] => println!("All {} agree.", survey.rows.len()),
+            some => some.iter().for_each(|why| println!("✗ {why}")),
+        }
+    }
+    Ok(ExitCode::from(u8::from(!disagreements.is_empty())))
+}
+
+/// What every known node said at one moment.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    /// By name; `Err` is why a node could not be asked.
+    rows: BTreeMap<String, Row>,
+}
+
+#[derive(Debug)]
+struct Row {
+    http: Option<String>,
+    /// What others say of it.
+    seen_as: String,
+    view: Result<View, String>,
+}
+
+impl Survey {
+    /// Asks the given node, then every member that any of the answers names.
+    pub(super) fn take(first: &Client) -> anyhow::Result<Self> {
+        let mut survey = Self::default();
+        let view = first.cluster()?;
+        let mut pending = vec![(view.node.clone(), Row { http: None, seen_as: view.state.clone(), view: Ok(view) })];
+        while let Some((name, row)) = pending.pop() {
+            let members = row.view.as_ref().map(|view| view.members.clone()).unwrap_or_default();
+            survey.rows.insert(name, row);
+            for member in members {
+                if survey.rows.contains_key(&member.node) || pending.iter().any(|(name, _)| *name == member.node) {
+                    continue;
+                }
+                let view = match &member.http {
+                    Some(http) => first.to(http).cluster().map_err(|error| format!("{error:#}")),
+                    None => Err("it serves no HTTP that others could reach".to_owned()),
+                };
+                pending.push((member.node, Row { http: member.http, seen_as: member.state, view }));
+            }
+        }
+        Ok(survey)
+    }
+
+    /// Everything on which the nodes are not of one mind; empty when they agree.
+    pub(super) fn disagreements(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (name, row) in &self.rows {
+            match &row.view {
+                Err(why) => found.push(format!("{name} could not be asked: {why}")),
+                Ok(view) if view.node != *name => found.push(format!("{name} calls itself {}", view.node)),
+                Ok(view) => found.extend(self.complaints(name, view)),
+            }
+        }
+        let views: Vec<&View> = self.rows.values().filter_map(|row| row.view.as_ref().ok()).collect();
+        if let [first, rest @ ..] = views.as_slice() {
+            let other = rest.iter().find(|view| view.digest != first.digest);
+            found.extend(
+                other.map(|view| format!("digests differ: {} and {} hold different tables", first.node, view.node)),
+            );
+        }
+        found
+    }
+
+    fn complaints(&self, name: &str, view: &View) -> Vec<String> {
+        let mut found = Vec::new();
+        if !view.ready {
+            let reason = view.reason.as_deref().unwrap_or("no reason given");
+            found.push(format!("{name} is not ready: {reason}"));
+        }
+        for other in self.rows.keys().filter(|other| *other != name) {
+            match view.members.iter().find(|member| member.node == *other) {
+                None => found.push(format!("{name} does not know {other}")),
+                Some(member) if !member.linked => found.push(format!("{name} has no link to {other}")),
+                Some(_) => {}
+            }
+        }
+        found
+    }
+
+    /// A line a node.
+    pub(super) fn table(&self) -> String {
+        let mut lines = vec![["NODE", "STATE", "CONTACTS", "AORS", "DIGEST", "LAG", "HTTP"].map(str::to_owned)];
+        for (name, row) in &self.rows {
+            let http = row.http.clone().unwrap_or_default();
+            lines.push(match &row.view {
+                Ok(view) => [
+                    name.clone(),
+                    if view.state.is_empty() { "?".to_owned() } else { view.state.clone() },
+                    view.contacts.to_string(),
+                    view.aors.to_string(),
+                    view.digest.chars().take(12).collect(),
+                    view.members.iter().map(|member| member.lag).max().unwrap_or_default().to_string(),
+                    http,
+                ],
+                Err(_) => [
+                    name.clone(),
+                    format!("{} (others say)", row.seen_as),
+                    "?".into(),
+                    "?".into(),
+                    "?".into(),
+                    "?".into(),
+                    http,
+                ],
+            });
+        }
+        aligned(&lines)
+    }
+
+    fn json(&self, disagreements: &[String]) -> String {
+        let nodes: Vec<serde_json::Value> = self
+            .rows
+            .iter()
+            .map(|(name, row)| match &row.view {
+                Ok(view) => serde_json::json!({
+                    "node": name, "state": view.state, "ready": view.ready, "reason": view.reason,
+                    "contacts": view.contacts, "aors": view.aors, "digest": view.digest,
+                    "linked": view.members.iter().filter(|member| member.linked).count(),
+                }),
+                Err(why) => serde_json::json!({ "node": name, "error": why, "seen_as": row.seen_as }),
+            })
+            .collect();
+        serde_json::json!({ "agree": disagreements.is_empty(), "disagreements": disagreements, "nodes": nodes })
+            .to_string()
+    }
+}
+
+/// Columns two spaces apart.
+pub(super) fn aligned<const N: usize>(lines: &[[String; N]]) -> String {
+    let widths: Vec<usize> =
+        (0..N).map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)).collect();
+    let mut out = String::new();
+    for line in lines {
+        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        out.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::client::Member;
+    use super::*;
+
+    fn survey(nodes: &[(&str, &str, bool)]) -> Survey {
+        let mut survey = Survey::default();
+        for (name, digest, ready) in nodes {
+            let members = nodes
+                .iter()
+                .filter(|(other, ..)| other != name)
+                .map(|(other, ..)| Member { node: (*other).to_owned(), linked: true, ..Member::default() })
+                .collect();
+            let view = View {
+                node: (*name).to_owned(),
+                digest: (*digest).to_owned(),
+                ready: *ready,
+                members,
+                ..View::default()
+            };
+            survey.rows.insert((*name).to_owned(), Row { http: None, seen_as: String::new(), view: Ok(view) });
+        }
+        survey
+    }
+
+    #[test]
+    fn nodes_agree_when_all_are_ready_linked_and_hold_the_same() {
+        assert_eq!(survey(&[("a", "1", true), ("b", "1", true)]).disagreements(), [""; 0]);
+        assert_eq!(survey(&[("a", "1", true)]).disagreements(), [""; 0]);
+    }
+
+    #[test]
+    fn whatever_differs_is_named() {
+        let found = survey(&[("a", "1", true), ("b", "2", false)]).disagreements();
+        assert_eq!(found, ["b is not ready: no reason given", "digests differ: a and b hold different tables"]);
+        let mut unlinked = survey(&[("a", "1", true), ("b", "1", true)]);
+        if let Ok(view) = &mut unlinked.rows.get_mut("a").expect("there").view {
+            view.members[0].linked = false;
+        }
+        assert_eq!(unlinked.disagreements(), ["a has no link to b"]);
+        unlinked.rows.get_mut("b").expect("there").view = Err("refused".to_owned());
+        assert_eq!(unlinked.disagreements(), ["a has no link to b", "b could not be asked: refused"]);
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let lines = [["a".to_owned(), "b".to_owned()], ["long".to_owned(), "c".to_owned()]];
+        assert_eq!(aligned(&lines), "a     b\nlong  c\n");
+    }
+}

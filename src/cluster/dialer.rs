@@ -1,0 +1,190 @@
+//! Whom to dial, and when: every seed, every last-known member, every member that gossip shows, until each has a healthy
+//! link of both classes. Greets nobody itself (see `endpoint`).
+//!
+//! A dial that is not answered, and a link that falls silent, is raced by a fresh dial every [`RACE_EVERY`]: after a cut
+//! heals, QUIC's own back-off would cost seconds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aorta_proto::NodeId;
+use parking_lot::Mutex;
+use tokio::net::lookup_host;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use super::Class;
+use super::endpoint::{Dialled, Endpoint};
+use super::link::canonical;
+use super::switchboard::Switchboard;
+
+/// A dial unanswered for this long is raced by the next.
+const RACE_EVERY: Duration = Duration::from_millis(500);
+
+/// How often it is looked who is missing.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// After a refusal nothing changes until someone acts; a twin may have ended, though.
+const REFUSED_PAUSE: Duration = Duration::from_secs(2);
+
+/// An address that led to this node itself is tried again after this: a name may be given to another node.
+const OWN_PAUSE: Duration = Duration::from_secs(60);
+
+/// How often names among the seeds are asked again, and how long an answer may take.
+const RESOLVE_EVERY: Duration = Duration::from_secs(5);
+
+/// Addresses dialled in all, and those that one name may yield.
+const ADDRESSES_MAX: usize = 256;
+
+/// Dials under way to one address: what a race of one attempt's length needs.
+const DIALS_MAX: usize = 6;
+
+/// Addresses of what to dial, and how each last went.
+pub(super) struct Dialer {
+    seeds: Vec<String>,
+    board: Arc<Switchboard>,
+    endpoint: Arc<Endpoint>,
+    tries: Arc<Mutex<BTreeMap<(SocketAddr, Class), Try>>>,
+    resolved: Arc<Mutex<BTreeSet<SocketAddr>>>,
+}
+
+/// How dialling an address goes.
+#[derive(Debug, Default)]
+struct Try {
+    /// Not before.
+    pause: Option<Instant>,
+    under_way: usize,
+    /// Who answered there.
+    peer: Option<NodeId>,
+}
+
+impl Dialer {
+    pub(super) fn new(seeds: Vec<String>, board: Arc<Switchboard>, endpoint: Arc<Endpoint>) -> Self {
+        Self { seeds, board, endpoint, tries: Arc::default(), resolved: Arc::default() }
+    }
+
+    /// Dials until it is stopped.
+    pub(super) async fn run(self) {
+        self.board.spawn(resolve(self.seeds.clone(), Arc::clone(&self.resolved)));
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut changes = self.board.changes();
+        loop {
+            tokio::select! {
+                _ = look.tick() => {}
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+            if self.board.is_leaving() {
+                return;
+            }
+            self.look(Instant::now());
+        }
+    }
+
+    fn look(&self, now: Instant) {
+        let due = {
+            let addresses = self.addresses();
+            let mut tries = self.tries.lock();
+            tries.retain(|(address, class), this| {
+                this.under_way > 0 || *class == Class::Bulk || addresses.contains(address)
+            });
+            let live = addresses.into_iter().map(|address| (address, Class::Live));
+            let bulk = self.bulk_due();
+            tries.retain(|key, this| this.under_way > 0 || key.1 == Class::Live || bulk.contains(key));
+            let mut due = Vec::new();
+            for key in live.chain(bulk.iter().copied()) {
+                let this = tries.entry(key).or_default();
+                let waits = this.under_way >= DIALS_MAX || this.pause.is_some_and(|until| now < until);
+                if waits || (key.1 == Class::Live && self.is_linked(key.0, this.peer.as_ref())) {
+                    continue;
+                }
+                this.pause = Some(now + RACE_EVERY);
+                this.under_way += 1;
+                due.push(key);
+            }
+            due
+        };
+        for (address, class) in due {
+            self.dial(address, class);
+        }
+    }
+
+    /// Everything that may be a member's address, without this node's own.
+    fn addresses(&self) -> BTreeSet<SocketAddr> {
+        let mut all: BTreeSet<SocketAddr> = self.resolved.lock().clone();
+        all.extend(self.board.last_known());
+        all.extend(self.board.gossip().addresses());
+        all.extend(self.board.sessions().iter().map(|session| session.dial));
+        all.remove(&self.board.advertise());
+        all.into_iter().take(ADDRESSES_MAX).collect()
+    }
+
+    /// Whether a healthy live link leads to whoever is at `address`.
+    fn is_linked(&self, address: SocketAddr, peer: Option<&NodeId>) -> bool {
+        self.board.sessions().iter().any(|session| {
+            let same = session.theirs.advertise == address || session.dial == address || Some(&session.peer) == peer;
+            same && session.class == Class::Live && session.is_healthy()
+        })
+    }
+
+    /// Where a bulk link is missing beside a healthy live one. The side that decides dials at once; the other only when
+    /// that has not helped, so that there are rarely two.
+    fn bulk_due(&self) -> BTreeSet<(SocketAddr, Class)> {
+        let sessions = self.board.sessions();
+        let live = sessions.iter().filter(|session| session.class == Class::Live && session.is_healthy());
+        live.filter(|live| self.board.decides(&live.peer) || live.age() >= RACE_EVERY)
+            .filter(|live| !self.board.session(&live.peer, Class::Bulk).is_some_and(|bulk| bulk.is_healthy()))
+            .map(|live| (live.dial, Class::Bulk))
+            .collect()
+    }
+
+    fn dial(&self, address: SocketAddr, class: Class) {
+        let (board, endpoint, tries) = (Arc::clone(&self.board), Arc::clone(&self.endpoint), Arc::clone(&self.tries));
+        self.board.spawn(async move {
+            let dialled = endpoint.dial(address, class, &board).await;
+            if let Some(this) = tries.lock().get_mut(&(address, class)) {
+                this.remember(dialled, Instant::now());
+            }
+        });
+    }
+}
+
+impl Try {
+    fn remember(&mut self, dialled: Dialled, now: Instant) {
+        self.under_way = self.under_way.saturating_sub(1);
+        match dialled {
+            Dialled::Peer(peer) => self.peer = Some(peer),
+            Dialled::Own => self.pause = Some(now + OWN_PAUSE),
+            Dialled::Refused => self.pause = Some(now + REFUSED_PAUSE),
+            Dialled::Lost => self.peer = None,
+        }
+    }
+}
+
+/// Keeps the addresses of the seeds fresh. A name that cannot be resolved keeps the addresses that it had.
+async fn resolve(seeds: Vec<String>, resolved: Arc<Mutex<BTreeSet<SocketAddr>>>) {
+    let mut known: BTreeMap<&str, BTreeSet<SocketAddr>> = BTreeMap::new();
+    let mut again = interval(RESOLVE_EVERY);
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        again.tick().await;
+        for seed in &seeds {
+            match timeout(RESOLVE_EVERY, lookup_host(seed.as_str())).await {
+                Ok(Ok(found)) => {
+                    let found: BTreeSet<_> = found.map(canonical).take(ADDRESSES_MAX).collect();
+                    if known.get(seed.as_str()) != Some(&found) {
+                        tracing::info!(seed, addresses = ?found, "seed resolved");
+                        known.insert(seed, found);
+                    }
+                }
+                Ok(Err(error)) => tracing::debug!(seed, %error, "seed does not resolve"),
+                Err(_) => tracing::debug!(seed, "seed does not resolve in time"),
+            }
+            *resolved.lock() = known.values().flatten().copied().collect();
+        }
+        if seeds.iter().all(|seed| seed.parse::<SocketAddr>().is_ok()) {
+            return;
+        }
+    }
+}

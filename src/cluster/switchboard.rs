@@ -1,0 +1,458 @@
+//! Which links stay: at most one a peer and class, one process a node id. Holds the table of links and what all parts of
+//! this room share; moves no byte itself.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use aorta_proto::{BootId, NodeId};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::greeting::Greeting;
+use super::link::{Close, Ending, SILENT, Session};
+use super::membership::Gossip;
+use super::refusals::{Refusal, RefusalKind, RefusalLog};
+use super::{Class, ClusterSettings, LinkView, Peers};
+
+/// Nodes that may be linked. A full mesh of more has other limits first.
+const PEERS_MAX: usize = 256;
+
+/// How long a bulk connection waits for the live one to be agreed on at this end.
+const LIVE_WAIT: Duration = Duration::from_secs(1);
+
+/// Why a connection gets no link.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// Nothing to tell an operator: closed with this code.
+    Quietly(Close),
+    /// Worth a line: closed with this code and these words.
+    Loudly(RefusalKind, Close, String),
+    /// It is gone already, for this reason.
+    Lost(String),
+}
+
+impl Refused {
+    pub(super) fn protocol(why: impl Into<String>) -> Self {
+        Self::Loudly(RefusalKind::Protocol, Close::Protocol, why.into())
+    }
+}
+
+/// The links with one node.
+struct Entry {
+    boot: BootId,
+    links: [Option<Arc<Session>>; 2],
+}
+
+fn slot(class: Class) -> usize {
+    match class {
+        Class::Live => 0,
+        Class::Bulk => 1,
+    }
+}
+
+/// What all parts of the cluster room share.
+pub(super) struct Switchboard {
+    me: NodeId,
+    boot: BootId,
+    generation: u64,
+    advertise: SocketAddr,
+    peers: Arc<dyn Peers>,
+    gossip: Arc<Gossip>,
+    table: RwLock<HashMap<NodeId, Entry>>,
+    turns: AtomicU64,
+    last_known: Mutex<Vec<SocketAddr>>,
+    changed: watch::Sender<u64>,
+    refusals: RefusalLog,
+    tasks: TaskTracker,
+    leaving: CancellationToken,
+    stop: CancellationToken,
+}
+
+impl Switchboard {
+    pub(super) fn new(
+        settings: &ClusterSettings,
+        advertise: SocketAddr,
+        me: &NodeId,
+        peers: Arc<dyn Peers>,
+        gossip: Arc<Gossip>,
+    ) -> Self {
+        Self {
+            me: me.clone(),
+            boot: settings.boot,
+            generation: settings.generation,
+            advertise,
+            peers,
+            gossip,
+            table: RwLock::default(),
+            turns: AtomicU64::new(1),
+            last_known: Mutex::new(settings.last_known.clone()),
+            changed: watch::Sender::new(0),
+            refusals: RefusalLog::default(),
+            tasks: TaskTracker::new(),
+            leaving: CancellationToken::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    pub(super) fn peers(&self) -> &Arc<dyn Peers> {
+        &self.peers
+    }
+
+    pub(super) fn gossip(&self) -> &Gossip {
+        &self.gossip
+    }
+
+    pub(super) fn advertise(&self) -> SocketAddr {
+        self.advertise
+    }
+
+    /// Runs `task` until it ends or the cluster stops.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    /// Runs a link, which ends by itself when the cluster stops and is told why.
+    pub(super) fn spawn_link(&self, link: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(link);
+    }
+
+    /// Runs `attempt` unless the cluster stops first.
+    pub(super) async fn unless_stopped<T>(&self, attempt: impl Future<Output = Option<T>>) -> Option<T> {
+        tokio::select! {
+            () = self.stop.cancelled() => None,
+            result = attempt => result,
+        }
+    }
+
+    /// Counts up at each change of the table and of what is to be dialled.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn change(&self) {
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.is_cancelled()
+    }
+
+    /// Stops every task; nobody is told.
+    pub(super) fn stop(&self) {
+        self.leaving.cancel();
+        self.stop.cancel();
+    }
+
+    /// Says good-bye on every live link and waits until it was read, at most `wait`.
+    pub(super) async fn leave(&self, good_bye: &[u8], wait: Duration) {
+        self.leaving.cancel();
+        let live: Vec<_> = self.sessions().into_iter().filter(|session| session.class == Class::Live).collect();
+        let farewells = futures_util::future::join_all(live.iter().map(|session| session.leave(good_bye)));
+        if timeout(wait, farewells).await.is_err() {
+            tracing::warn!("not every peer read the good-bye in time");
+        }
+    }
+
+    /// Stops every task and waits until each has ended, at most `wait`.
+    pub(super) async fn stopped(&self, wait: Duration) {
+        self.stop();
+        self.tasks.close();
+        if timeout(wait, self.tasks.wait()).await.is_err() {
+            tracing::warn!("a task of the cluster room did not end in time");
+        }
+    }
+
+    // ---- who may link -------------------------------------------------------------------------------------------
+
+    /// The greeting of this node to `peer`, with its Hello.
+    pub(super) fn greeting(&self, peer: &NodeId, class: Class) -> Vec<u8> {
+        let linked = self.session(peer, class).is_some_and(|session| session.is_healthy());
+        let (boot, generation, advertise) = (self.boot, self.generation, self.advertise);
+        Greeting { class, linked, boot, generation, advertise }.encode(&self.peers.hello(peer))
+    }
+
+    /// Whether this node decides which connections with `peer` stay.
+    pub(super) fn decides(&self, peer: &NodeId) -> bool {
+        self.me < *peer
+    }
+
+    /// Refuses a peer whose node id a living process has: this one, or one that is linked and answers. One that is
+    /// linked and does not answer is gone: its links end here.
+    pub(super) async fn check_twin(&self, peer: &NodeId, theirs: &Greeting, at: SocketAddr) -> Result<(), Refused> {
+        if *peer == self.me {
+            if theirs.boot == self.boot {
+                return Err(Refused::Quietly(Close::Own));
+            }
+            return Err(twin(peer, at, self.advertise));
+        }
+        let Some((boot, old)) = self.entry(peer) else { return Ok(()) };
+        if boot == theirs.boot {
+            return Ok(());
+        }
+        let Some(first) = old.first() else { return Ok(()) };
+        if first.answers().await {
+            return Err(twin(peer, at, first.view().address));
+        }
+        for session in &old {
+            session.end(Close::Replaced, "a new process has its node id, and it did not answer");
+            session.ended().await;
+        }
+        Ok(())
+    }
+
+    /// The decider's choice: takes the connection unless a healthy link of its class is there. Ends the one it replaces.
+    ///
+    /// `theirs.linked` false means that the peer lost its end of the link; one younger than [`SILENT`] may not have
+    /// reached it yet.
+    pub(super) async fn claim(self: &Arc<Self>, offer: Offer) -> Result<Admission, Refused> {
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        let peer_lost_it = !offer.theirs.linked;
+        self.take(offer, turn, |current| {
+            let replaceable = !current.is_healthy() || (peer_lost_it && current.age() >= SILENT);
+            if replaceable { Ok(()) } else { Err(Refused::Quietly(Close::Duplicate)) }
+        })
+        .await
+    }
+
+    /// The other side's part: takes the connection that the decider chose, unless it chose a later one since.
+    pub(super) async fn follow(self: &Arc<Self>, offer: Offer, turn: u64) -> Result<Admission, Refused> {
+        self.take(
+            offer,
+            turn,
+            |current| {
+                if current.turn < turn { Ok(()) } else { Err(Refused::Quietly(Close::Duplicate)) }
+            },
+        )
+        .await
+    }
+
+    async fn take(
+        self: &Arc<Self>,
+        offer: Offer,
+        turn: u64,
+        judge: impl FnOnce(&Session) -> Result<(), Refused>,
+    ) -> Result<Admission, Refused> {
+        if offer.theirs.class == Class::Bulk {
+            self.wait_for_live(&offer).await?;
+        }
+        let session = Arc::new(offer.session(turn, self.stop.child_token()));
+        let old = {
+            let mut table = self.table.write();
+            if self.is_leaving() {
+                return Err(Refused::Quietly(Close::GoodBye));
+            }
+            if table.len() >= PEERS_MAX && !table.contains_key(&session.peer) {
+                let why = format!("{PEERS_MAX} nodes are linked already");
+                return Err(Refused::Loudly(RefusalKind::Hello, Close::Refused, why));
+            }
+            let entry = table
+                .entry(session.peer.clone())
+                .or_insert_with(|| Entry { boot: session.boot(), links: [None, None] });
+            if entry.links.iter().all(Option::is_none) {
+                entry.boot = session.boot();
+            }
+            if entry.boot != session.boot() {
+                // Another process of this name was faster; the next attempt will find it, living or dead.
+                return Err(Refused::Quietly(Close::Duplicate));
+            }
+            let place = &mut entry.links[slot(session.class)];
+            if let Some(current) = place {
+                judge(current)?;
+            }
+            place.replace(Arc::clone(&session))
+        };
+        let admission = Admission { board: Arc::clone(self), session };
+        if let Some(old) = old {
+            old.end(Close::Replaced, "a later link takes its place");
+            old.ended().await;
+        }
+        Ok(admission)
+    }
+
+    /// A bulk link belongs to a live one with the same process, which may be a moment behind at this end.
+    async fn wait_for_live(&self, offer: &Offer) -> Result<(), Refused> {
+        let mut changes = self.changes();
+        let found = async {
+            loop {
+                changes.mark_unchanged();
+                if self
+                    .session(&offer.peer, Class::Live)
+                    .is_some_and(|live| live.is_open() && live.boot() == offer.theirs.boot)
+                {
+                    return;
+                }
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        timeout(LIVE_WAIT, found).await.map_err(|_| Refused::Quietly(Close::NoLive))
+    }
+
+    // ---- the table ----------------------------------------------------------------------------------------------
+
+    fn entry(&self, peer: &NodeId) -> Option<(BootId, Vec<Arc<Session>>)> {
+        let table = self.table.read();
+        table.get(peer).map(|entry| (entry.boot, entry.links.iter().flatten().cloned().collect()))
+    }
+
+    pub(super) fn session(&self, peer: &NodeId, class: Class) -> Option<Arc<Session>> {
+        self.table.read().get(peer).and_then(|entry| entry.links[slot(class)].clone())
+    }
+
+    /// All sessions, by node id and class.
+    pub(super) fn sessions(&self) -> Vec<Arc<Session>> {
+        let table = self.table.read();
+        let mut all: Vec<_> = table.values().flat_map(|entry| entry.links.iter().flatten().cloned()).collect();
+        all.sort_by(|a, b| (&a.peer, a.class).cmp(&(&b.peer, b.class)));
+        all
+    }
+
+    pub(super) fn views(&self) -> Vec<LinkView> {
+        self.sessions().iter().map(|session| session.view()).collect()
+    }
+
+    pub(super) fn wake(&self, peer: &NodeId, class: Class) {
+        if let Some(session) = self.table.read().get(peer).and_then(|entry| entry.links[slot(class)].as_ref()) {
+            session.wake();
+        }
+    }
+
+    pub(super) fn unlink(&self, peer: &NodeId, why: &str) {
+        for session in self.entry(peer).map(|(_, sessions)| sessions).unwrap_or_default() {
+            session.end(Close::Refused, why);
+        }
+    }
+
+    /// Takes a session that has ended out of the table. A bulk link does not outlive its live one.
+    fn release(&self, session: &Arc<Session>) {
+        session.set_ended();
+        let mut table = self.table.write();
+        if let Some(entry) = table.get_mut(&session.peer) {
+            let place = &mut entry.links[slot(session.class)];
+            if place.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
+                *place = None;
+                if let Some(bulk) = entry.links[slot(Class::Bulk)].as_ref().filter(|_| session.class == Class::Live) {
+                    bulk.end(Close::NoLive, "the live link has ended");
+                }
+            }
+            if entry.links.iter().all(Option::is_none) {
+                table.remove(&session.peer);
+            }
+        }
+        drop(table);
+        self.change();
+    }
+
+    // ---- dialling and refusals ----------------------------------------------------------------------------------
+
+    pub(super) fn last_known(&self) -> Vec<SocketAddr> {
+        self.last_known.lock().clone()
+    }
+
+    pub(super) fn set_last_known(&self, addresses: Vec<SocketAddr>) {
+        *self.last_known.lock() = addresses;
+        self.change();
+    }
+
+    /// Logs a refusal, once a minute, and tells the rooms above.
+    pub(super) fn refuse(&self, refusal: &Refusal) {
+        self.refusals.say(refusal);
+        self.peers.refused(refusal);
+    }
+}
+
+fn twin(peer: &NodeId, newcomer: SocketAddr, at: SocketAddr) -> Refused {
+    let why = format!(
+        "a process with the node id '{peer}' is alive at {at}, so the one at {newcomer} is its twin; \
+         give each node its own node_id, certificate and data_dir"
+    );
+    Refused::Loudly(RefusalKind::Twin, Close::Twin, why)
+}
+
+/// A connection whose two ends have greeted.
+pub(super) struct Offer {
+    pub(super) peer: NodeId,
+    pub(super) theirs: Greeting,
+    pub(super) dialled: bool,
+    pub(super) connection: super::endpoint::Wire,
+}
+
+impl Offer {
+    fn session(self, turn: u64, stop: CancellationToken) -> Session {
+        Session::new(self.peer, self.theirs, self.dialled, turn, self.connection, stop)
+    }
+}
+
+/// A session in the table; dropping it takes the session out again.
+pub(super) struct Admission {
+    board: Arc<Switchboard>,
+    pub(super) session: Arc<Session>,
+}
+
+impl Admission {
+    /// Tells the rooms above, which may refuse.
+    pub(super) fn open(self, hello: &[u8]) -> Result<Opened, Refused> {
+        let session = &self.session;
+        self.board
+            .peers
+            .linked(&session.peer, session.boot(), session.class, hello)
+            .map_err(|why| Refused::Loudly(RefusalKind::Hello, Close::Refused, why))?;
+        session.set_open();
+        self.board.change();
+        let (peer, class, address) = (&session.peer, session.class, session.view().address);
+        tracing::info!(%peer, ?class, %address, "linked");
+        Ok(Opened { admission: Some(self) })
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.board.release(&self.session);
+    }
+}
+
+/// A session that the rooms above know of; they are told when it ends, also when its task is stopped.
+pub(super) struct Opened {
+    admission: Option<Admission>,
+}
+
+impl Opened {
+    pub(super) fn session(&self) -> Option<&Arc<Session>> {
+        self.admission.as_ref().map(|admission| &admission.session)
+    }
+
+    pub(super) fn ended(mut self, ending: &Ending) {
+        self.close(&ending.why, ending);
+    }
+
+    fn close(&mut self, why: &str, ending: &Ending) {
+        let Some(admission) = self.admission.take() else { return };
+        let (board, session) = (&admission.board, &admission.session);
+        let (peer, class) = (&session.peer, session.class);
+        tracing::info!(%peer, ?class, why, "unlinked");
+        if ending.by_peer && ending.close == Some(Close::GoodBye) || ending.close == Some(Close::Done) {
+            board.gossip.left(peer, session.theirs.generation);
+        }
+        board.peers.unlinked(peer, class, why);
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let stopped = Ending { why: "this node stops".into(), close: None, by_peer: false };
+        self.close(&stopped.why.clone(), &stopped);
+    }
+}

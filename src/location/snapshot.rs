@@ -1,0 +1,476 @@
+//! The location table on disk: a restart cache, for the peers hold everything. The only file that names sled.
+//!
+//! Judges nothing and merges nothing by itself: what it reads goes through [`Location::restore`]. Reads no clock. What is
+//! damaged is set aside, loudly, and the node starts from its peers; what cannot be written stays dirty and is tried again.
+//!
+//! In the data directory: `node-id` (whose it is; locked while in use), `clock` ([`Ceiling`]), `location.sled`.
+//!
+//! Measured faults of sled 0.34.7 that this works around: batches above some 200 records leak for good; a cut `snap.*`
+//! fails `open` until it is deleted (nothing is lost by that); a damaged log panics; after one failed write every later one
+//! fails until the database is opened again.
+
+mod ceiling;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use aorta_proto::{Aor, NodeId, Record};
+use serde::{Deserialize, Serialize};
+
+use super::{Location, STRIPES};
+
+pub use ceiling::{CEILING_LEAD_US, CEILING_RENEW_US, Ceiling, KeptClock};
+
+/// Records in one batch: sled leaks memory for good above some 200.
+pub const BATCH_RECORDS_MAX: usize = 128;
+
+/// Records between two flushes of a long save: what is put back, should a flush fail.
+const FLUSH_RECORDS: usize = 8192;
+
+/// Memory for sled's cache, bytes. Snapshots are written once and read at start: a larger one serves nobody.
+const CACHE_BYTES: u64 = 32 << 20;
+
+/// Damaged databases that are kept for whoever wants to look; the oldest goes first.
+const SET_ASIDE_MAX: usize = 3;
+
+/// The largest list of members or lifetimes that is read, bytes.
+const KEPT_BYTES_MAX: usize = 1 << 20;
+
+const NODE_ID_FILE: &str = "node-id";
+const CLOCK_FILE: &str = "clock";
+const DATABASE: &str = "location.sled";
+const RECORDS: &str = "records";
+const MEMBERS: &str = "members";
+const EXPIRES: &str = "expires-max";
+
+/// Why the disk could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The directory holds the data of another node.
+    #[error("{dir} is the data directory of node '{theirs}', not of '{ours}'", dir = .dir.display())]
+    ForeignNode {
+        /// The directory.
+        dir: PathBuf,
+        /// Whose it is.
+        theirs: String,
+        /// Who asked.
+        ours: NodeId,
+    },
+    /// Another process uses the directory.
+    #[error("{dir} is in use by another process", dir = .0.display())]
+    InUse(PathBuf),
+    /// A file could not be read or written.
+    #[error("{path}: {source}", path = .path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The database could not be read or written.
+    #[error("{path}: {why}", path = .path.display())]
+    Database {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+}
+
+/// The largest lifetime that a member granted, and when that was last heard: the forgetting horizon needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ExpiresSeen {
+    /// `expires_max_s` of that member, seconds.
+    pub expires_max_s: u32,
+    /// When it was last announced, cluster time in microseconds.
+    pub seen_us: u64,
+}
+
+/// What the disk gave at start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// AoRs read.
+    pub aors: usize,
+    /// The greatest stamp among them, cluster time in microseconds.
+    pub latest_us: u64,
+    /// Values that were damaged, and dropped.
+    pub damaged: usize,
+    /// Values of a newer version, left where they are.
+    pub newer: usize,
+    /// Where a damaged database was moved to. The table then has what could be read of it.
+    pub set_aside: Option<PathBuf>,
+    /// The disk is full: nothing was read, and nothing will be written until there is space.
+    pub full: bool,
+    /// What the disk knows of time; `None` also when a full disk made the ceiling worthless.
+    pub clock: Option<KeptClock>,
+    /// The last known members, as [`Snapshot::keep_members`] was given them.
+    pub members: Option<Vec<u8>>,
+    /// The lifetimes, as [`Snapshot::keep_expires`] was given them.
+    pub expires: Vec<ExpiresSeen>,
+}
+
+/// What one save did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// AoRs written.
+    pub written: usize,
+    /// AoRs deleted.
+    pub deleted: usize,
+}
+
+/// The open database. Owned by the one thread that saves.
+pub struct Snapshot {
+    dir: PathBuf,
+    /// Held for its lock.
+    _node_id: File,
+    /// `None` after an error, until it can be opened again.
+    open: Option<Open>,
+    /// Whether what was in it is in the table.
+    loaded: bool,
+    members: Option<Vec<u8>>,
+    expires: Vec<ExpiresSeen>,
+}
+
+struct Open {
+    database: sled::Db,
+    records: sled::Tree,
+}
+
+/// Why an attempt to open or read the database ended.
+enum Trouble {
+    /// It will never be readable.
+    Damaged(String),
+    /// Nothing is wrong with it, but there is no space.
+    Full(String),
+    /// Anything else: rights, a disk that went away.
+    Other(String),
+}
+
+impl Snapshot {
+    /// Opens the data directory of a node, makes it if there is none, and reads all that is in it into the table.
+    ///
+    /// # Errors
+    /// When the directory is another node's, in use, or cannot be read or written for another reason than damage or lack
+    /// of space, which are told in [`Loaded`].
+    pub fn open(dir: &Path, node: &NodeId, location: &Location) -> Result<(Self, Ceiling, Loaded), SnapshotError> {
+        std::fs::create_dir_all(dir).map_err(|source| at(dir, source))?;
+        let node_id = claim(dir, node)?;
+        let clock_path = dir.join(CLOCK_FILE);
+        let (ceiling, clock) = Ceiling::open(&clock_path).map_err(|source| at(&clock_path, source))?;
+        let (dir, members, expires) = (dir.to_owned(), None, Vec::new());
+        let mut snapshot = Self { dir, _node_id: node_id, open: None, loaded: false, members, expires };
+        let mut loaded = Loaded { clock, ..Loaded::default() };
+        snapshot.open_database(location, &mut loaded)?;
+        Ok((snapshot, ceiling, loaded))
+    }
+
+    /// Writes what is dirty and flushes it: everything that changed before the call is on disk when it returns.
+    ///
+    /// # Errors
+    /// When the disk does not take it: what is not surely on disk is dirty again, and the next save tries again, opening
+    /// the database anew.
+    pub fn save(&mut self, location: &Location) -> Result<Saved, SnapshotError> {
+        if self.open.is_none() {
+            self.open_database(location, &mut Loaded::default())?;
+        }
+        let mut unflushed = Vec::new();
+        let saved = self.save_all(location, &mut unflushed);
+        if saved.is_err() {
+            location.put_back(&unflushed);
+            self.close();
+        }
+        saved
+    }
+
+    /// Keeps the last known members: opaque bytes, given back at the next start.
+    ///
+    /// # Errors
+    /// When the disk does not take them; the next save tries again.
+    pub fn keep_members(&mut self, members: &[u8]) -> Result<(), SnapshotError> {
+        self.members = Some(members.to_owned());
+        self.keep()
+    }
+
+    /// Keeps the lifetimes that members announced within the last forgetting horizon.
+    ///
+    /// # Errors
+    /// When the disk does not take them; the next save tries again.
+    pub fn keep_expires(&mut self, expires: &[ExpiresSeen]) -> Result<(), SnapshotError> {
+        self.expires = expires.to_owned();
+        self.keep()
+    }
+
+    fn save_all(&mut self, location: &Location, unflushed: &mut Vec<Aor>) -> Result<Saved, SnapshotError> {
+        let mut saved = Saved::default();
+        let mut batch = Vec::with_capacity(BATCH_RECORDS_MAX);
+        for stripe in 0..STRIPES {
+            let mut left = location.dirty(stripe);
+            while left > 0 {
+                let taken = location.take_dirty(stripe, left.min(BATCH_RECORDS_MAX - batch.len()));
+                if taken.is_empty() {
+                    break;
+                }
+                left -= taken.len();
+                unflushed.extend(taken.iter().map(|(aor, _)| aor.clone()));
+                batch.extend(taken);
+                if batch.len() == BATCH_RECORDS_MAX {
+                    self.write(&mut batch, &mut saved)?;
+                }
+                if unflushed.len() >= FLUSH_RECORDS && batch.is_empty() {
+                    self.guarded(Open::flush)?;
+                    unflushed.clear();
+                }
+            }
+        }
+        self.write(&mut batch, &mut saved)?;
+        self.guarded(Open::flush)?;
+        unflushed.clear();
+        Ok(saved)
+    }
+
+    fn write(&mut self, batch: &mut Vec<(Aor, Record)>, saved: &mut Saved) -> Result<(), SnapshotError> {
+        let mut changes = sled::Batch::default();
+        for (aor, record) in batch.drain(..) {
+            let key = aor.as_str().as_bytes();
+            match value::encode(&aor, &record) {
+                _ if record.is_empty() => {
+                    changes.remove(key);
+                    saved.deleted += 1;
+                }
+                Ok(value) => {
+                    changes.insert(key, value);
+                    saved.written += 1;
+                }
+                // No record that a REGISTER can make gets here; peers have it.
+                Err(error) => tracing::error!(%error, "a record could not be encoded for the snapshot"),
+            }
+        }
+        self.guarded(|open| open.records.apply_batch(changes))
+    }
+
+    /// Writes and flushes members and lifetimes.
+    fn keep(&mut self) -> Result<(), SnapshotError> {
+        let members = self.members.clone();
+        let expires = bincode::serde::encode_to_vec(&self.expires, bincode::config::standard()).unwrap_or_default();
+        let kept = self.guarded(|open| {
+            if let Some(members) = members {
+                open.database.insert(MEMBERS, members)?;
+            }
+            open.database.insert(EXPIRES, expires)?;
+            open.flush()
+        });
+        if kept.is_err() {
+            self.close();
+        }
+        kept
+    }
+
+    /// Opens the database, past what can be repaired or set aside, and reads it if that was not done yet.
+    fn open_database(&mut self, location: &Location, loaded: &mut Loaded) -> Result<(), SnapshotError> {
+        let path = self.dir.join(DATABASE);
+        let opened = guard(|| {
+            let open = open_past_damage(&path)?;
+            if !self.loaded {
+                load(&open, location, loaded)?;
+            }
+            Ok(open)
+        });
+        let open = match opened {
+            Ok(open) => open,
+            Err(Trouble::Damaged(why)) => {
+                loaded.set_aside = Some(set_aside(&self.dir, &why)?);
+                location.soil_all();
+                open_past_damage(&path).map_err(|trouble| trouble.at(&path))?
+            }
+            Err(Trouble::Full(why)) if !self.loaded => {
+                tracing::error!(path = %path.display(), why, "disk full: nothing loaded, nothing saved until there is space");
+                loaded.full = true;
+                return Ok(());
+            }
+            Err(trouble) => return Err(trouble.at(&path)),
+        };
+        self.open = Some(open);
+        let emptied = loaded.set_aside.is_some();
+        let first = !std::mem::replace(&mut self.loaded, true);
+        if first && self.members.is_none() {
+            self.members.clone_from(&loaded.members);
+        }
+        if first && self.expires.is_empty() {
+            self.expires.clone_from(&loaded.expires);
+        }
+        // Opened again, what is known here may be newer than what is in there.
+        if emptied || !first { self.keep() } else { Ok(()) }
+    }
+
+    /// Runs one use of the database; an error or a panic of sled becomes our error.
+    fn guarded<T>(&self, work: impl FnOnce(&Open) -> sled::Result<T>) -> Result<T, SnapshotError> {
+        let path = self.dir.join(DATABASE);
+        let Some(open) = &self.open else { return Err(Trouble::Other("not open".into()).at(&path)) };
+        guard(|| work(open).map_err(Trouble::from)).map_err(|trouble| trouble.at(&path))
+    }
+
+    fn close(&mut self) {
+        let open = self.open.take();
+        // Dropping flushes, which may fail once more; it was said already.
+        _ = catch_unwind(AssertUnwindSafe(|| drop(open)));
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Open {
+    fn flush(&self) -> sled::Result<()> {
+        self.database.flush().map(|_| ())
+    }
+}
+
+impl Trouble {
+    fn at(self, path: &Path) -> SnapshotError {
+        let (Self::Damaged(why) | Self::Full(why) | Self::Other(why)) = self;
+        SnapshotError::Database { path: path.to_owned(), why }
+    }
+}
+
+impl From<sled::Error> for Trouble {
+    fn from(error: sled::Error) -> Self {
+        use io::ErrorKind::{InvalidData, UnexpectedEof};
+        let why = error.to_string();
+        match error {
+            sled::Error::Corruption { .. } | sled::Error::CollectionNotFound(_) | sled::Error::ReportableBug(_) => {
+                Self::Damaged(why)
+            }
+            sled::Error::Io(error) => match error.kind() {
+                kind if is_full(kind) => Self::Full(why),
+                InvalidData | UnexpectedEof => Self::Damaged(why),
+                _ => Self::Other(why),
+            },
+            _ => Self::Other(why),
+        }
+    }
+}
+
+/// Takes a panic, which is what sled does on a damaged log, as damage.
+fn guard<T>(work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        Err(Trouble::Damaged(text.unwrap_or("sled panicked").to_owned()))
+    })
+}
+
+fn open_at(path: &Path) -> Result<Open, Trouble> {
+    guard(|| {
+        let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let database = config.open()?;
+        let records = database.open_tree(RECORDS)?;
+        Ok(Open { database, records })
+    })
+}
+
+/// Opens; on damage deletes sled's `snap.*`, which it makes anew from the log, and tries once more.
+fn open_past_damage(path: &Path) -> Result<Open, Trouble> {
+    let first = open_at(path);
+    let Err(Trouble::Damaged(why)) = &first else { return first };
+    let files = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let snaps = files.filter(|file| file.file_name().as_encoded_bytes().starts_with(b"snap."));
+    let deleted = snaps.filter(|file| std::fs::remove_file(file.path()).is_ok()).count();
+    if deleted == 0 {
+        return first;
+    }
+    tracing::warn!(path = %path.display(), why, "the database's index was damaged: made anew from its log");
+    open_at(path)
+}
+
+/// Reads everything into the table.
+fn load(open: &Open, location: &Location, loaded: &mut Loaded) -> Result<(), Trouble> {
+    guard(|| {
+        loaded.members = open.database.get(MEMBERS)?.map(|bytes| bytes.to_vec());
+        let codec = bincode::config::standard().with_limit::<KEPT_BYTES_MAX>();
+        let expires = open.database.get(EXPIRES)?;
+        let expires = expires.and_then(|bytes| bincode::serde::decode_from_slice(&bytes, codec).ok());
+        loaded.expires = expires.map(|(expires, _): (Vec<ExpiresSeen>, usize)| expires).unwrap_or_default();
+        for item in &open.records {
+            let (key, bytes) = item?;
+            let Ok(name) = std::str::from_utf8(&key) else {
+                open.records.remove(&key)?;
+                loaded.damaged += 1;
+                continue;
+            };
+            let aor = Aor::from_canonical(name);
+            match value::decode(&aor, &bytes) {
+                Ok(record) => {
+                    loaded.aors += 1;
+                    loaded.latest_us = loaded.latest_us.max(record.latest().map_or(0, |stamp| stamp.time_us));
+                    location.restore(&aor, record);
+                }
+                Err(value::ValueError::Version(_)) => loaded.newer += 1,
+                Err(value::ValueError::Damaged) => {
+                    loaded.damaged += 1;
+                    location.put_back([&aor]);
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Moves a damaged database out of the way. Returns where it is now.
+fn set_aside(dir: &Path, why: &str) -> Result<PathBuf, SnapshotError> {
+    let from = dir.join(DATABASE);
+    let prefix = format!("{DATABASE}.damaged-");
+    let number = |name: &str| name.strip_prefix(&prefix)?.parse::<u64>().ok();
+    let files = std::fs::read_dir(dir).map_err(|source| at(dir, source))?;
+    let mut numbers: Vec<u64> = files.flatten().filter_map(|file| number(file.file_name().to_str()?)).collect();
+    numbers.sort_unstable();
+    for old in numbers.iter().take((numbers.len() + 1).saturating_sub(SET_ASIDE_MAX)) {
+        let path = dir.join(format!("{prefix}{old}"));
+        std::fs::remove_dir_all(&path).map_err(|source| at(&path, source))?;
+    }
+    let to = dir.join(format!("{prefix}{}", numbers.last().map_or(1, |last| last + 1)));
+    std::fs::rename(&from, &to).map_err(|source| at(&from, source))?;
+    tracing::error!(why, set_aside = %to.display(), "the database was damaged: set aside; what it held comes from peers");
+    Ok(to)
+}
+
+/// Checks that the directory is this node's, or makes it so, and locks it.
+fn claim(dir: &Path, node: &NodeId) -> Result<File, SnapshotError> {
+    let path = dir.join(NODE_ID_FILE);
+    let failed = |source| at(&path, source);
+    let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
+    let mut file = options.open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(SnapshotError::InUse(dir.to_owned())),
+        Err(TryLockError::Error(source)) => return Err(failed(source)),
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(failed)?;
+    match text.trim() {
+        "" => match file.write_all(format!("{node}\n").as_bytes()).and_then(|()| file.sync_all()) {
+            // Claimed at a later start: a full disk keeps no node from serving.
+            Err(source) if is_full(source.kind()) => file.set_len(0).map(|()| file).map_err(failed),
+            written => written.map(|()| file).map_err(failed),
+        },
+        theirs if theirs == node.as_str() => Ok(file),
+        theirs => {
+            let theirs = theirs.escape_default().to_string();
+            Err(SnapshotError::ForeignNode { dir: dir.to_owned(), theirs, ours: node.clone() })
+        }
+    }
+}
+
+fn is_full(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
+
+fn at(path: &Path, source: io::Error) -> SnapshotError {
+    SnapshotError::File { path: path.to_owned(), source }
+}

@@ -1,0 +1,259 @@
+//! What a restart finds: after a clean stop, a kill, damage, a full disk, and with the wrong directory.
+
+use std::os::unix::fs::FileExt;
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::super::tests::{aor, at as at_second, dump, entry, stamp};
+use super::*;
+
+const KEY: [u8; 16] = *b"a cluster's key!";
+const SECOND_US: u64 = 1_000_000;
+/// Where a test that runs again as a child process finds its data directory.
+const CHILD_DIR: &str = "AORTA_TEST_CHILD_DIR";
+
+fn node(name: &str) -> NodeId {
+    NodeId::new(name).expect("a node id")
+}
+
+fn open(dir: &Path) -> (Location, Snapshot, Ceiling, Loaded) {
+    let location = Location::new(KEY, true);
+    let (snapshot, ceiling, loaded) = Snapshot::open(dir, &node("n1"), &location).expect("opens");
+    (location, snapshot, ceiling, loaded)
+}
+
+fn fill(location: &Location, names: std::ops::Range<usize>) {
+    for name in names {
+        location.apply(&aor(name), entry(name % 3, 100 + name as u64 % 1000, Some(3600)).into());
+    }
+}
+
+fn saved(dir: &Path, names: std::ops::Range<usize>) -> Location {
+    let (location, mut snapshot, ..) = open(dir);
+    fill(&location, names);
+    snapshot.save(&location).expect("saves");
+    location
+}
+
+fn set_aside_dirs(dir: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(dir).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name.contains("damaged")).collect();
+    names.sort();
+    names
+}
+
+/// Flips bytes in the middle of the log, where records are.
+fn damage_log(dir: &Path) {
+    let file = OpenOptions::new().read(true).write(true).open(dir.join(DATABASE).join("db")).unwrap();
+    let middle = file.metadata().unwrap().len() / 2;
+    let mut bytes = vec![0; 4096];
+    for at in (0..middle).step_by(16_384) {
+        file.read_exact_at(&mut bytes, at).unwrap();
+        bytes.iter_mut().for_each(|byte| *byte ^= 0x55);
+        file.write_all_at(&bytes, at).unwrap();
+    }
+}
+
+#[test]
+fn a_restart_finds_all_that_was_saved_dead_and_lapsed_entries_too() {
+    let dir = TempDir::new().unwrap();
+    let (location, mut snapshot, mut ceiling, loaded) = open(dir.path());
+    assert_eq!(loaded, Loaded::default());
+    fill(&location, 0..1000);
+    location.apply(&aor(1), entry(2, 5000, None).into());
+    location.apply(&aor(2), entry(2, 1, Some(1)).into());
+    assert_eq!(snapshot.save(&location).unwrap(), Saved { written: 1000, deleted: 0 });
+    assert_eq!(snapshot.save(&location).unwrap(), Saved::default());
+    location.apply(&aor(3), entry(3, 6000, Some(60)).into());
+    assert_eq!(snapshot.save(&location).unwrap().written, 1);
+    snapshot.keep_members(b"n1 n2 n3").unwrap();
+    let expires = [ExpiresSeen { expires_max_s: 3600, seen_us: 7 }, ExpiresSeen { expires_max_s: 60, seen_us: 9 }];
+    snapshot.keep_expires(&expires).unwrap();
+    ceiling.renew(10, 20).unwrap();
+    drop(snapshot);
+
+    let (again, snapshot, ceiling, loaded) = open(dir.path());
+    assert_eq!(dump(&again), dump(&location));
+    assert_eq!(again.root(), location.root());
+    assert_eq!(again.counts().dirty, 0);
+    assert_eq!((loaded.aors, loaded.latest_us), (1000, 6000 * SECOND_US));
+    assert_eq!(loaded.members.as_deref(), Some(&b"n1 n2 n3"[..]));
+    assert_eq!(loaded.expires, expires);
+    assert_eq!(loaded.clock, Some(KeptClock { cluster_us: 10, wall_us: 20, ceiling_us: ceiling.ceiling_us() }));
+    drop(snapshot);
+}
+
+#[test]
+fn what_is_forgotten_leaves_the_disk() {
+    let dir = TempDir::new().unwrap();
+    let (location, mut snapshot, ..) = open(dir.path());
+    fill(&location, 0..100);
+    snapshot.save(&location).unwrap();
+    location.set_floor(stamp(149).time_us);
+    location.sweep(at_second(0), aorta_proto::digest::BUCKETS);
+    assert_eq!(snapshot.save(&location).unwrap(), Saved { written: 0, deleted: 50 });
+    drop(snapshot);
+    assert_eq!(open(dir.path()).3.aors, 50);
+}
+
+#[test]
+fn a_directory_of_another_node_or_in_use_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let (_location, snapshot, ..) = open(dir.path());
+    let other = Location::new(KEY, true);
+    let in_use = Snapshot::open(dir.path(), &node("n1"), &other).map(|_| ()).unwrap_err();
+    assert!(matches!(in_use, SnapshotError::InUse(_)), "{in_use}");
+    drop(snapshot);
+    let foreign = Snapshot::open(dir.path(), &node("n2"), &other).map(|_| ()).unwrap_err();
+    assert!(foreign.to_string().ends_with("is the data directory of node 'n1', not of 'n2'"), "{foreign}");
+    assert_eq!(open(dir.path()).3.set_aside, None);
+}
+
+#[test]
+fn a_cut_index_file_loses_nothing() {
+    let dir = TempDir::new().unwrap();
+    let location = saved(dir.path(), 0..500);
+    // The index is written when a database with something in it is opened.
+    drop(open(dir.path()));
+    let database = dir.path().join(DATABASE);
+    let snaps = std::fs::read_dir(&database).unwrap().map(|file| file.unwrap().path());
+    let snaps: Vec<PathBuf> = snaps.filter(|path| path.to_string_lossy().contains("snap.")).collect();
+    assert!(!snaps.is_empty(), "sled leaves an index behind");
+    for snap in snaps {
+        OpenOptions::new().write(true).open(snap).unwrap().set_len(5).unwrap();
+    }
+    let (again, _, _, loaded) = open(dir.path());
+    assert_eq!((dump(&again), loaded.set_aside), (dump(&location), None));
+}
+
+#[test]
+fn a_damaged_log_is_set_aside_and_the_next_save_makes_it_whole() {
+    let dir = TempDir::new().unwrap();
+    saved(dir.path(), 0..5000);
+    damage_log(dir.path());
+    let (location, mut snapshot, _, loaded) = open(dir.path());
+    assert_eq!(loaded.set_aside, Some(dir.path().join("location.sled.damaged-1")));
+    // The peers bring back what is missing.
+    fill(&location, 0..5000);
+    assert_eq!(snapshot.save(&location).unwrap().written, 5000);
+    drop(snapshot);
+    let (again, _, _, loaded) = open(dir.path());
+    assert_eq!((dump(&again), loaded.set_aside), (dump(&location), None));
+}
+
+#[test]
+fn a_cut_log_starts_and_damaged_ones_do_not_pile_up() {
+    let dir = TempDir::new().unwrap();
+    for round in 1..=5 {
+        saved(dir.path(), 0..3000);
+        let log = dir.path().join(DATABASE).join("db");
+        let file = OpenOptions::new().write(true).open(log).unwrap();
+        file.set_len(file.metadata().unwrap().len() / 3).unwrap();
+        let (_, snapshot, _, loaded) = open(dir.path());
+        let whole = loaded.aors == 3000;
+        assert!(whole || loaded.set_aside.is_some() || loaded.aors < 3000, "round {round}");
+        drop(snapshot);
+        damage_log(dir.path());
+        drop(open(dir.path()));
+    }
+    assert!(set_aside_dirs(dir.path()).len() <= SET_ASIDE_MAX, "{:?}", set_aside_dirs(dir.path()));
+}
+
+#[test]
+fn a_damaged_value_is_dropped_and_the_rest_is_read() {
+    let dir = TempDir::new().unwrap();
+    let location = saved(dir.path(), 0..10);
+    let open_raw = open_at(&dir.path().join(DATABASE)).ok().expect("opens");
+    let good = open_raw.records.get("user3@example.com").unwrap().unwrap();
+    open_raw.records.insert("user3@example.com", &good[..good.len() - 1]).unwrap();
+    open_raw.records.insert("user4@example.com", &good).unwrap();
+    open_raw.records.insert(b"\xff\xfe", &good).unwrap();
+    open_raw.records.insert("later@example.com", b"\x02whatever").unwrap();
+    open_raw.flush().unwrap();
+    drop(open_raw);
+
+    let (again, mut snapshot, _, loaded) = open(dir.path());
+    assert_eq!((loaded.aors, loaded.damaged, loaded.newer), (8, 3, 1));
+    let mut expected = dump(&location);
+    expected.retain(|name, _| *name != aor(3) && *name != aor(4));
+    assert_eq!(dump(&again), expected);
+    assert_eq!(snapshot.save(&again).unwrap(), Saved { written: 0, deleted: 2 });
+    drop(snapshot);
+    let (_, _, _, loaded) = open(dir.path());
+    assert_eq!((loaded.aors, loaded.damaged, loaded.newer), (8, 0, 1));
+}
+
+/// Runs one test of this file again, in a process of its own that finds `dir`; `shell` runs before it.
+fn child(test: &str, dir: &Path, shell: &str) -> Command {
+    let mut command = Command::new("sh");
+    let script = format!("{shell} exec \"$0\" \"$@\"");
+    let name = format!("location::snapshot::tests::{test}");
+    command.arg("-c").arg(script).arg(std::env::current_exe().expect("this test's program"));
+    command.args(["--exact", &name, "--nocapture"]).env(CHILD_DIR, dir);
+    command
+}
+
+fn child_dir() -> Option<PathBuf> {
+    std::env::var_os(CHILD_DIR).map(PathBuf::from)
+}
+
+#[test]
+fn a_kill_loses_nothing_that_a_save_returned_for() {
+    if let Some(dir) = child_dir() {
+        let (location, mut snapshot, ..) = open(&dir);
+        for round in 0.. {
+            fill(&location, round * 100..(round + 1) * 100);
+            snapshot.save(&location).expect("saves");
+            println!("saved {}", (round + 1) * 100);
+        }
+    }
+    let dir = TempDir::new().unwrap();
+    for rounds in [2, 7] {
+        let mut killed = child("a_kill_loses_nothing_that_a_save_returned_for", dir.path(), "")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = io::BufRead::lines(io::BufReader::new(killed.stdout.take().unwrap()));
+        let promises = lines.map(|line| line.unwrap()).filter_map(|line| line.strip_prefix("saved ")?.parse().ok());
+        let promised: usize = promises.take(rounds).last().expect("it saves");
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        let (location, snapshot, _, loaded) = open(dir.path());
+        assert!(loaded.aors >= promised && loaded.set_aside.is_none(), "{loaded:?}, promised {promised}");
+        assert!((0..promised).all(|name| location.get(&aor(name), |record| record.is_some())));
+        drop(snapshot);
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_is_tried_again() {
+    if let Some(dir) = child_dir() {
+        return fill_the_disk(&dir);
+    }
+    let dir = TempDir::new().unwrap();
+    // No file may grow above 4 MiB (a `ulimit` block is 512 bytes), and trying to is an error rather than a signal.
+    let shell = "trap '' XFSZ; ulimit -S -f 8192;";
+    let output = child("a_full_disk_is_an_error_and_is_tried_again", dir.path(), shell).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("there is space again"));
+    let (location, _snapshot, _, loaded) = open(dir.path());
+    assert_eq!((loaded.aors, loaded.set_aside), (40_000, None));
+    assert_eq!(location.counts().aors, 40_000);
+}
+
+fn fill_the_disk(dir: &Path) {
+    let (location, mut snapshot, mut ceiling, _) = open(dir);
+    fill(&location, 0..40_000);
+    for _ in 0..3 {
+        let error = snapshot.save(&location).expect_err("the disk is full");
+        assert!(matches!(error, SnapshotError::Database { .. }), "{error}");
+        assert!(location.counts().dirty > 0, "what is not on disk stays dirty");
+        ceiling.renew(1, 1).expect("the ceiling has its place already");
+    }
+    let free = Command::new("prlimit").args(["--pid", &std::process::id().to_string(), "--fsize=unlimited"]).status();
+    assert!(free.expect("prlimit runs").success());
+    println!("there is space again");
+    snapshot.save(&location).expect("saves");
+    assert_eq!(location.counts().dirty, 0);
+}

@@ -1,0 +1,158 @@
+//! From bytes to a message: start line, header lines, body. Refuses what RFC 3261 has refused before anybody looks at a
+//! request's method; what a method asks for is the user agent's business.
+
+use super::Fault;
+use super::lines::{Name, Unfolded, is_token, name_and_value, next_line};
+use super::request::{CSeq, Header, Request};
+use super::values::bounded_u32;
+use super::via::Via;
+
+/// More header lines than this are refused with 400: a bound on the work of one datagram.
+pub const HEADERS_MAX: usize = 512;
+
+/// How a message's end was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// The datagram ends it: Content-Length may be missing, and bytes beyond it are cut off (RFC 3261 §18.3).
+    Datagram,
+    /// Content-Length ends it, and must be there.
+    Stream,
+}
+
+/// Why bytes are no message, or none that may be served.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{fault}")]
+pub struct ParseError<'a> {
+    /// What to answer, if somebody can be answered.
+    pub fault: Fault,
+    /// The request as far as it was understood, when it has a usable top Via and is no ACK: [`super::Reply::to`] takes it.
+    /// `None`: silence.
+    pub request: Option<Box<Request<'a>>>,
+}
+
+/// A SIP message, as slices of its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "nearly every message is a request; a box would cost an allocation each")]
+pub enum Message<'a> {
+    /// A request.
+    Request(Request<'a>),
+    /// A response.
+    Response(Response<'a>),
+}
+
+/// A response; only as much as a client of probes needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response<'a> {
+    /// 100 to 699.
+    pub status: u16,
+    /// Call-ID.
+    pub call_id: &'a [u8],
+    /// CSeq.
+    pub cseq: CSeq<'a>,
+    /// All headers.
+    pub headers: Vec<Header<'a>>,
+}
+
+impl<'a> Message<'a> {
+    /// Reads one message. Empty lines before it are skipped.
+    ///
+    /// # Errors
+    /// When it is none, or one that is answered with 400 or 505 before anybody looks at its method.
+    pub fn parse(text: &'a Unfolded<'_>, framing: Framing) -> Result<Self, ParseError<'a>> {
+        let mut rest = text.as_bytes();
+        while let [b'\r' | b'\n', after @ ..] = rest {
+            rest = after;
+        }
+        let silent = |reason| ParseError { fault: Fault::bad(reason), request: None };
+        let whole = rest;
+        let start = next_line(&mut rest).ok_or(silent("Empty Message"))?;
+        let (headers, fault) = read_headers(&mut rest);
+        let head = &whole[..whole.len() - rest.len()];
+        if memchr::memchr_iter(b'\r', head).any(|at| head.get(at + 1) != Some(&b'\n')) {
+            // Copied into a reply it could pass for a line's end.
+            return Err(silent("Bare CR"));
+        }
+        if start.len() >= 4 && start[..4].eq_ignore_ascii_case(b"SIP/") {
+            return Response::read(start, headers).map(Self::Response).ok_or(silent("Malformed Response"));
+        }
+        let line = StartLine::read(start);
+        let fault = line.fault.or(fault);
+        let Some(via) = headers.iter().find(|header| header.name == Name::Via).and_then(|via| Via::parse(via.value))
+        else {
+            return Err(silent("Missing or Malformed Via"));
+        };
+        let mut request = Request::unread((line.method, line.uri), via, headers, rest);
+        let read = request.read_common();
+        let body = request.cut_body(framing);
+        match fault.map_or(Ok(()), Err).and(read).and(body) {
+            Ok(()) => Ok(Self::Request(request)),
+            Err(fault) => {
+                let answerable = line.answerable && request.method != b"ACK";
+                Err(ParseError { fault, request: answerable.then(|| Box::new(request)) })
+            }
+        }
+    }
+}
+
+/// The three parts of a request's first line, as far as they can be told apart.
+struct StartLine<'a> {
+    method: &'a [u8],
+    uri: &'a [u8],
+    fault: Option<Fault>,
+    /// Whether it looks like SIP at all.
+    answerable: bool,
+}
+
+impl<'a> StartLine<'a> {
+    fn read(line: &'a [u8]) -> Self {
+        let first = memchr::memchr(b' ', line).unwrap_or(line.len());
+        let last = memchr::memrchr(b' ', line).unwrap_or(line.len());
+        let (method, version) = (&line[..first], line.get(last + 1..).unwrap_or_default());
+        let uri = line.get(first + 1..last).unwrap_or_default();
+        let versioned = version.len() > 4 && version[..4].eq_ignore_ascii_case(b"SIP/");
+        let fault = if !is_token(method) || !versioned || uri.is_empty() {
+            Some(Fault::bad("Malformed Request Line"))
+        } else if &version[4..] != b"2.0" {
+            Some(Fault { status: 505, reason: "Version Not Supported" })
+        } else {
+            None
+        };
+        let answerable =
+            is_token(method) && (versioned || line.windows(5).any(|part| part.eq_ignore_ascii_case(b" SIP/")));
+        Self { method, uri, fault, answerable }
+    }
+}
+
+/// Reads header lines up to the empty one; `rest` is the body then.
+fn read_headers<'a>(rest: &mut &'a [u8]) -> (Vec<Header<'a>>, Option<Fault>) {
+    // Most requests of phones have fewer headers: one allocation.
+    let mut headers = Vec::with_capacity(24);
+    let mut fault = None;
+    while let Some(line) = next_line(rest) {
+        if line.is_empty() {
+            return (headers, fault);
+        }
+        let Some((written, value)) = name_and_value(line) else {
+            fault = Some(Fault::bad("Malformed Header"));
+            continue;
+        };
+        if headers.len() == HEADERS_MAX {
+            return (headers, Some(Fault::bad("Too Many Headers")));
+        }
+        headers.push(Header { name: Name::of(written), written, value });
+    }
+    // What came may be the half of a message.
+    (headers, fault.or(Some(Fault::bad("Missing Empty Line after Headers"))))
+}
+
+impl<'a> Response<'a> {
+    fn read(start: &'a [u8], headers: Vec<Header<'a>>) -> Option<Self> {
+        let rest = start.get(..8).filter(|version| version.eq_ignore_ascii_case(b"SIP/2.0 ")).map(|_| &start[8..])?;
+        let digits = rest.split(|byte| *byte == b' ').next()?;
+        let status = bounded_u32(digits, 699).filter(|status| *status >= 100 && digits.len() == 3)?;
+        let value = |name| headers.iter().find(|header| header.name == name).map(|header| header.value);
+        let call_id = value(Name::CallId)?;
+        let cseq = CSeq::read(value(Name::CSeq)?)?;
+        Some(Self { status: u16::try_from(status).ok()?, call_id, cseq, headers })
+    }
+}
