@@ -7,6 +7,8 @@ use std::sync::Arc;
 use aorta_proto::uri::{AorRules, Host, Params, Scheme, Uri, aor, canonical_contact, hvalue_escape};
 use aorta_proto::{Aor, Binding, Octets, Record};
 
+use crate::config::PathInRedirect;
+
 /// The port of a sip URI that names none (RFC 3261 §19.1.2).
 pub const DEFAULT_PORT: u16 = 5060;
 
@@ -37,16 +39,6 @@ pub enum Found {
     NoSecureContact,
     /// Nobody is registered, or only in ways that lead back here.
     Nobody,
-}
-
-/// How the Path of a contact reaches the caller.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum PathInRedirect {
-    /// As one `Route` header in the contact's URI.
-    #[default]
-    Route,
-    /// Not at all.
-    None,
 }
 
 /// The contacts that answer `lookup` at cluster time `now_us`. Lapsed ones are skipped by time, whether swept or not.

@@ -1,6 +1,6 @@
 //! INVITE and every other request to an AoR: where the caller is sent.
 
-use aorta::redirect::PathInRedirect;
+use aorta::config::PathInRedirect;
 use aorta::sip::uas::Family;
 use aorta_proto::uri::AorRules;
 

@@ -1,7 +1,8 @@
 //! REGISTER as it comes and as it is answered (RFC 3261 §10.3, RFC 3327).
 
+use aorta::config::{PathMode, bounds};
 use aorta::registrar::RegistrarLimits;
-use aorta::sip::uas::{Answer, Family, PathMode, REPLY_BYTES_MAX};
+use aorta::sip::uas::{Answer, Family};
 use aorta_proto::uri::AorRules;
 
 use crate::node::{Node, Response, address, register, request};
@@ -199,25 +200,24 @@ fn a_to_tag_does_not_make_a_register_part_of_a_dialog() {
 
 #[test]
 fn the_largest_answers_fit_a_datagram() {
-    let limits = RegistrarLimits::default();
     let node = Node::new(|_| {});
     let edge = "<sip:%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%@e;lr>";
-    let paths = format!("Path: {edge}\r\n").repeat(limits.path_bytes_max / (edge.len() + 8));
-    let params = format!(";x=\"{}\"", "y".repeat(limits.contact_params_bytes_max - 5));
+    let paths = format!("Path: {edge}\r\n").repeat(bounds::PATH_BYTES_MAX / (edge.len() + 8));
+    let params = format!(";x=\"{}\"", "y".repeat(bounds::CONTACT_PARAMS_BYTES_MAX - 5));
     let padding = format!("Via: SIP/2.0/UDP {};branch=z9hG4bK\r\n", "h".repeat(7000));
     for cseq in 0..10 {
-        let uri = format!("sip:{cseq}{}@b", "a".repeat(limits.contact_uri_bytes_max - 7));
+        let uri = format!("sip:{cseq}{}@b", "a".repeat(bounds::CONTACT_URI_BYTES_MAX - 7));
         let headers = format!("Contact: <{uri}>;expires=7200{params}\r\n{paths}{padding}Supported: path\r\n");
         let message = register("alice", "reg", cseq, &headers);
         let Answer::AfterAcks { reply, .. } = node.answer(message.as_bytes()) else { panic!("refused") };
-        assert!(reply.len() <= REPLY_BYTES_MAX, "{}", reply.len());
+        assert!(reply.len() <= bounds::largest_200(10), "{}", reply.len());
         if cseq == 9 {
             assert!(reply.len() > 22_000, "{}", reply.len());
         }
     }
     let call = crate::node::invite("sip:alice@example.com", &padding);
     let Answer::Reply { bytes, .. } = node.answer(call.as_bytes()) else { panic!("refused") };
-    assert!((45_000..=REPLY_BYTES_MAX).contains(&bytes.len()), "{}", bytes.len());
+    assert!((45_000..=bounds::largest_302(10, true)).contains(&bytes.len()), "{}", bytes.len());
     let longer = register("alice", "reg", 20, &format!("{padding}{padding}"));
     assert_eq!(node.ask(&longer).reason, "Headers Too Long To Repeat");
 }

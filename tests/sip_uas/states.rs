@@ -1,6 +1,7 @@
 //! A node answers only what it knows: not ready, draining, in doubt.
 
-use aorta::sip::uas::{Family, NotReadyOptions, Serving};
+use aorta::config::NotReadyOptions;
+use aorta::sip::uas::{Family, Serving};
 
 use crate::node::{Node, invite, options, register, request};
 

@@ -27,16 +27,15 @@ use aorta_proto::{Aor, Record};
 use siphasher::sip::SipHasher13;
 
 pub use counts::{Family, UasCounts};
-pub use settings::{NotReadyOptions, PathMode, UasSettings};
+pub use settings::UasSettings;
 
 use self::counts::{Limiter, LookedUp, Reason};
 use crate::clock::{Clock, Now};
+use crate::config::NotReadyOptions;
+use crate::config::bounds::DATAGRAM_BYTES_MAX;
 use crate::location::Location;
 use crate::sip::message::{Fault, Framing, Message, Name, Reply, Request, Unfolded, ViaTarget, vocabulary};
 use crate::sip::transport::{Flow, Transport};
-
-/// The largest payload of a UDP datagram over IPv4, bytes: no answer is larger, whatever carries it.
-pub const REPLY_BYTES_MAX: usize = 65_507;
 
 /// What a request may make a reply repeat (Via, From, To, Call-ID, CSeq), bytes; a request with more is refused.
 pub const ECHO_BYTES_MAX: usize = 7_680;
@@ -288,7 +287,7 @@ impl Asked<'_> {
     fn send<S>(&self, reply: Reply) -> Answer<S> {
         let bytes = reply.finish();
         // Only the refusal of a request that is as large itself can be too large.
-        if bytes.len() > REPLY_BYTES_MAX { Answer::Silent } else { Answer::Reply { bytes, via: self.via() } }
+        if bytes.len() > DATAGRAM_BYTES_MAX { Answer::Silent } else { Answer::Reply { bytes, via: self.via() } }
     }
 
     fn via(&self) -> ViaTarget {
