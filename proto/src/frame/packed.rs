@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 
 use super::{BODY_BYTES_MAX, FrameError, codec};
 use crate::aor::{AOR_BYTES_MAX, Aor};
-use crate::record::Record;
+use crate::record::{Cleared, Entry, Record};
 
 /// Bytes of the length before each change.
 pub(super) const LENGTH_BYTES: usize = 4;
@@ -76,14 +76,39 @@ pub fn push(change: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(change);
 }
 
-/// Encodes one change. Records that are too large travel split at entries: see [`Record::split`].
+/// A record whose encoding is longer than this travels as several changes, bytes: a frame then holds one of them and
+/// something else, and a link is never busy for long with one.
+const CHANGE_BYTES_SOFT: usize = 48 * 1024;
+
+/// Encodes a record, as one change, or split at entries into several where it would be large: merging is the same.
 ///
 /// # Errors
-/// When it is longer than [`CHANGE_BYTES_MAX`].
-pub fn encode_change(aor: &Aor, record: &Record) -> Result<Vec<u8>, FrameError> {
-    let change = bincode::serde::encode_to_vec((aor, record), codec())
+/// When a single entry is longer than [`CHANGE_BYTES_MAX`].
+pub fn encode_changes(aor: &Aor, record: &Record) -> Result<Vec<Vec<u8>>, FrameError> {
+    let mut changes = Vec::with_capacity(1);
+    encode_part(aor, record.cleared, &record.entries, &mut changes)?;
+    Ok(changes)
+}
+
+fn encode_part(
+    aor: &Aor,
+    cleared: Option<Cleared>,
+    entries: &[Entry],
+    changes: &mut Vec<Vec<u8>>,
+) -> Result<(), FrameError> {
+    // The same bytes as of a `Record` of these parts, which has these two fields in this order.
+    let encoded = bincode::serde::encode_to_vec((aor, (cleared, entries)), bincode::config::standard())
         .map_err(|error| FrameError::Body { kind: 0, why: error.to_string() })?;
-    if change.len() > CHANGE_BYTES_MAX { Err(FrameError::TooLong(change.len())) } else { Ok(change) }
+    if encoded.len() <= CHANGE_BYTES_SOFT || (entries.len() < 2 && encoded.len() <= CHANGE_BYTES_MAX) {
+        changes.push(encoded);
+        return Ok(());
+    }
+    if entries.len() < 2 {
+        return Err(FrameError::TooLong(encoded.len()));
+    }
+    let (one, two) = entries.split_at(entries.len() / 2);
+    encode_part(aor, cleared, one, changes)?;
+    encode_part(aor, None, two, changes)
 }
 
 /// Decodes one change.
