@@ -5,30 +5,8 @@ use std::net::SocketAddr;
 use aorta_proto::NodeId;
 use aorta_proto::uri::AorRules;
 
-use crate::redirect::PathInRedirect;
+use crate::config::{NotReadyOptions, PathInRedirect, PathMode};
 use crate::registrar::RegistrarLimits;
-
-/// `path_mode`: what becomes of a Path in a REGISTER (RFC 3327). It is stored in any case.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum PathMode {
-    /// Never returned.
-    Off,
-    /// Returned in the 200 to a phone that supports it.
-    #[default]
-    Lazy,
-    /// A Path from a phone that does not support it is refused with 420.
-    Strict,
-}
-
-/// `not_ready_options`: what a probe gets from a node that is not ready.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum NotReadyOptions {
-    /// 503 with Retry-After.
-    #[default]
-    Unavailable,
-    /// No answer.
-    Silent,
-}
 
 /// The settings of a [`super::Uas`].
 #[derive(Debug, Clone)]
@@ -39,7 +17,7 @@ pub struct UasSettings {
     pub rules: AorRules,
     /// What a REGISTER may ask for.
     pub limits: RegistrarLimits,
-    /// `path_mode`.
+    /// `path_mode`. A Path is stored in any case.
     pub path_mode: PathMode,
     /// `path_in_redirect`.
     pub path_in_redirect: PathInRedirect,
@@ -67,12 +45,12 @@ impl UasSettings {
             node,
             rules: AorRules::default(),
             limits: RegistrarLimits::default(),
-            path_mode: PathMode::default(),
-            path_in_redirect: PathInRedirect::default(),
+            path_mode: PathMode::Lazy,
+            path_in_redirect: PathInRedirect::Route,
             redirect_multiple: 302,
             no_binding_status: 404,
             probe_users: Vec::new(),
-            not_ready_options: NotReadyOptions::default(),
+            not_ready_options: NotReadyOptions::Unavailable,
             retry_after_s: 2,
             own_addresses: Vec::new(),
             tag_key: [0; 16],
