@@ -1,7 +1,8 @@
 //! An empty node joins: from its first moment it says 503 or the right thing, and it is soon ready. A node that reaches
 //! nobody says nothing but 503.
 
-use crate::cluster::{Cluster, clean, figure};
+use crate::cluster::{Cluster, SOON, await_state, clean, figure};
+use aorta_phones::engine::Patience;
 use aorta_phones::judges::{Expect, TickPlan, Ticker};
 use aorta_phones::{Fleet, Household};
 use std::net::UdpSocket;
@@ -60,6 +61,12 @@ async fn a_node_that_reaches_nobody_never_says_anything_but_503() {
     };
     let ticker = Ticker::start(fleet.household(), plan).expect("loopback");
     cluster.start(lonely);
+    // It takes nothing either: a 200 that nobody else knows of would be worth nothing.
+    let mut callers = Fleet::new(Household::new(43), 200);
+    callers.load.patience = Patience::direct(Duration::from_secs(2));
+    await_state("it answers", SOON, || cluster.client(lonely).readiness().is_ok());
+    let report = callers.register(60, &[cluster.sip(lonely)]).await.expect("sockets");
+    assert_eq!(report.stats.status(503), 200, "{report}");
     let said = ticker.run_out().await.expect("a report");
     println!("{said:?}");
     assert_eq!((said.right, said.wrong.count), (0, 0), "{said:?}");
