@@ -107,6 +107,11 @@ impl Endpoint {
     pub(super) async fn accept_all(self: Arc<Self>, board: Arc<Switchboard>) {
         let places = Arc::new(Semaphore::new(GREETING_MAX));
         while let Some(incoming) = self.quinn.accept().await {
+            if places.available_permits() < GREETING_MAX / 2 && incoming.may_retry() {
+                // Under load, who dials first shows that it can be reached where it says it is.
+                let _ = incoming.retry();
+                continue;
+            }
             match Arc::clone(&places).try_acquire_owned() {
                 Ok(place) if !board.is_leaving() => {
                     let greeted = accept(incoming, Arc::clone(&board));
@@ -256,7 +261,8 @@ fn handshake(reason: &str) -> String {
     if reason.contains("sent no certificates") {
         return "the peer shows no certificate; issue it one with `aorta cert issue`".into();
     }
-    if reason.contains("application protocol") {
+    if ["any known protocol", "application protocol", "NoApplicationProtocol"].iter().any(|said| reason.contains(said))
+    {
         return format!("the peer speaks another version of the peer protocol ({reason}); upgrade one node at a time");
     }
     format!("{reason}; check cluster.ca, cluster.certificate and cluster.key on both nodes")
@@ -315,8 +321,8 @@ impl Link {
 
 async fn accept(incoming: Incoming, board: Arc<Switchboard>) -> Option<Link> {
     let address = incoming.remote_address();
-    let connecting = incoming.accept().ok()?;
-    let connection = match timeout(GREETING_WAIT, connecting).await {
+    let handshake = async { incoming.accept()?.await };
+    let connection = match timeout(GREETING_WAIT, handshake).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
             judged(&board, address, None, refused(&error));

@@ -48,7 +48,8 @@ use switchboard::Switchboard;
 pub struct ClusterSettings {
     /// `cluster.listen`: the UDP address of the endpoint. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// `cluster.advertise`: where others dial this node. `None` is the address listened on, which then is no wildcard.
+    /// `cluster.advertise`: where others dial this node. `None` is the address listened on, which then is no wildcard;
+    /// port 0 the port listened on.
     pub advertise: Option<SocketAddr>,
     /// `cluster.seeds`: `host:port` each; a name may yield many addresses and is asked again every few seconds.
     pub seeds: Vec<String>,
@@ -56,7 +57,7 @@ pub struct ClusterSettings {
     pub last_known: Vec<SocketAddr>,
     /// This process.
     pub boot: BootId,
-    /// Rises with every start of this node, by more than one: microseconds of the wall clock, or of a persisted count.
+    /// Rises with every start of this node, by more than 1000: microseconds of the wall clock, or of cluster time.
     pub generation: u64,
     /// What this node says of itself from the first gossip on.
     pub gossip: BTreeMap<String, String>,
@@ -187,7 +188,10 @@ impl Cluster {
         peers: Arc<dyn Peers>,
     ) -> Result<Self, ClusterError> {
         let endpoint = Arc::new(Endpoint::bind(settings.listen, &identity)?);
-        let advertise = settings.advertise.unwrap_or(endpoint.local());
+        let mut advertise = settings.advertise.unwrap_or(endpoint.local());
+        if advertise.port() == 0 {
+            advertise.set_port(endpoint.local().port());
+        }
         if advertise.ip().is_unspecified() {
             return Err(ClusterError::Advertise(advertise));
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use aorta_proto::{BootId, NodeId};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -67,6 +67,8 @@ pub(super) struct Switchboard {
     table: RwLock<HashMap<NodeId, Entry>>,
     turns: AtomicU64,
     last_known: Mutex<Vec<SocketAddr>>,
+    /// Who refused a link that this node had already, and when.
+    shunned: Mutex<HashMap<NodeId, Instant>>,
     changed: watch::Sender<u64>,
     refusals: RefusalLog,
     tasks: TaskTracker,
@@ -92,6 +94,7 @@ impl Switchboard {
             table: RwLock::default(),
             turns: AtomicU64::new(1),
             last_known: Mutex::new(settings.last_known.clone()),
+            shunned: Mutex::default(),
             changed: watch::Sender::new(0),
             refusals: RefusalLog::default(),
             tasks: TaskTracker::new(),
@@ -367,6 +370,22 @@ impl Switchboard {
         self.change();
     }
 
+    /// Whether the peer refused a link within the last `pause`: it will again, until someone acts.
+    pub(super) fn shuns_us(&self, peer: &NodeId, pause: Duration) -> bool {
+        self.shunned.lock().get(peer).is_some_and(|at| at.elapsed() < pause)
+    }
+
+    fn shunned(&self, session: &Session, why: &str) {
+        let mut shunned = self.shunned.lock();
+        if shunned.len() >= PEERS_MAX {
+            shunned.clear();
+        }
+        shunned.insert(session.peer.clone(), Instant::now());
+        drop(shunned);
+        let (peer, address) = (Some(session.peer.clone()), session.view().address);
+        self.refuse(&Refusal { address, peer, kind: RefusalKind::ByPeer, why: why.to_owned() });
+    }
+
     /// Logs a refusal, once a minute, and tells the rooms above.
     pub(super) fn refuse(&self, refusal: &Refusal) {
         self.refusals.say(refusal);
@@ -413,7 +432,10 @@ impl Admission {
         session.set_open();
         self.board.change();
         let (peer, class, address) = (&session.peer, session.class, session.view().address);
-        tracing::info!(%peer, ?class, %address, "linked");
+        match class {
+            Class::Live => tracing::info!(%peer, %address, "linked"),
+            Class::Bulk => tracing::debug!(%peer, %address, "bulk link"),
+        }
         Ok(Opened { admission: Some(self) })
     }
 }
@@ -435,16 +457,28 @@ impl Opened {
     }
 
     pub(super) fn ended(mut self, ending: &Ending) {
-        self.close(&ending.why, ending);
+        self.close(ending);
     }
 
-    fn close(&mut self, why: &str, ending: &Ending) {
+    fn close(&mut self, ending: &Ending) {
         let Some(admission) = self.admission.take() else { return };
         let (board, session) = (&admission.board, &admission.session);
-        let (peer, class) = (&session.peer, session.class);
-        tracing::info!(%peer, ?class, why, "unlinked");
-        if ending.by_peer && ending.close == Some(Close::GoodBye) || ending.close == Some(Close::Done) {
-            board.gossip.left(peer, session.theirs.generation);
+        let (peer, class, why) = (&session.peer, session.class, ending.why.as_str());
+        match class {
+            Class::Live => tracing::info!(%peer, why, "unlinked"),
+            Class::Bulk => tracing::debug!(%peer, why, "bulk link ended"),
+        }
+        match (ending.by_peer, ending.close) {
+            (true, Some(Close::GoodBye)) | (_, Some(Close::Done)) => {
+                board.gossip.left(peer, session.theirs.generation);
+            }
+            (true, Some(Close::Refused | Close::Protocol | Close::Twin)) => board.shunned(session, why),
+            (false, Some(Close::Refused | Close::Protocol)) => {
+                let kind = RefusalKind::Protocol;
+                let address = session.view().address;
+                board.refuse(&Refusal { address, peer: Some(peer.clone()), kind, why: why.to_owned() });
+            }
+            _ => {}
         }
         board.peers.unlinked(peer, class, why);
     }
@@ -452,7 +486,6 @@ impl Opened {
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        let stopped = Ending { why: "this node stops".into(), close: None, by_peer: false };
-        self.close(&stopped.why.clone(), &stopped);
+        self.close(&Ending { why: "this node stops".into(), close: None, by_peer: false });
     }
 }

@@ -34,6 +34,7 @@ use crate::clock::{Clock, Now};
 use crate::config::NotReadyOptions;
 use crate::config::bounds::DATAGRAM_BYTES_MAX;
 use crate::location::Location;
+use crate::registrar::RegistrarLimits;
 use crate::sip::message::{Fault, Framing, Message, Name, Reply, Request, Unfolded, ViaTarget, vocabulary};
 use crate::sip::transport::{Flow, Transport};
 
@@ -130,6 +131,12 @@ impl Uas {
     #[must_use]
     pub fn counts(&self) -> &UasCounts {
         &self.counts
+    }
+
+    /// What a REGISTER may ask for here; an operator's removal keeps to it too.
+    #[must_use]
+    pub fn limits(&self) -> &RegistrarLimits {
+        &self.settings.limits
     }
 
     /// Answers one whole message. `reserve` gives the place of a reply that must wait for acks, `None` when there is no
