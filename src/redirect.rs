@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
+use aorta_proto::hash::uri_hash;
 use aorta_proto::uri::{AorRules, Host, Params, Scheme, Uri, aor, canonical_contact, hvalue_escape};
 use aorta_proto::{Aor, Binding, Octets, Record};
 
@@ -45,13 +46,13 @@ pub enum Found {
 #[must_use]
 pub fn find(lookup: &Lookup<'_>, record: &Record, now_us: u64) -> Found {
     let shown = record.shown(now_us, lookup.contacts_max);
-    let asked = canonical_contact(lookup.request_uri);
+    let asked = uri_hash(&canonical_contact(lookup.request_uri));
     let mut insecure = false;
     let mut targets = Vec::with_capacity(shown.len());
     for entry in shown {
         let Some(binding) = entry.binding() else { continue };
         let Ok(contact) = Uri::parse(binding.uri.as_bytes()) else { continue };
-        if leads_back(lookup, &asked, &contact) {
+        if entry.uri_hash == asked || leads_back(lookup, &contact) {
             continue;
         }
         if lookup.request_uri.scheme == Scheme::Sips && contact.scheme != Scheme::Sips {
@@ -67,12 +68,9 @@ pub fn find(lookup: &Lookup<'_>, record: &Record, now_us: u64) -> Found {
     Found::Contacts(targets.into_iter().map(|(_, _, binding)| binding).collect())
 }
 
-/// Whether a caller sent there would come back with the same question: to the Request-URI itself, or to the AoR. An
-/// address with another port than ours is no way back: it is a phone whose AoR has its own host as domain.
-fn leads_back(lookup: &Lookup<'_>, asked: &[u8], contact: &Uri<'_>) -> bool {
-    if canonical_contact(contact) == asked {
-        return true;
-    }
+/// Whether a caller sent there would come back to the AoR. An address with another port than ours is no way back: it is a
+/// phone whose AoR has its own host as domain.
+fn leads_back(lookup: &Lookup<'_>, contact: &Uri<'_>) -> bool {
     let port = contact.port.unwrap_or(DEFAULT_PORT);
     let asked_port = lookup.request_uri.port.unwrap_or(DEFAULT_PORT);
     let by_default = matches!(contact.host, Host::Name(_)) && [DEFAULT_PORT, DEFAULT_TLS_PORT].contains(&port);
