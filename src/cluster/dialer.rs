@@ -95,7 +95,8 @@ impl Dialer {
             let mut due = Vec::new();
             for key in live.chain(bulk.iter().copied()) {
                 let this = tries.entry(key).or_default();
-                let waits = this.under_way >= DIALS_MAX || this.pause.is_some_and(|until| now < until);
+                let shunned = this.peer.as_ref().is_some_and(|peer| self.board.shuns_us(peer, REFUSED_PAUSE));
+                let waits = shunned || this.under_way >= DIALS_MAX || this.pause.is_some_and(|until| now < until);
                 if waits || (key.1 == Class::Live && self.is_linked(key.0, this.peer.as_ref())) {
                     continue;
                 }

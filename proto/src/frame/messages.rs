@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::FrameError;
-use crate::stamp::{BootId, NodeId, Stamp};
+use crate::digest::{self, LEAF_LEVEL, Listed};
+use crate::stamp::{BootId, NodeId};
 
 /// Who speaks on this connection, and what it starts with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,32 +95,18 @@ pub struct Span {
     pub more: u16,
 }
 
-/// One entry as lists name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Item {
-    /// Hash of (AoR, key), or of (AoR, "cleared").
-    pub hash: u64,
-    /// Its stamp.
-    pub stamp: Stamp,
-}
-
 /// What one bucket holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Buckets {
     /// The bucket.
     pub bucket: u16,
     /// Its entries.
-    pub items: Vec<Item>,
+    pub items: Vec<Listed>,
 }
 
-/// The deepest level of the digest tree: 16^4 = 65 536 buckets.
-const LEVEL_MAX: u8 = 4;
-
 pub(super) fn check_indexes(level: u8, indexes: &[u16]) -> Result<(), FrameError> {
-    if level > LEVEL_MAX {
-        return Err(FrameError::Range("level of the digest tree"));
-    }
-    let end = 1u32 << (4 * u32::from(level));
+    debug_assert_eq!(LEAF_LEVEL, 4, "indexes travel as u16");
+    let end = digest::width(level).ok_or(FrameError::Range("level of the digest tree"))?;
     let fits = indexes.iter().all(|&index| u32::from(index) < end);
     let ascending = indexes.windows(2).all(|pair| pair.first() < pair.last());
     if fits && ascending { Ok(()) } else { Err(FrameError::Range("index in the digest tree")) }
@@ -131,7 +118,7 @@ pub(super) fn check_lists(spans: &[Span], have: &[Buckets]) -> Result<(), FrameE
     for span in spans {
         let first = u32::from(span.first);
         let end = first + u32::from(span.more) + 1;
-        if first < after || end > 1 << 16 {
+        if first < after || end > digest::BUCKETS {
             return Err(FrameError::Range("span of buckets"));
         }
         after = end;

@@ -10,8 +10,8 @@
 mod messages;
 pub mod packed;
 
-pub use messages::{Buckets, Hello, Item, LastKnown, PeerState, RefuseReason, RejoinReason, Span, State};
-pub use packed::{Packed, decode_change, encode_change};
+pub use messages::{Buckets, Hello, LastKnown, PeerState, RefuseReason, RejoinReason, Span, State};
+pub use packed::{Packed, decode_change, encode_changes};
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use serde::Serialize;

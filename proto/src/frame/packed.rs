@@ -76,14 +76,25 @@ pub fn push(change: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(change);
 }
 
-/// Encodes one change. Records that are too large travel split at entries: see [`Record::split`].
+/// A record whose encoding is longer than this travels as several changes, bytes: a frame then holds one of them and
+/// something else, and a link is never busy for long with one.
+const CHANGE_BYTES_SOFT: usize = 48 * 1024;
+
+/// Encodes a record, as one change, or split at entries into several where it would be large: merging is the same.
 ///
 /// # Errors
-/// When it is longer than [`CHANGE_BYTES_MAX`].
-pub fn encode_change(aor: &Aor, record: &Record) -> Result<Vec<u8>, FrameError> {
+/// When a single entry is longer than [`CHANGE_BYTES_MAX`].
+pub fn encode_changes(aor: &Aor, record: &Record) -> Result<Vec<Vec<u8>>, FrameError> {
+    if record.encoded_bytes_max() <= CHANGE_BYTES_SOFT {
+        return Ok(vec![encode_change(aor, record)?]);
+    }
+    record.clone().split(CHANGE_BYTES_SOFT).iter().map(|part| encode_change(aor, part)).collect()
+}
+
+fn encode_change(aor: &Aor, record: &Record) -> Result<Vec<u8>, FrameError> {
     let change = bincode::serde::encode_to_vec((aor, record), codec())
         .map_err(|error| FrameError::Body { kind: 0, why: error.to_string() })?;
-    if change.len() > CHANGE_BYTES_MAX { Err(FrameError::TooLong(change.len())) } else { Ok(change) }
+    if change.len() <= CHANGE_BYTES_MAX { Ok(change) } else { Err(FrameError::TooLong(change.len())) }
 }
 
 /// Decodes one change.

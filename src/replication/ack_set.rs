@@ -1,0 +1,242 @@
+//! Whose acks a reply waits for, and when it may go out. A peer is in the ack set from its Subscribe on, ready or not;
+//! it leaves by good-bye, by being dropped from membership, or as suspect. A lost link alone releases nothing: the peer
+//! may live, serve, and not know what was answered.
+
+use aorta_proto::NodeId;
+use aorta_proto::frame::{FrameError, RejoinReason};
+
+use super::effects::{Event, Released};
+use super::live::Live;
+use super::peer::Subscriber;
+use super::settings::AckMode;
+use super::slot::Slot;
+
+/// A reply that waits.
+#[derive(Debug)]
+pub(super) struct Waiting<R> {
+    seq: u64,
+    reply: R,
+    short: bool,
+    asked: usize,
+    /// Holds the place that `reserve` gave.
+    _slot: Slot,
+}
+
+impl<R> Live<R> {
+    /// Puts encoded changes into the outbox and the reply in line, in one step with respect to the ack set.
+    pub(super) fn publish(&mut self, encoded: Result<Vec<Vec<u8>>, FrameError>, slot: Slot, reply: R, now_us: u64) {
+        let asked = self.awaited().count();
+        // With nobody to await while members are missing, nobody but this node holds the change.
+        let mut short = asked == 0 && self.members.anybody_missing();
+        match encoded {
+            Ok(changes) => {
+                for change in changes {
+                    self.outbox.push(change, now_us);
+                }
+            }
+            Err(error) => {
+                short = true;
+                let bytes = if let FrameError::TooLong(bytes) = error { bytes } else { 0 };
+                self.effects.events.push(Event::TooLarge { bytes });
+            }
+        }
+        self.find_overtaken();
+        self.trim();
+        let waiting = Waiting { seq: self.outbox.head(), reply, short, asked, _slot: slot };
+        if self.settings.ack == AckMode::None {
+            self.effects.released.push(released(waiting, 0));
+        } else {
+            self.replies.push_back(waiting);
+            self.release();
+        }
+    }
+
+    fn awaited(&self) -> impl Iterator<Item = &Subscriber> {
+        self.peers.values().filter_map(|peer| peer.subscriber.as_ref()).filter(|place| place.awaited)
+    }
+
+    /// Lets every reply go that waits for nobody any more.
+    pub(super) fn release(&mut self) {
+        let everybody = self.awaited().map(Subscriber::covers).min();
+        let anybody = self.awaited().map(|place| place.acked).max();
+        let up_to = match self.settings.ack {
+            AckMode::All => everybody,
+            AckMode::One => anybody,
+            AckMode::None => None,
+        };
+        let up_to = up_to.unwrap_or(self.outbox.head());
+        while let Some(waiting) = self.replies.pop_front_if(|waiting| waiting.seq <= up_to) {
+            let seq = waiting.seq;
+            let got = self.peers.values().filter_map(|peer| peer.subscriber.as_ref());
+            let got = got.filter(|place| !place.overtaken && place.acked >= seq).count();
+            self.effects.released.push(released(waiting, got));
+        }
+    }
+
+    /// A peer (re)subscribes: it is in the ack set from here on, and gets everything that is still kept.
+    pub(super) fn subscribe(&mut self, peer_id: &NodeId, epoch: u64) -> Result<(), String> {
+        let (front, head) = (self.outbox.front(), self.outbox.head());
+        let Some(peer) = self.peers.get_mut(peer_id) else { return Ok(()) };
+        let Some(link) = &mut peer.link else { return Ok(()) };
+        if let Some(place) = peer.subscriber.as_mut().filter(|place| place.epoch == epoch) {
+            if place.overtaken || place.acked + 1 < front {
+                // The same epoch goes on only without a gap.
+                place.overtaken = true;
+                link.rejoin_due = Some((epoch, RejoinReason::Overflow));
+                return Ok(());
+            }
+            place.sent = place.acked;
+            place.mark_at = Some(head);
+            link.backlog_due = Some(place.sent + 1);
+            if !place.awaited {
+                link.rejoin_due = Some((epoch, RejoinReason::Suspect));
+            }
+            return Ok(());
+        }
+        if peer.subscriber.as_ref().is_some_and(|place| place.epoch > epoch) {
+            return Err("subscribes with an old epoch".into());
+        }
+        // Replies that waited for it before it started over go on waiting: it gets those changes again.
+        let before = peer.subscriber.take().filter(|place| place.awaited);
+        let awaited_from = before.map_or(head, |place| place.covers());
+        let sent = front - 1;
+        peer.subscriber = Some(Subscriber {
+            epoch,
+            sent,
+            acked: sent,
+            awaited_from,
+            awaited: true,
+            trusted_at: 0,
+            overtaken: false,
+            mark_at: Some(head),
+        });
+        link.backlog_due = Some(front);
+        link.rejoin_due = None;
+        self.effects.gossip_changed = true;
+        Ok(())
+    }
+
+    /// A peer holds everything of its epoch up to `seq`.
+    pub(super) fn acked(&mut self, peer_id: &NodeId, epoch: u64, seq: u64) -> Result<(), String> {
+        let head = self.outbox.head();
+        let Some(peer) = self.peers.get_mut(peer_id) else { return Ok(()) };
+        let Some(place) = peer.subscriber.as_mut().filter(|place| place.epoch == epoch && !place.overtaken) else {
+            return Ok(());
+        };
+        // An ack may overtake the loss of the link it answers, so what counts is what exists.
+        if seq > head {
+            return Err("acks what was never sent".into());
+        }
+        place.acked = place.acked.max(seq);
+        place.sent = place.sent.max(seq);
+        if !place.awaited && place.acked >= place.trusted_at {
+            place.awaited = true;
+            place.awaited_from = head;
+            self.effects.events.push(Event::Trusted { peer: peer_id.clone() });
+            self.effects.gossip_changed = true;
+        }
+        self.release();
+        self.trim();
+        Ok(())
+    }
+
+    /// Takes a peer out of the ack set as suspect; it is told, by link and by gossip.
+    pub(super) fn suspect(&mut self, peer_id: &NodeId, why: &'static str) {
+        let head = self.outbox.head();
+        let Some(peer) = self.peers.get_mut(peer_id) else { return };
+        let Some(place) = peer.subscriber.as_mut().filter(|place| place.awaited) else { return };
+        place.awaited = false;
+        place.trusted_at = head;
+        let (covers, epoch) = (place.covers(), place.epoch);
+        if let Some(link) = &mut peer.link {
+            link.rejoin_due = Some((epoch, RejoinReason::Suspect));
+        }
+        self.shorten_after(covers);
+        self.effects.events.push(Event::Suspect { peer: peer_id.clone(), why });
+        self.effects.gossip_changed = true;
+        self.release();
+        self.trim();
+    }
+
+    /// Takes a peer out of the ack set for good; `parted` when it took nothing with it.
+    pub(super) fn unsubscribe(&mut self, peer_id: &NodeId, parted: bool) {
+        let Some(place) = self.peers.get_mut(peer_id).and_then(|peer| peer.subscriber.take()) else { return };
+        if place.awaited && !parted {
+            self.shorten_after(place.covers());
+        }
+        self.release();
+        self.trim();
+    }
+
+    fn shorten_after(&mut self, covers: u64) {
+        for waiting in self.replies.iter_mut().rev().take_while(|waiting| waiting.seq > covers) {
+            waiting.short = true;
+        }
+    }
+
+    /// Peers that left one change unacked for too long become suspect.
+    pub(super) fn find_suspects(&mut self, now_us: u64) {
+        let late =
+            |place: &Subscriber| self.oldest_unacked_us(place).is_some_and(|at_us| self.overdue(at_us) <= now_us);
+        let suspects: Vec<NodeId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.subscriber.as_ref().is_some_and(|place| place.awaited && late(place)))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for peer_id in suspects {
+            self.suspect(&peer_id, "a change was not acked in time");
+        }
+    }
+
+    /// When the next peer becomes suspect unless it acks, monotonic µs.
+    pub(super) fn next_suspect_us(&self) -> Option<u64> {
+        let unacked = self.awaited().filter_map(|place| self.oldest_unacked_us(place));
+        unacked.map(|at_us| self.overdue(at_us)).min()
+    }
+
+    fn overdue(&self, published_us: u64) -> u64 {
+        published_us + self.settings.ack_timeout_us
+    }
+
+    fn oldest_unacked_us(&self, place: &Subscriber) -> Option<u64> {
+        self.outbox.published_us(place.covers() + 1)
+    }
+
+    /// Peers whose place fell off the old end must start over.
+    fn find_overtaken(&mut self) {
+        let front = self.outbox.front();
+        let lost = |place: &&mut Subscriber| !place.overtaken && place.acked + 1 < front;
+        let mut overtaken = Vec::new();
+        for (id, peer) in &mut self.peers {
+            let Some(place) = peer.subscriber.as_mut().filter(lost) else { continue };
+            place.overtaken = true;
+            // A suspect without a link lost its place when it became one; that is no news.
+            if place.awaited || peer.link.is_some() {
+                overtaken.push(id.clone());
+            }
+        }
+        for peer_id in overtaken {
+            self.suspect(&peer_id, "its outbox overflowed");
+            let Some(peer) = self.peers.get_mut(&peer_id) else { continue };
+            if let (Some(link), Some(place)) = (&mut peer.link, &peer.subscriber) {
+                link.rejoin_due = Some((place.epoch, RejoinReason::Overflow));
+            }
+            self.effects.events.push(Event::Overflow { peer: peer_id });
+        }
+    }
+
+    /// Drops what everybody has. Kept is what an awaited peer, or a suspect whose link is up, has not acked.
+    pub(super) fn trim(&mut self) {
+        let keeps = self.peers.values().filter_map(|peer| {
+            let place = peer.subscriber.as_ref().filter(|place| !place.overtaken)?;
+            (place.awaited || peer.link.is_some()).then_some(place.acked + 1)
+        });
+        let keep_from = keeps.min().unwrap_or(self.outbox.head() + 1);
+        self.outbox.trim(keep_from);
+    }
+}
+
+fn released<R>(waiting: Waiting<R>, got: usize) -> Released<R> {
+    Released { reply: waiting.reply, short: waiting.short, got, asked: waiting.asked }
+}

@@ -1,0 +1,119 @@
+//! Nobody is ready: who may start the cluster from what the nodes have on their disks, and what time it is then.
+//!
+//! One of the nodes that see each other, the smallest id, merges the tables of all and becomes ready; the others then join
+//! it like any ready node. No node is configured as special.
+
+use aorta_proto::NodeId;
+use aorta_proto::frame::PeerState;
+
+use super::effects::Purpose;
+use super::live::Live;
+use super::peer::Peer;
+use super::readiness::{Joining, Step, names};
+use crate::clock::Now;
+
+impl<R> Live<R> {
+    pub(super) fn cold_step(&self, joining: &Joining, now: Now) -> Step {
+        if !self.settings.cluster && self.members.last_known.is_empty() {
+            return Step::Serve { cold: true };
+        }
+        if let Some(why) = &self.forbidden {
+            return Step::Wait(format!("may not start the cluster: {why}"));
+        }
+        if let Some((why, _)) = &self.refusal {
+            return Step::Wait(format!("may not start the cluster: refused: {why}"));
+        }
+        let group: Vec<(&NodeId, &Peer)> = self.group().collect();
+        let present = group.len() + 1;
+        if present < self.settings.bootstrap_min_nodes {
+            let min = self.settings.bootstrap_min_nodes;
+            return Step::Wait(format!("no node is ready; {present} of at least {min} nodes see each other"));
+        }
+        if let Some(id) = self.still_awaited(joining.since_us, now.mono_us) {
+            return Step::Wait(format!("no node is ready; waits for last-known member {id}"));
+        }
+        if let Some((one, two)) = self.strangers(&group) {
+            return Step::Wait(format!("no node is ready; {one} and {two} do not see each other"));
+        }
+        if let Some((id, _)) = group.iter().find(|(id, _)| **id < self.settings.node) {
+            return Step::Wait(format!("no node is ready; {id} is to start the cluster"));
+        }
+        if !self.clock.is_set() && self.start.clock_only_from_peers && self.guesses(now).is_empty() {
+            return Step::Wait("its disk was full, so only another node can say what time it is".into());
+        }
+        self.gather(joining, &group, now)
+    }
+
+    /// Merges the table of each node of the group in turn, then serves.
+    fn gather(&self, joining: &Joining, group: &[(&NodeId, &Peer)], now: Now) -> Step {
+        if let Some(id) = self.schedule.running_with() {
+            return Step::Wait(format!("starts the cluster: exchanges with {id}"));
+        }
+        if now.mono_us < joining.retry_us {
+            return Step::Wait("starts the cluster: an exchange broke off; the next one is near".into());
+        }
+        let mut left = group.iter().filter(|(id, _)| !joining.gathered.contains(*id));
+        match left.find(|(_, peer)| peer.bulk) {
+            Some((id, _)) => Step::Exchange((*id).clone(), Purpose::ColdStart),
+            None if group.iter().all(|(id, _)| joining.gathered.contains(*id)) => Step::Serve { cold: true },
+            None => {
+                let left = group.iter().map(|(id, _)| *id).filter(|id| !joining.gathered.contains(*id));
+                Step::Wait(format!("starts the cluster: waits for the bulk connections of {}", names(left)))
+            }
+        }
+    }
+
+    /// Linked nodes that are not in sync either.
+    fn group(&self) -> impl Iterator<Item = (&NodeId, &Peer)> {
+        self.peers.iter().filter(|(_, peer)| peer.link.is_some() && peer.state.is == PeerState::Joining)
+    }
+
+    /// A last-known member that is neither linked nor has been silent for long enough.
+    fn still_awaited(&self, since_us: u64, now_us: u64) -> Option<&NodeId> {
+        let lasts_us = self.settings.seed_fallback_us;
+        let awaited = |id: &&NodeId| !self.is_linked(id) && self.members.silent_us(id, since_us, now_us) < lasts_us;
+        self.members.last_known.keys().find(awaited)
+    }
+
+    /// Two of the group that are not linked with each other.
+    fn strangers<'a>(&'a self, group: &[(&'a NodeId, &'a Peer)]) -> Option<(&'a NodeId, &'a NodeId)> {
+        for (one, peer) in group {
+            let others = group.iter().map(|(id, _)| *id).filter(|id| id != one).chain([&self.settings.node]);
+            for two in others {
+                if !peer.state.links.contains(two) {
+                    return Some((one, two));
+                }
+            }
+        }
+        None
+    }
+
+    /// What the disks of this node and of its group say the time is, µs.
+    fn guesses(&self, now: Now) -> Vec<u64> {
+        let since_us = now.mono_us.saturating_sub(self.started_us);
+        let own = self.start.clock_guess_us.filter(|_| !self.start.clock_only_from_peers);
+        let own = own.map(|guess_us| guess_us + since_us);
+        let others = self.group().filter_map(|(_, peer)| peer.clock_guess_us);
+        let others = others.map(|(guess_us, heard_us)| guess_us.saturating_add(now.mono_us.saturating_sub(heard_us)));
+        let mut guesses: Vec<u64> = own.into_iter().chain(others).collect();
+        guesses.sort_unstable();
+        guesses
+    }
+
+    /// Sets the clock of a starting cluster, if it is `due` and not set yet: the median of what the disks say (of two the
+    /// lower: a contact rather rings too long than too short), never below a time that was used before; nothing on any
+    /// disk: the wall clock.
+    pub(super) fn set_start_clock_if(&mut self, due: bool, now: Now) {
+        if !due || self.clock.is_set() {
+            return;
+        }
+        let guesses = self.guesses(now);
+        let median = guesses.get(guesses.len().saturating_sub(1) / 2).copied();
+        let wall_us = self.start.wall_us + now.mono_us.saturating_sub(self.started_us);
+        let wall = Some(wall_us).filter(|_| !self.start.clock_only_from_peers);
+        let Some(time_us) = median.or(wall) else { return };
+        let ceilings = self.group().filter_map(|(_, peer)| peer.clock_ceiling_us).chain(self.start.clock_ceiling_us);
+        let ceiling_us = ceilings.max().unwrap_or(0);
+        self.set_clock(time_us.max(ceiling_us));
+    }
+}

@@ -1,0 +1,172 @@
+//! The answering side of an exchange. Keeps questions, not answers: entries are read from the table when the connection
+//! can take them, so a slow reader costs this node nothing.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use aorta_proto::Listed;
+use aorta_proto::digest::ItemHash;
+use aorta_proto::frame::{Buckets, Frame, Span, encode_changes, encode_entries};
+
+use crate::location::Location;
+
+/// Questions that an opener may have under way at a time; a correct one has fewer.
+const QUESTIONS_MAX: usize = 16;
+
+/// Entries put into one frame, bytes.
+pub(super) const ENTRIES_BYTES: usize = 64 * 1024;
+
+/// One exchange, answered.
+#[derive(Debug)]
+pub(super) struct Donor {
+    pub(super) id: u64,
+    questions: VecDeque<Question>,
+    /// Batches for which the opener owes entries.
+    owed: BTreeSet<u32>,
+}
+
+#[derive(Debug)]
+enum Question {
+    Root,
+    Sums { level: u8, indexes: Vec<u16> },
+    Lists(Box<Lists>),
+    Done { batch: u32 },
+}
+
+/// A batch of lists, worked through bucket by bucket.
+#[derive(Debug)]
+struct Lists {
+    batch: u32,
+    spans: VecDeque<Span>,
+    have: VecDeque<Buckets>,
+    /// Encoded, not yet sent.
+    ready: VecDeque<Vec<u8>>,
+    want: Vec<(u16, Vec<u64>)>,
+}
+
+impl Donor {
+    pub(super) fn new(id: u64) -> Self {
+        Self { id, questions: VecDeque::from([Question::Root]), owed: BTreeSet::new() }
+    }
+
+    pub(super) fn handle(&mut self, frame: Frame<'_>) -> Result<(), String> {
+        if self.questions.len() + self.owed.len() >= QUESTIONS_MAX {
+            return Err("asks more than it may at a time".into());
+        }
+        self.questions.push_back(match frame {
+            Frame::Ask { level, indexes, .. } => Question::Sums { level, indexes },
+            Frame::Lists { batch, spans, have, .. } => Question::Lists(Box::new(Lists {
+                batch,
+                spans: spans.into(),
+                have: have.into(),
+                ready: VecDeque::new(),
+                want: Vec::new(),
+            })),
+            _ => return Err("no question".into()),
+        });
+        Ok(())
+    }
+
+    /// Whether entries of this batch were asked for.
+    pub(super) fn takes(&self, id: u64, batch: u32) -> bool {
+        self.id == id && self.owed.contains(&batch)
+    }
+
+    /// Entries that were asked for are in the table.
+    pub(super) fn entries(&mut self, batch: u32, last: bool) {
+        if last && self.owed.remove(&batch) {
+            self.questions.push_back(Question::Done { batch });
+        }
+    }
+
+    pub(super) fn has_due(&self) -> bool {
+        !self.questions.is_empty()
+    }
+
+    /// Appends the next frame of an answer, if one is due.
+    pub(super) fn transmit(&mut self, location: &Location, sent_us: u64, buf: &mut Vec<u8>) {
+        let id = self.id;
+        let Some(question) = self.questions.front_mut() else { return };
+        let answer = match question {
+            Question::Root => Frame::Root { id, floor_us: location.floor_us(), root: location.root() },
+            Question::Sums { level, indexes } => {
+                let indexes: Vec<u32> = indexes.iter().copied().map(u32::from).collect();
+                Frame::Sums { id, sums: location.sums(*level, &indexes) }
+            }
+            Question::Done { batch } => Frame::Done { id, batch: *batch },
+            Question::Lists(lists) => {
+                lists.read(location);
+                let batch = lists.batch;
+                if !lists.ready.is_empty() {
+                    let changes = lists.ready.iter().map(Vec::as_slice);
+                    let sent = encode_entries((id, batch, false), changes, ENTRIES_BYTES, sent_us, buf);
+                    lists.ready.drain(..sent);
+                    return;
+                }
+                let buckets = std::mem::take(&mut lists.want);
+                if buckets.is_empty() {
+                    Frame::Done { id, batch }
+                } else {
+                    self.owed.insert(batch);
+                    Frame::Want { id, batch, buckets }
+                }
+            }
+        };
+        self.questions.pop_front();
+        // Each is bounded by its question, which came in a frame.
+        drop(answer.encode(sent_us, buf));
+    }
+}
+
+impl Lists {
+    /// Goes on until a frame is full or all buckets are done.
+    fn read(&mut self, location: &Location) {
+        let mut bytes: usize = self.ready.iter().map(Vec::len).sum();
+        while bytes < ENTRIES_BYTES {
+            let Some(bucket) = self.next_bucket() else { return };
+            let theirs = match self.have.front() {
+                Some(listed) if listed.bucket == bucket => self.have.pop_front().map(|listed| listed.items),
+                _ => None,
+            };
+            let mine = location.list(u32::from(bucket));
+            let (give, want) = compare(&mine, &theirs.unwrap_or_default());
+            if !want.is_empty() {
+                self.want.push((bucket, want));
+            }
+            if !give.is_empty() {
+                let changes = encoded(location, bucket, &give);
+                bytes += changes.iter().map(Vec::len).sum::<usize>();
+                self.ready.extend(changes);
+            }
+        }
+    }
+
+    fn next_bucket(&mut self) -> Option<u16> {
+        let span = self.spans.front_mut()?;
+        let bucket = span.first;
+        if span.more == 0 {
+            self.spans.pop_front();
+        } else {
+            span.first += 1;
+            span.more -= 1;
+        }
+        Some(bucket)
+    }
+}
+
+/// Items of a bucket, encoded. One that is larger than a frame cannot exist where limits were checked at start.
+pub(super) fn encoded(location: &Location, bucket: u16, items: &[ItemHash]) -> Vec<Vec<u8>> {
+    let records = location.fetch(u32::from(bucket), items);
+    records.iter().flat_map(|(aor, record)| encode_changes(aor, record).unwrap_or_default()).collect()
+}
+
+/// What this side has and the other lacks or has older, and the reverse.
+fn compare(mine: &[Listed], theirs: &[Listed]) -> (Vec<ItemHash>, Vec<ItemHash>) {
+    let index = |list: &[Listed]| list.iter().map(|item| (item.hash, item.stamp)).collect();
+    let (mine_by, theirs_by): (std::collections::BTreeMap<_, _>, std::collections::BTreeMap<_, _>) =
+        (index(mine), index(theirs));
+    let newer = |list: &[Listed], other: &std::collections::BTreeMap<ItemHash, aorta_proto::Stamp>| {
+        let lacks = |item: &&Listed| other.get(&item.hash).is_none_or(|stamp| *stamp < item.stamp);
+        list.iter().filter(lacks).map(|item| item.hash).collect()
+    };
+    (newer(mine, &theirs_by), newer(theirs, &mine_by))
+}

@@ -1,0 +1,221 @@
+//! What comes in on a Live link. Changes themselves pass by: they are applied without the lock, between
+//! [`Live::admit_changes`] and [`Live::changes_applied`].
+
+use aorta_proto::NodeId;
+use aorta_proto::frame::{Frame, Header, PeerState, RejoinReason};
+
+use super::effects::Event;
+use super::live::Live;
+use super::readiness::Mode;
+use crate::clock::Now;
+
+/// A clock that is moved forward by more than this is worth a line in the log, µs.
+const CLOCK_MOVE_SAID_US: u64 = 1_000_000;
+
+impl<R> Live<R> {
+    /// Every frame and Hello carries its sender's time: linked nodes stay in step within a network delay.
+    ///
+    /// # Errors
+    /// When a node that is in sync is told a time further ahead than is allowed.
+    pub(super) fn hear_time(&mut self, peer_id: &NodeId, sent_us: u64, now: Now) -> Result<(), String> {
+        if sent_us == 0 {
+            return Ok(());
+        }
+        let is_set = self.clock.is_set();
+        let ahead_us = sent_us.saturating_sub(now.cluster_us);
+        if is_set && !matches!(self.mode, Mode::Joining(_)) && ahead_us > self.settings.clock_ahead_max_us() {
+            return Err(format!("its cluster time is {} s ahead of this node's", ahead_us / 1_000_000));
+        }
+        if !is_set {
+            return self.take_time_from(peer_id, sent_us);
+        }
+        let by_us = self.clock.adopt(sent_us);
+        if by_us > CLOCK_MOVE_SAID_US {
+            self.effects.events.push(Event::ClockMoved { peer: peer_id.clone(), by_us });
+        }
+        Ok(())
+    }
+
+    /// The first time this process hears; its own disk must not be far ahead of it.
+    fn take_time_from(&mut self, peer_id: &NodeId, sent_us: u64) -> Result<(), String> {
+        let ceiling_us = self.start.clock_ceiling_us.unwrap_or(0);
+        let ahead_us = ceiling_us.saturating_sub(sent_us);
+        if ahead_us > self.settings.clock_ahead_max_us() {
+            let why = format!("this node's disk is {} s ahead of the cluster time of {peer_id}", ahead_us / 1_000_000);
+            self.ahead = Some(why.clone());
+            return Err(why);
+        }
+        self.ahead = None;
+        self.set_clock(sent_us.max(ceiling_us));
+        Ok(())
+    }
+
+    /// Sets cluster time for the first time.
+    pub(super) fn set_clock(&mut self, cluster_us: u64) {
+        self.clock.adopt(cluster_us);
+        self.effects.events.push(Event::ClockSet { cluster_us });
+    }
+
+    /// Takes a frame that is not about changes.
+    ///
+    /// # Errors
+    /// What a correct peer never says; the link is closed.
+    pub(super) fn handle_frame(
+        &mut self,
+        peer_id: &NodeId,
+        header: Header,
+        frame: Frame<'_>,
+        now: Now,
+    ) -> Result<(), String> {
+        self.heard(peer_id, header, now)?;
+        match frame {
+            Frame::Subscribe { epoch } => self.subscribe(peer_id, epoch)?,
+            Frame::Backlog { epoch, first_seq } => self.handle_backlog(peer_id, epoch, first_seq, now)?,
+            Frame::Mark { epoch } if epoch == self.epoch => self.handle_mark(peer_id),
+            Frame::Ack { epoch, seq } => self.acked(peer_id, epoch, seq)?,
+            Frame::State(state) => {
+                self.learn(peer_id, &state, now);
+                let became = state.is;
+                let before = self.peers.get_mut(peer_id).map(|peer| std::mem::replace(&mut peer.state, state));
+                if became == PeerState::Left {
+                    self.part(peer_id, now);
+                } else if before.is_some_and(|before| before.is != became) {
+                    self.met_again(peer_id);
+                }
+            }
+            Frame::Rejoin { epoch, why } if epoch == self.epoch => {
+                let why = match why {
+                    RejoinReason::Suspect => "another node says that this one did not keep up",
+                    RejoinReason::Overflow => "it fell behind what another node keeps for it",
+                };
+                self.rejoin(why, Some(peer_id), now);
+            }
+            Frame::Ping { nonce } => {
+                if let Some(link) = self.peers.get_mut(peer_id).and_then(|peer| peer.link.as_mut()) {
+                    link.pong_due = Some(nonce);
+                }
+            }
+            Frame::Pong { nonce } => {
+                if let Some(probe) = self.peers.get_mut(peer_id).and_then(|peer| peer.probe.as_mut()) {
+                    probe.answered |= probe.nonce == nonce;
+                }
+            }
+            Frame::Forget { node } => self.forget(&node, now),
+            Frame::Bye => {
+                self.part(peer_id, now);
+            }
+            Frame::Mark { .. } | Frame::Rejoin { .. } => {}
+            Frame::Hello(_) => return Err("says Hello twice".into()),
+            _ => return Err("a frame of the other connection".into()),
+        }
+        Ok(())
+    }
+
+    fn heard(&mut self, peer_id: &NodeId, header: Header, now: Now) -> Result<(), String> {
+        let peer = self.peers.get_mut(peer_id).filter(|peer| peer.link.is_some());
+        let peer = peer.ok_or("a frame without a link")?;
+        peer.heard_us = now.mono_us;
+        self.members.alive(peer_id, now.mono_us);
+        self.hear_time(peer_id, header.sent_us, now)
+    }
+
+    fn handle_backlog(&mut self, peer_id: &NodeId, epoch: u64, first_seq: u64, now: Now) -> Result<(), String> {
+        if epoch != self.epoch {
+            return Ok(());
+        }
+        if first_seq == 0 {
+            return Err("numbers changes from 0".into());
+        }
+        let Some(peer) = self.peers.get_mut(peer_id) else { return Ok(()) };
+        if peer.intake.epoch == epoch && peer.intake.next < first_seq {
+            self.rejoin("changes of another node were lost between two links", Some(peer_id), now);
+        } else if peer.intake.epoch != epoch {
+            peer.intake.epoch = epoch;
+            peer.intake.next = first_seq;
+        }
+        Ok(())
+    }
+
+    fn handle_mark(&mut self, peer_id: &NodeId) {
+        self.marks += 1;
+        if let Some(peer) = self.peers.get_mut(peer_id) {
+            peer.intake.marked = true;
+        }
+    }
+
+    /// Whether changes may be applied, before they are; the answer is the limit for their stamps, µs.
+    ///
+    /// # Errors
+    /// A gap before them: what comes after it must never be acked.
+    pub(super) fn admit_changes(
+        &mut self,
+        peer_id: &NodeId,
+        header: Header,
+        epoch: u64,
+        first_seq: u64,
+        now: Now,
+    ) -> Result<u64, String> {
+        self.heard(peer_id, header, now)?;
+        let epoch_now = self.epoch;
+        let intake = self.peers.get(peer_id).map(|peer| &peer.intake);
+        if epoch == epoch_now && intake.is_none_or(|intake| intake.epoch != epoch || intake.next < first_seq) {
+            return Err(format!("a gap before change {first_seq}"));
+        }
+        Ok(self.stamps_up_to_us())
+    }
+
+    /// Stamps above this are refused, µs of cluster time. A node that is not in sync yet follows.
+    pub(super) fn stamps_up_to_us(&self) -> u64 {
+        match self.mode {
+            Mode::Joining(_) => u64::MAX,
+            _ => self.clock.now().cluster_us.saturating_add(self.settings.clock_ahead_max_us()),
+        }
+    }
+
+    /// Changes up to `next - 1` are in the table.
+    pub(super) fn changes_applied(&mut self, peer_id: &NodeId, epoch: u64, next: u64, took: Took) {
+        self.note_took(peer_id, took);
+        let Some(peer) = self.peers.get_mut(peer_id) else { return };
+        if peer.intake.epoch == epoch {
+            peer.intake.next = peer.intake.next.max(next);
+            if let Some(link) = &mut peer.link {
+                link.ack_due = true;
+            }
+        }
+    }
+
+    /// A frame of an exchange came; its entries, if any, are applied.
+    ///
+    /// # Errors
+    /// A time too far ahead.
+    pub(super) fn handle_bulk(&mut self, peer_id: &NodeId, header: Header, took: Took, now: Now) -> Result<(), String> {
+        self.note_took(peer_id, took);
+        self.hear_time(peer_id, header.sent_us, now)
+    }
+
+    /// Raises the alarms that applying gave cause for.
+    pub(super) fn note_took(&mut self, peer_id: &NodeId, took: Took) {
+        if took.latest_us > 0 && self.clock.is_set() {
+            self.clock.adopt(took.latest_us);
+        }
+        if took.ahead > 0 {
+            self.effects.events.push(Event::StampAhead { peer: peer_id.clone(), count: took.ahead });
+        }
+        if took.conflicts > 0 {
+            self.effects.events.push(Event::Conflict { peer: peer_id.clone(), count: took.conflicts });
+        }
+    }
+}
+
+/// What applying changes came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Took {
+    /// Changes decoded.
+    pub(super) records: u64,
+    /// Changes refused because their stamps lie too far ahead.
+    pub(super) ahead: u64,
+    /// Changes in which one stamp had two values.
+    pub(super) conflicts: u64,
+    /// The latest stamp taken, µs.
+    pub(super) latest_us: u64,
+}

@@ -1,0 +1,288 @@
+//! One node's thinking about its peers, under one short lock: the ack set, the outbox, readiness. Applies no change to
+//! the table and moves none in bulk: those are done without this lock (see [`super::Replication`] and [`super::bulk`]).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use aorta_proto::NodeId;
+use aorta_proto::frame::{LastKnown, PeerState, State};
+use aorta_proto::record::{floor_us, horizon_us};
+
+use super::ack_set::Waiting;
+use super::anti_entropy::Schedule;
+use super::bulk::Command;
+use super::effects::{Effects, Event};
+use super::membership::{Member, Members};
+use super::outbox::Outbox;
+use super::peer::Peer;
+use super::readiness::{Joining, Mode};
+use super::settings::{Settings, Start};
+use crate::clock::{Clock, Now};
+use crate::location::Location;
+
+/// A link that had nothing to say for so long says a Ping, µs: the other side hears that it lives, and what time it is.
+pub(super) const PING_EVERY_US: u64 = 400_000;
+
+/// A gap between two timeouts, in ack timeouts, that means that the process slept.
+const SLEPT_ACK_TIMEOUTS: u64 = 2;
+
+pub(super) struct Live<R> {
+    pub(super) settings: Settings,
+    pub(super) start: Start,
+    pub(super) started_us: u64,
+    pub(super) clock: Arc<Clock>,
+    pub(super) location: Arc<Location>,
+    pub(super) peers: BTreeMap<NodeId, Peer>,
+    pub(super) outbox: Outbox,
+    pub(super) replies: VecDeque<Waiting<R>>,
+    pub(super) members: Members,
+    pub(super) mode: Mode,
+    /// This node's epoch as a subscriber; rises at each rejoin.
+    pub(super) epoch: u64,
+    /// Counts Marks: an exchange makes ready only if none came after it began.
+    pub(super) marks: u64,
+    /// Members that were missing at the cold start and have not been heard out since.
+    pub(super) partial: BTreeSet<NodeId>,
+    pub(super) schedule: Schedule,
+    /// For [`super::bulk::Bulk`], carried out by the caller of this lock.
+    pub(super) commands: Vec<Command>,
+    pub(super) effects: Effects<R>,
+    /// Refused by or at another node, and when (monotonic µs): forbids a cold start.
+    pub(super) refusal: Option<(String, u64)>,
+    /// Why this node may not start a cluster, said by the caller (a certificate out of its dates).
+    pub(super) forbidden: Option<String>,
+    /// This node's disk is further ahead than the cluster allows.
+    pub(super) ahead: Option<String>,
+    last_timeout_us: u64,
+    pub(super) nonce: u64,
+}
+
+impl<R> Live<R> {
+    pub(super) fn new(settings: Settings, start: Start, clock: Arc<Clock>, location: Arc<Location>, now: Now) -> Self {
+        let mut members = Members::default();
+        for known in start.last_known.iter().filter(|known| known.node != settings.node) {
+            members.remember(known.clone());
+        }
+        Self {
+            outbox: Outbox::new(settings.outbox_bytes_max),
+            schedule: Schedule::new(now.mono_us, settings.anti_entropy_interval_us),
+            settings,
+            start,
+            started_us: now.mono_us,
+            clock,
+            location,
+            peers: BTreeMap::new(),
+            replies: VecDeque::new(),
+            members,
+            mode: Mode::Joining(Joining::new("starting", now.mono_us)),
+            epoch: 1,
+            marks: 0,
+            partial: BTreeSet::new(),
+            commands: Vec::new(),
+            effects: Effects::default(),
+            refusal: None,
+            forbidden: None,
+            ahead: None,
+            last_timeout_us: now.mono_us,
+            nonce: 0,
+        }
+    }
+
+    /// Where this node is in its life.
+    pub(super) fn is(&self) -> PeerState {
+        match &self.mode {
+            Mode::Joining(_) => PeerState::Joining,
+            Mode::Ready => PeerState::Ready,
+            Mode::Draining(_) => PeerState::Draining,
+            Mode::Left => PeerState::Left,
+        }
+    }
+
+    /// What it says about itself.
+    pub(super) fn state(&self) -> State {
+        State {
+            is: self.is(),
+            expires_max_s: self.settings.expires_max_s,
+            links: self.links().cloned().collect(),
+            missing: self.partial.iter().cloned().collect(),
+            last_known: self.members.last_known.values().cloned().collect(),
+        }
+    }
+
+    /// The same for gossip.
+    pub(super) fn member(&self) -> Member {
+        let suspect = |(id, peer): (&NodeId, &Peer)| {
+            let place = peer.subscriber.as_ref().filter(|place| !place.awaited)?;
+            Some((id.clone(), place.epoch))
+        };
+        Member {
+            node: self.settings.node.clone(),
+            boot: self.settings.boot,
+            state: self.is(),
+            expires_max_s: self.settings.expires_max_s,
+            links: self.links().cloned().collect(),
+            suspects: self.peers.iter().filter_map(suspect).collect(),
+        }
+    }
+
+    /// Whom it is linked with.
+    pub(super) fn links(&self) -> impl Iterator<Item = &NodeId> {
+        self.peers.iter().filter(|(_, peer)| peer.link.is_some()).map(|(id, _)| id)
+    }
+
+    /// What a peer is: as its link says, else as gossip says.
+    pub(super) fn is_in_sync(&self, id: &NodeId) -> bool {
+        let linked = self.peers.get(id).filter(|peer| peer.link.is_some()).map(|peer| peer.state.is);
+        let is = linked.or_else(|| self.members.view.get(id).map(|member| member.state));
+        matches!(is, Some(PeerState::Ready | PeerState::Draining))
+    }
+
+    /// Something that others are told about this node changed.
+    pub(super) fn announce(&mut self) {
+        for link in self.peers.values_mut().filter_map(|peer| peer.link.as_mut()) {
+            link.state_due = true;
+        }
+        self.effects.gossip_changed = true;
+    }
+
+    /// Remembers what a peer said of itself and of others.
+    pub(super) fn learn(&mut self, peer_id: &NodeId, state: &State, now: Now) {
+        let seen_us = now.cluster_us;
+        let mut news =
+            self.members.remember(LastKnown { node: peer_id.clone(), expires_max_s: state.expires_max_s, seen_us });
+        let me = &self.settings.node;
+        for known in state.last_known.iter().filter(|known| known.node != *me && known.node != *peer_id) {
+            news |= self.members.remember(known.clone());
+        }
+        self.effects.last_known_changed |= news;
+    }
+
+    /// A member parted, or an operator says that it is gone for good.
+    pub(super) fn part(&mut self, node: &NodeId, now: Now) -> bool {
+        self.unsubscribe(node, true);
+        self.partial.remove(node);
+        let news = self.members.part(node, now.cluster_us);
+        if news {
+            self.effects.last_known_changed = true;
+            self.effects.events.push(Event::Parted { peer: node.clone() });
+            self.announce();
+        }
+        news
+    }
+
+    /// A member is gone for good; everybody linked is told once.
+    pub(super) fn forget(&mut self, node: &NodeId, now: Now) {
+        if *node == self.settings.node || !self.part(node, now) {
+            return;
+        }
+        for link in self.peers.values_mut().filter_map(|peer| peer.link.as_mut()) {
+            link.forget_due.insert(node.clone());
+        }
+    }
+
+    /// Takes what gossip shows.
+    pub(super) fn handle_members(&mut self, view: Vec<Member>, now: Now) {
+        let me = self.settings.node.clone();
+        let (left, view): (Vec<Member>, Vec<Member>) =
+            view.into_iter().filter(|member| member.node != me).partition(|member| member.state == PeerState::Left);
+        let left = left.into_iter().filter(|member| self.members.view.contains_key(&member.node));
+        for member in left.collect::<Vec<_>>() {
+            self.part(&member.node, now);
+        }
+        let accuser = view
+            .iter()
+            .find(|member| member.suspects.get(&me).is_some_and(|&epoch| epoch == self.epoch))
+            .map(|member| member.node.clone());
+        for member in &view {
+            let (node, expires_max_s) = (member.node.clone(), member.expires_max_s);
+            let known = LastKnown { node, expires_max_s, seen_us: now.cluster_us };
+            self.effects.last_known_changed |= self.clock.is_set() && self.members.remember(known);
+        }
+        let view = view.into_iter().map(|member| (member.node.clone(), member)).collect();
+        for node in self.members.see(view, now.mono_us) {
+            self.suspect(&node, "membership dropped it");
+            // Nobody asks its link any more, so its place is kept only in memory of what it had.
+            self.trim();
+        }
+        self.weigh_doubt(now.mono_us);
+        if let Some(accuser) = accuser {
+            self.rejoin("another node says that this one did not keep up", Some(&accuser), now);
+        }
+    }
+
+    /// A node that lost most members denies nothing for a while.
+    fn weigh_doubt(&mut self, now_us: u64) {
+        let lost = self.members.lost_most();
+        let doubt = &mut self.members.doubt_until_us;
+        *doubt = lost.then(|| doubt.unwrap_or(now_us + self.settings.doubt_us));
+    }
+
+    /// The process slept: what it holds may be old, and nobody waited for it.
+    pub(super) fn handle_slept(&mut self, now: Now) {
+        self.last_timeout_us = now.mono_us;
+        self.rejoin("it slept", None, now);
+    }
+
+    /// What time brings.
+    pub(super) fn handle_timeout(&mut self, now: Now) {
+        let gap_us = now.mono_us.saturating_sub(self.last_timeout_us);
+        if gap_us > self.settings.ack_timeout_us * SLEPT_ACK_TIMEOUTS {
+            self.handle_slept(now);
+        }
+        self.last_timeout_us = now.mono_us;
+        self.find_suspects(now.mono_us);
+        self.ping_the_quiet(now.mono_us);
+        let lasts = Some(self.settings.seed_fallback_us);
+        self.refusal.take_if(|(_, at_us)| lasts.is_some_and(|lasts| now.mono_us.saturating_sub(*at_us) > lasts));
+        if !matches!(self.mode, Mode::Joining(_)) {
+            self.raise_floor(now);
+        }
+        self.plan_exchanges(now);
+    }
+
+    fn ping_the_quiet(&mut self, now_us: u64) {
+        for link in self.peers.values_mut().filter_map(|peer| peer.link.as_mut()) {
+            if now_us.saturating_sub(link.last_sent_us) >= PING_EVERY_US && link.ping_due.is_none() {
+                self.nonce += 1;
+                link.ping_due = Some(self.nonce);
+            }
+        }
+    }
+
+    /// Forgetting needs nobody's consent: the floor follows cluster time by the longest lifetime anybody grants. A node
+    /// that is not in sync does not yet know the longest, and raises its floor only to that of a donor.
+    fn raise_floor(&mut self, now: Now) {
+        self.location.set_floor(floor_us(now.cluster_us, self.horizon_us(now)));
+    }
+
+    /// How long entries are remembered, µs.
+    pub(super) fn horizon_us(&self, now: Now) -> u64 {
+        let ahead_s = self.settings.clock_ahead_max_s;
+        let linked = self.peers.values().filter(|peer| peer.link.is_some()).map(|peer| peer.state.expires_max_s);
+        let shown = self.members.view.values().map(|member| member.expires_max_s);
+        let remembered =
+            self.members.last_known.values().filter(|known| {
+                known.seen_us.saturating_add(horizon_us(known.expires_max_s, ahead_s)) >= now.cluster_us
+            });
+        let remembered = remembered.map(|known| known.expires_max_s);
+        let longest = linked.chain(shown).chain(remembered).max().unwrap_or(0);
+        horizon_us(longest.max(self.settings.expires_max_s), ahead_s)
+    }
+
+    /// When [`Self::handle_timeout`] is due at the latest, monotonic µs.
+    pub(super) fn next_timeout_us(&self) -> u64 {
+        let often = self.last_timeout_us + self.settings.ack_timeout_us / 8;
+        self.next_suspect_us().map_or(often, |at_us| at_us.min(often))
+    }
+
+    /// Marks sleeping links that have something to send; their writers are woken by the caller.
+    pub(super) fn wake(&mut self) {
+        let head = self.outbox.head();
+        for (id, peer) in &mut self.peers {
+            let due = peer.has_due(head);
+            let Some(link) = peer.link.as_mut().filter(|link| due && !link.awake) else { continue };
+            link.awake = true;
+            self.effects.wake.push((id.clone(), aorta_proto::frame::Class::Live));
+        }
+    }
+}

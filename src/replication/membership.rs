@@ -1,0 +1,231 @@
+//! Who there is: the typed form of what gossip carries, and the memory of members that are not there now. Knows no links
+//! and sends nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aorta_proto::frame::{LastKnown, PeerState};
+use aorta_proto::{BootId, NodeId};
+
+/// A member that gossip shows alive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The node.
+    pub node: NodeId,
+    /// The process.
+    pub boot: BootId,
+    /// Where it is in its life.
+    pub state: PeerState,
+    /// The longest lifetime it grants, seconds.
+    pub expires_max_s: u32,
+    /// Whom it is linked with.
+    pub links: BTreeSet<NodeId>,
+    /// Whom it suspects, and the epoch of the suspect that this is about.
+    pub suspects: BTreeMap<NodeId, u64>,
+}
+
+/// Gossip keys, all values text.
+mod key {
+    pub(super) const BOOT: &str = "boot";
+    pub(super) const STATE: &str = "state";
+    pub(super) const EXPIRES_MAX_S: &str = "expires_max_s";
+    pub(super) const LINKS: &str = "links";
+    pub(super) const SUSPECTS: &str = "suspects";
+}
+
+/// The most members that this node remembers; a cluster is a handful of nodes.
+pub(super) const MEMBERS_MAX: usize = 256;
+
+impl Member {
+    /// Reads a member from its gossip keys. Unknown keys are left alone; names that are none are skipped.
+    ///
+    /// # Errors
+    /// What is missing or malformed: a member that has not said everything yet is not there yet.
+    pub fn from_keys(node: NodeId, keys: &BTreeMap<String, String>) -> Result<Self, String> {
+        let value = |key: &str| keys.get(key).map(String::as_str).ok_or_else(|| format!("no '{key}'"));
+        let number = |key: &str| format!("'{key}' is no number");
+        let boot = u64::from_str_radix(value(key::BOOT)?, 16).map_err(|_| number(key::BOOT))?;
+        let expires_max_s = value(key::EXPIRES_MAX_S)?.parse().map_err(|_| number(key::EXPIRES_MAX_S))?;
+        let state = state_from(value(key::STATE)?).ok_or_else(|| format!("no such '{}'", key::STATE))?;
+        let links = keys.get(key::LINKS).map(String::as_str).unwrap_or_default();
+        let links = links.split(',').filter_map(|name| NodeId::new(name).ok()).take(MEMBERS_MAX).collect();
+        let suspects = keys.get(key::SUSPECTS).map(String::as_str).unwrap_or_default();
+        let suspects = suspects.split(',').filter_map(suspect_from).take(MEMBERS_MAX).collect();
+        Ok(Self { node, boot: BootId(boot), state, expires_max_s, links, suspects })
+    }
+
+    /// The keys that say this.
+    #[must_use]
+    pub fn to_keys(&self) -> BTreeMap<String, String> {
+        let links: Vec<&str> = self.links.iter().map(NodeId::as_str).collect();
+        let suspects: Vec<String> = self.suspects.iter().map(|(node, epoch)| format!("{node}@{epoch}")).collect();
+        BTreeMap::from([
+            (key::BOOT.to_owned(), format!("{:016x}", self.boot.0)),
+            (key::STATE.to_owned(), state_name(self.state).to_owned()),
+            (key::EXPIRES_MAX_S.to_owned(), self.expires_max_s.to_string()),
+            (key::LINKS.to_owned(), links.join(",")),
+            (key::SUSPECTS.to_owned(), suspects.join(",")),
+        ])
+    }
+}
+
+fn suspect_from(text: &str) -> Option<(NodeId, u64)> {
+    let (node, epoch) = text.split_once('@')?;
+    Some((NodeId::new(node).ok()?, epoch.parse().ok()?))
+}
+
+/// The name of a state, as gossip, `/v1/cluster` and the command line show it.
+#[must_use]
+pub fn state_name(state: PeerState) -> &'static str {
+    match state {
+        PeerState::Joining => "joining",
+        PeerState::Ready => "ready",
+        PeerState::Draining => "draining",
+        PeerState::Left => "left",
+    }
+}
+
+fn state_from(name: &str) -> Option<PeerState> {
+    [PeerState::Joining, PeerState::Ready, PeerState::Draining, PeerState::Left]
+        .into_iter()
+        .find(|&state| state_name(state) == name)
+}
+
+/// The members, present and remembered; never this node itself.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    /// Alive, as gossip has it.
+    pub(super) view: BTreeMap<NodeId, Member>,
+    /// Once a member, and neither parted nor forgotten.
+    pub(super) last_known: BTreeMap<NodeId, LastKnown>,
+    /// Parted or forgotten, and at which cluster time: older news of them is void.
+    parted: BTreeMap<NodeId, u64>,
+    /// Dropped from the view without a good-bye.
+    pub(super) lost: BTreeSet<NodeId>,
+    /// Until when (monotonic µs) this node doubts that what it does not know does not exist.
+    pub(super) doubt_until_us: Option<u64>,
+    /// When (monotonic µs) each was last seen alive.
+    alive_us: BTreeMap<NodeId, u64>,
+}
+
+impl Members {
+    /// Takes a new view; gives those that vanished from it without a good-bye.
+    pub(super) fn see(&mut self, view: BTreeMap<NodeId, Member>, now_us: u64) -> Vec<NodeId> {
+        let vanished: Vec<NodeId> = self
+            .view
+            .keys()
+            .filter(|node| !view.contains_key(node) && self.last_known.contains_key(node))
+            .cloned()
+            .collect();
+        for node in view.keys() {
+            self.alive(node, now_us);
+        }
+        self.lost.extend(vanished.iter().cloned());
+        self.view = view;
+        vanished
+    }
+
+    /// A sign of life.
+    pub(super) fn alive(&mut self, node: &NodeId, now_us: u64) {
+        self.lost.remove(node);
+        self.alive_us.insert(node.clone(), now_us);
+    }
+
+    /// How long a member has shown no sign of life; since `since_us` if it never did.
+    pub(super) fn silent_us(&self, node: &NodeId, since_us: u64, now_us: u64) -> u64 {
+        if self.view.contains_key(node) {
+            return 0;
+        }
+        now_us.saturating_sub(self.alive_us.get(node).copied().unwrap_or(since_us))
+    }
+
+    /// Remembers a member; whether that is news for the disk. What was parted later than `seen_us` stays parted.
+    pub(super) fn remember(&mut self, known: LastKnown) -> bool {
+        if self.parted.get(&known.node).is_some_and(|&parted_us| parted_us >= known.seen_us) {
+            return false;
+        }
+        self.parted.remove(&known.node);
+        let full = self.last_known.len() >= MEMBERS_MAX;
+        match self.last_known.get_mut(&known.node) {
+            None if full => false,
+            None => {
+                self.last_known.insert(known.node.clone(), known);
+                true
+            }
+            Some(before) => {
+                let grown = before.expires_max_s < known.expires_max_s;
+                before.expires_max_s = before.expires_max_s.max(known.expires_max_s);
+                before.seen_us = before.seen_us.max(known.seen_us);
+                grown
+            }
+        }
+    }
+
+    /// Somebody parted or is forgotten: nobody waits for it. Whether that is news.
+    pub(super) fn part(&mut self, node: &NodeId, cluster_us: u64) -> bool {
+        let news = self.last_known.remove(node).is_some();
+        self.lost.remove(node);
+        if self.parted.len() < MEMBERS_MAX || self.parted.contains_key(node) {
+            self.parted.insert(node.clone(), cluster_us);
+        }
+        news
+    }
+
+    /// Whether a member is remembered that gossip does not show.
+    pub(super) fn anybody_missing(&self) -> bool {
+        self.last_known.keys().any(|node| !self.view.contains_key(node))
+    }
+
+    /// Whether more than half of three or more members went without a good-bye, this node counted among those left.
+    pub(super) fn lost_most(&self) -> bool {
+        let members = self.last_known.len() + 1;
+        members >= 3 && self.lost.len() * 2 > members
+    }
+
+    /// Whether gossip shows two members that are not linked with each other, though both are in sync.
+    pub(super) fn shows_a_cut(&self) -> bool {
+        let in_sync = |member: &&Member| matches!(member.state, PeerState::Ready | PeerState::Draining);
+        self.view.values().filter(in_sync).any(|one| {
+            let others = self.view.values().filter(in_sync).filter(|two| two.node != one.node);
+            others.into_iter().any(|two| !one.links.contains(&two.node))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(name: &str) -> NodeId {
+        NodeId::new(name).expect("a node id")
+    }
+
+    #[test]
+    fn keys_say_what_the_member_is() {
+        let member = Member {
+            node: id("n1"),
+            boot: BootId(0xfeed),
+            state: PeerState::Draining,
+            expires_max_s: 7200,
+            links: BTreeSet::from([id("n2"), id("n3")]),
+            suspects: BTreeMap::from([(id("n3"), 4)]),
+        };
+        assert_eq!(Member::from_keys(id("n1"), &member.to_keys()), Ok(member));
+    }
+
+    #[test]
+    fn a_member_that_has_not_said_its_state_is_not_there_yet() {
+        let keys = BTreeMap::from([("boot".to_owned(), "1".to_owned()), ("state".to_owned(), "asleep".to_owned())]);
+        assert!(Member::from_keys(id("n1"), &keys).is_err());
+    }
+
+    #[test]
+    fn what_parted_stays_parted_until_it_is_seen_again() {
+        let mut members = Members::default();
+        let known = |seen_us| LastKnown { node: id("n2"), expires_max_s: 60, seen_us };
+        assert!(members.remember(known(10)));
+        assert!(members.part(&id("n2"), 20));
+        assert!(!members.remember(known(15)), "older news");
+        assert!(members.last_known.is_empty());
+        assert!(members.remember(known(25)));
+    }
+}

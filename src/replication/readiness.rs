@@ -1,0 +1,275 @@
+//! When this node may serve. Ready = linked to every member that is in sync, Mark received on each link, and one
+//! exchange that began after the last Mark is finished. Equality of digests is not asked for: changes are always under
+//! way, and what changed since arrives live and is awaited.
+
+use std::collections::BTreeSet;
+
+use aorta_proto::NodeId;
+use aorta_proto::frame::PeerState;
+
+use super::drain::Draining;
+use super::effects::{Event, Purpose};
+use super::live::Live;
+use crate::clock::Now;
+
+/// How long the Mark of a linked node that is itself not in sync is waited for, µs. It answers no REGISTER, so it can
+/// owe at most what it published before it stopped.
+const JOINING_MARK_WAIT_US: u64 = 1_000_000;
+
+/// Where a node is in its life, with what it needs there.
+#[derive(Debug)]
+pub(super) enum Mode {
+    Joining(Joining),
+    Ready,
+    Draining(Draining),
+    Left,
+}
+
+/// What a node that is not in sync has done so far.
+#[derive(Debug)]
+pub(super) struct Joining {
+    /// Why it is not in sync.
+    pub(super) why: String,
+    pub(super) since_us: u64,
+    /// `marks` when the last finished exchange with a node in sync began.
+    pub(super) exchanged_at: Option<u64>,
+    /// Donors that broke off, to be tried last.
+    pub(super) tried: BTreeSet<NodeId>,
+    /// Cold start: whose table has been merged.
+    pub(super) gathered: BTreeSet<NodeId>,
+    /// The next exchange begins no earlier, monotonic µs.
+    pub(super) retry_us: u64,
+}
+
+impl Joining {
+    pub(super) fn new(why: &str, now_us: u64) -> Self {
+        Self {
+            why: why.to_owned(),
+            since_us: now_us,
+            exchanged_at: None,
+            tried: BTreeSet::new(),
+            gathered: BTreeSet::new(),
+            retry_us: now_us,
+        }
+    }
+}
+
+/// What a node that is not in sync does next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing; why.
+    Wait(String),
+    /// An exchange.
+    Exchange(NodeId, Purpose),
+    /// It serves. `cold`: it starts the cluster.
+    Serve { cold: bool },
+}
+
+/// What SIP may be told. One byte, so that each request reads it without a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Serving {
+    /// REGISTER, INVITE and the rest are served; otherwise 503.
+    pub requests: bool,
+    /// OPTIONS get 200; otherwise 503, so that probes see it.
+    pub options: bool,
+    /// An AoR that is unknown here is unknown: 404. Otherwise another node may know it: 503.
+    pub denies_unknown: bool,
+}
+
+impl Serving {
+    pub(super) fn to_bits(self) -> u8 {
+        u8::from(self.requests) | u8::from(self.options) << 1 | u8::from(self.denies_unknown) << 2
+    }
+
+    pub(super) fn from_bits(bits: u8) -> Self {
+        Self { requests: bits & 1 != 0, options: bits & 2 != 0, denies_unknown: bits & 4 != 0 }
+    }
+}
+
+/// The answer of `/readyz`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readiness {
+    /// Requests are served and OPTIONS get 200.
+    pub ready: bool,
+    /// Why not, or what is still missing though it is ready ("partial").
+    pub reason: Option<String>,
+}
+
+impl<R> Live<R> {
+    pub(super) fn serving(&self, now_us: u64) -> Serving {
+        let doubt = self.members.doubt_until_us.is_some_and(|until_us| now_us < until_us);
+        let denies_unknown = !doubt && self.partial.is_empty();
+        match &self.mode {
+            Mode::Joining(_) | Mode::Left => Serving { requests: false, options: false, denies_unknown: false },
+            Mode::Ready => Serving { requests: true, options: true, denies_unknown },
+            Mode::Draining(drain) => Serving { requests: drain.in_grace(), options: false, denies_unknown },
+        }
+    }
+
+    pub(super) fn readiness(&self, now: Now) -> Readiness {
+        let ready = matches!(self.mode, Mode::Ready);
+        let reason = match &self.mode {
+            Mode::Joining(joining) => {
+                let waits = match self.step(joining, now) {
+                    Step::Wait(why) => why,
+                    Step::Exchange(peer, _) => format!("exchanges with {peer}"),
+                    Step::Serve { .. } => "about to serve".to_owned(),
+                };
+                Some(format!("{}: {waits}", joining.why))
+            }
+            Mode::Ready if !self.partial.is_empty() => Some(format!("partial: without {}", names(&self.partial))),
+            Mode::Ready if self.serving(now.mono_us).denies_unknown => None,
+            Mode::Ready => Some(format!("in doubt: lost {}", names(&self.members.lost))),
+            Mode::Draining(_) => Some("draining".to_owned()),
+            Mode::Left => Some("left".to_owned()),
+        };
+        Readiness { ready, reason }
+    }
+
+    /// Goes on until there is nothing to do but wait.
+    pub(super) fn advance(&mut self, now: Now) {
+        let Mode::Joining(joining) = &self.mode else { return };
+        match self.step(joining, now) {
+            Step::Wait(_) => {}
+            Step::Exchange(peer, purpose) => {
+                self.set_start_clock_if(purpose == Purpose::ColdStart, now);
+                self.begin_exchange(&peer, purpose);
+            }
+            Step::Serve { cold } => {
+                self.set_start_clock_if(cold, now);
+                self.serve(cold, now);
+            }
+        }
+    }
+
+    fn step(&self, joining: &Joining, now: Now) -> Step {
+        if let Some(why) = &self.ahead {
+            return Step::Wait(why.clone());
+        }
+        let in_sync: BTreeSet<&NodeId> =
+            self.peers.keys().chain(self.members.view.keys()).filter(|id| self.is_in_sync(id)).collect();
+        if in_sync.is_empty() {
+            return self.cold_step(joining, now);
+        }
+        if let Some(id) = self.schedule.running_with() {
+            return Step::Wait(format!("exchanges with {id}"));
+        }
+        if now.mono_us < joining.retry_us {
+            return Step::Wait("an exchange broke off; the next one is near".into());
+        }
+        if let Some(id) = self.unmarked(now.mono_us) {
+            return Step::Wait(format!("waits for the Mark of {id}"));
+        }
+        let unlinked: Vec<&NodeId> = in_sync.into_iter().filter(|id| !self.is_linked(id)).collect();
+        let exchanged = joining.exchanged_at == Some(self.marks);
+        if exchanged && unlinked.is_empty() && self.clock.is_set() {
+            return Step::Serve { cold: false };
+        }
+        if exchanged {
+            let name = unlinked.first().map_or("a clock", |id| id.as_str());
+            return Step::Wait(format!("waits for a link to {name}"));
+        }
+        match self.donor(joining) {
+            Some(donor) => Step::Exchange(donor, Purpose::Join),
+            None => Step::Wait("waits for a link to a node that is in sync".into()),
+        }
+    }
+
+    pub(super) fn is_linked(&self, id: &NodeId) -> bool {
+        self.peers.get(id).is_some_and(|peer| peer.link.is_some())
+    }
+
+    /// A linked node whose Mark of this epoch is still to come.
+    fn unmarked(&self, now_us: u64) -> Option<&NodeId> {
+        let owes = |(_, peer): &(&NodeId, &super::peer::Peer)| {
+            let Some(link) = &peer.link else { return false };
+            let in_sync = matches!(peer.state.is, PeerState::Ready | PeerState::Draining);
+            let waited_us = now_us.saturating_sub(link.since_us);
+            !peer.intake.marked && (in_sync || waited_us < JOINING_MARK_WAIT_US)
+        };
+        self.peers.iter().find(owes).map(|(id, _)| id)
+    }
+
+    /// The next donor: in sync, linked on both connections; first those that did not break off and stay, and among them
+    /// the one after this node's own name, so that several joiners spread over several donors.
+    fn donor(&self, joining: &Joining) -> Option<NodeId> {
+        let me = &self.settings.node;
+        let donors = self.peers.iter().filter(|(id, peer)| peer.bulk && self.is_linked(id) && self.is_in_sync(id));
+        let order = |(id, peer): &(&NodeId, &super::peer::Peer)| {
+            (joining.tried.contains(*id), peer.state.is == PeerState::Draining, *id < me, (*id).clone())
+        };
+        donors.min_by_key(order).map(|(id, _)| id.clone())
+    }
+
+    /// From here on requests are served.
+    pub(super) fn serve(&mut self, cold: bool, now: Now) {
+        if cold {
+            let missing = self.members.last_known.keys().filter(|id| !self.is_linked(id));
+            self.partial = missing.cloned().collect();
+        }
+        self.mode = Mode::Ready;
+        self.schedule.reset(now.mono_us);
+        for id in &self.partial {
+            self.schedule.repair(id);
+        }
+        self.effects.events.push(Event::Ready);
+        self.announce();
+    }
+
+    /// Starts over: a new epoch on every link, and, if others can serve meanwhile, 503 until this node is in sync again.
+    /// Of two that accuse each other the smaller id stays.
+    pub(super) fn rejoin(&mut self, why: &str, accuser: Option<&NodeId>, now: Now) {
+        self.epoch += 1;
+        for peer in self.peers.values_mut() {
+            peer.intake.marked = false;
+            if let Some(link) = &mut peer.link {
+                link.subscribe_due = true;
+            }
+        }
+        let others_can_serve = self.others_can_serve(accuser);
+        match &mut self.mode {
+            Mode::Joining(joining) => joining.exchanged_at = None,
+            Mode::Ready if others_can_serve => {
+                self.mode = Mode::Joining(Joining::new(why, now.mono_us));
+                self.schedule.cancel();
+                self.effects.events.push(Event::Fenced { why: why.to_owned() });
+                self.announce();
+            }
+            _ => {
+                let linked: Vec<NodeId> = self.links().cloned().collect();
+                for id in linked.iter().filter(|id| accuser.is_none_or(|accuser| accuser == *id)) {
+                    self.schedule.repair(id);
+                }
+            }
+        }
+    }
+
+    fn others_can_serve(&self, accuser: Option<&NodeId>) -> bool {
+        let ready = |peer: &super::peer::Peer| peer.link.is_some() && peer.state.is == PeerState::Ready;
+        if !self.peers.values().any(ready) {
+            return false;
+        }
+        let Some(accuser) = accuser else { return true };
+        let accused = self.peers.get(accuser).and_then(|peer| peer.subscriber.as_ref());
+        let mutual = accused.is_some_and(|place| !place.awaited);
+        !mutual || self.settings.node > *accuser
+    }
+
+    /// An operator says that this node is to serve with what it has.
+    pub(super) fn force_ready(&mut self, now: Now) {
+        if !matches!(self.mode, Mode::Joining(_)) {
+            return;
+        }
+        self.ahead = None;
+        self.set_start_clock_if(true, now);
+        if !self.clock.is_set() {
+            self.set_clock(self.start.wall_us + now.mono_us.saturating_sub(self.started_us));
+        }
+        self.schedule.cancel();
+        self.serve(true, now);
+    }
+}
+
+pub(super) fn names<'a>(ids: impl IntoIterator<Item = &'a NodeId>) -> String {
+    ids.into_iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ")
+}

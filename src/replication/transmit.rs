@@ -1,0 +1,90 @@
+//! What goes out on a Live link, when its writer can take it: batching comes from load. Decides nothing.
+
+use aorta_proto::NodeId;
+use aorta_proto::frame::{Frame, encode_deltas};
+
+use super::live::Live;
+use crate::clock::Now;
+
+/// Changes put into one frame, bytes: large enough to carry what gathered during a send, small enough that an ack behind
+/// it is not late.
+const DELTAS_BYTES: usize = 64 * 1024;
+
+impl<R> Live<R> {
+    /// Appends what is due to `buf`; whether that was anything. After `false` the link sleeps until it is woken.
+    pub(super) fn transmit(&mut self, peer_id: &NodeId, buf: &mut Vec<u8>, now: Now) -> bool {
+        let before = buf.len();
+        self.put_notices(peer_id, buf);
+        self.put_changes(peer_id, buf);
+        let Some(link) = self.peers.get_mut(peer_id).and_then(|peer| peer.link.as_mut()) else { return false };
+        link.awake = buf.len() > before;
+        if link.awake {
+            link.last_sent_us = now.mono_us;
+        }
+        link.awake
+    }
+
+    /// Cluster time as frames carry it.
+    pub(super) fn sent_us(&self) -> u64 {
+        if self.clock.is_set() { self.clock.now().cluster_us } else { 0 }
+    }
+
+    fn put_notices(&mut self, peer_id: &NodeId, buf: &mut Vec<u8>) {
+        let sent_us = self.sent_us();
+        let epoch = self.epoch;
+        let state = self.peers.get(peer_id).and_then(|peer| peer.link.as_ref()).is_some_and(|link| link.state_due);
+        let state = state.then(|| self.state());
+        let Some(peer) = self.peers.get_mut(peer_id) else { return };
+        let Some(link) = &mut peer.link else { return };
+        // Each of these is far below the limit of a frame.
+        let mut put = |frame: Frame<'_>| drop(frame.encode(sent_us, buf));
+        if std::mem::take(&mut link.subscribe_due) {
+            put(Frame::Subscribe { epoch });
+        }
+        if let Some(state) = state {
+            link.state_due = false;
+            put(Frame::State(state));
+        }
+        if let Some((epoch, why)) = link.rejoin_due.take() {
+            put(Frame::Rejoin { epoch, why });
+        }
+        if let Some(nonce) = link.pong_due.take() {
+            put(Frame::Pong { nonce });
+        }
+        if let Some(nonce) = link.ping_due.take() {
+            put(Frame::Ping { nonce });
+        }
+        while let Some(node) = link.forget_due.pop_first() {
+            put(Frame::Forget { node });
+        }
+        if std::mem::take(&mut link.ack_due) && peer.intake.epoch == epoch {
+            put(Frame::Ack { epoch, seq: peer.intake.next - 1 });
+        }
+    }
+
+    fn put_changes(&mut self, peer_id: &NodeId, buf: &mut Vec<u8>) {
+        let sent_us = self.sent_us();
+        let Some(peer) = self.peers.get_mut(peer_id) else { return };
+        let Some(link) = &mut peer.link else { return };
+        if let Some(place) = peer.subscriber.as_mut().filter(|place| !place.overtaken) {
+            let epoch = place.epoch;
+            if let Some(first_seq) = link.backlog_due.take() {
+                drop(Frame::Backlog { epoch, first_seq }.encode(sent_us, buf));
+            }
+            if place.sent < self.outbox.head() {
+                let first_seq = place.sent + 1;
+                let changes = self.outbox.from(first_seq);
+                place.sent += encode_deltas(epoch, first_seq, changes, DELTAS_BYTES, sent_us, buf) as u64;
+            }
+            if place.mark_at.take_if(|at| *at <= place.sent).is_some() {
+                drop(Frame::Mark { epoch }.encode(sent_us, buf));
+            }
+            if place.sent < self.outbox.head() {
+                return;
+            }
+        }
+        if std::mem::take(&mut link.bye_due) {
+            drop(Frame::Bye.encode(sent_us, buf));
+        }
+    }
+}
