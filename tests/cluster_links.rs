@@ -201,6 +201,28 @@ fn its_own_address_among_the_seeds_is_closed_silently() {
 }
 
 #[test]
+fn a_seed_may_be_a_name_and_a_socket_may_serve_both_families() {
+    let ca = Ca::new(CLUSTER);
+    let a = Start::new("a", 1, &[]).run(ca.identity("a"));
+    let mut b = Start::new("b", 2, &[]).at("[::]:0".parse().unwrap()).advertise("127.0.0.1:0".parse().unwrap());
+    b.seeds = vec!["no-such-name.invalid:7060".into(), format!("localhost:{}", a.address.port())];
+    let nodes = [a, b.run(ca.identity("b"))];
+    all_linked(&nodes);
+    nodes[0].above.until("b in gossip", |above| above.members().iter().any(|m| m.address.is_ipv4()));
+    let six = ["c", "d"].map(|name| {
+        let seeds: Vec<_> = nodes.iter().map(|node| node.address).collect();
+        Start::new(name, 3, &seeds)
+            .at("[::]:0".parse().unwrap())
+            .advertise("[::1]:0".parse().unwrap())
+            .run(ca.identity(name))
+    });
+    for node in &six {
+        node.above.until("linked with a", |above| above.has("a"));
+        node.above.until("each other, over IPv6", |above| above.has("c") || above.has("d"));
+    }
+}
+
+#[test]
 fn who_leaves_is_read_to_the_end_and_gone_from_the_view_at_once() {
     let ca = Ca::new(CLUSTER);
     let mut nodes = mesh(&ca, &["a", "b"]);
