@@ -66,7 +66,7 @@ impl Dialer {
 
     /// Dials until it is stopped.
     pub(super) async fn run(self) {
-        self.board.spawn(resolve(self.seeds.clone(), Arc::clone(&self.resolved)));
+        self.board.spawn(resolve(self.seeds.clone(), Arc::clone(&self.resolved), Arc::clone(&self.board)));
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut changes = self.board.changes();
@@ -164,7 +164,7 @@ impl Try {
 }
 
 /// Keeps the addresses of the seeds fresh. A name that cannot be resolved keeps the addresses that it had.
-async fn resolve(seeds: Vec<String>, resolved: Arc<Mutex<BTreeSet<SocketAddr>>>) {
+async fn resolve(seeds: Vec<String>, resolved: Arc<Mutex<BTreeSet<SocketAddr>>>, board: Arc<Switchboard>) {
     let mut known: BTreeMap<&str, BTreeSet<SocketAddr>> = BTreeMap::new();
     let mut again = interval(RESOLVE_EVERY);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -175,14 +175,15 @@ async fn resolve(seeds: Vec<String>, resolved: Arc<Mutex<BTreeSet<SocketAddr>>>)
                 Ok(Ok(found)) => {
                     let found: BTreeSet<_> = found.map(canonical).take(ADDRESSES_MAX).collect();
                     if known.get(seed.as_str()) != Some(&found) {
-                        tracing::info!(seed, addresses = ?found, "seed resolved");
+                        tracing::debug!(seed, addresses = ?found, "seed resolved");
                         known.insert(seed, found);
+                        *resolved.lock() = known.values().flatten().copied().collect();
+                        board.change();
                     }
                 }
                 Ok(Err(error)) => tracing::debug!(seed, %error, "seed does not resolve"),
                 Err(_) => tracing::debug!(seed, "seed does not resolve in time"),
             }
-            *resolved.lock() = known.values().flatten().copied().collect();
         }
         if seeds.iter().all(|seed| seed.parse::<SocketAddr>().is_ok()) {
             return;

@@ -126,7 +126,8 @@ impl Membership {
         loop {
             let teller =
                 Teller { node: self.bearer.node.clone(), board: Arc::clone(&self.board), told: Arc::clone(&told) };
-            let transport = InLinks { inbox: Arc::clone(&inbox), board: Arc::clone(&self.board), seen: HashMap::new() };
+            let transport =
+                InLinks { inbox: Arc::clone(&inbox), board: Arc::clone(&self.board), door: Door::default() };
             let own: Vec<_> = self.board.gossip().own.lock().clone().into_iter().collect();
             match spawn_chitchat(self.config(), own, &transport).await {
                 Ok(chitchat) => {
@@ -134,6 +135,8 @@ impl Membership {
                     watched.spawn(async move { teller.follow(&Running(chitchat).0).await });
                     let why = match watched.join_next().await {
                         Some(Ok(why)) => why,
+                        // The runtime is on its way down, and everything with it.
+                        Some(Err(error)) if error.is_cancelled() => return,
                         Some(Err(error)) => error.to_string(),
                         None => String::new(),
                     };
@@ -269,16 +272,21 @@ impl Drop for Running {
 struct InLinks {
     inbox: Arc<tokio::sync::Mutex<Inbox>>,
     board: Arc<Switchboard>,
+    door: Door,
+}
+
+/// What is let in.
+#[derive(Default)]
+struct Door {
     /// Nodes named in messages that were let in, by their bytes there, and when last.
     seen: HashMap<Vec<u8>, Instant>,
 }
 
-impl InLinks {
+impl Door {
     /// Decodes a message; refuses one that would make the digest of all members outgrow a message, for then chitchat
     /// could not answer anybody.
-    fn admit(&mut self, bytes: &[u8]) -> anyhow::Result<ChitchatMessage> {
+    fn admit(&mut self, bytes: &[u8], now: Instant) -> anyhow::Result<ChitchatMessage> {
         let named = named(bytes)?;
-        let now = Instant::now();
         if named.iter().any(|name| !self.seen.contains_key(*name)) {
             self.seen.retain(|_, at| now.duration_since(*at) < REMEMBERED);
             let new = named.iter().filter(|name| !self.seen.contains_key(**name)).count();
@@ -329,7 +337,7 @@ impl Transport for InLinks {
         'a: 'b,
         Self: 'b,
     {
-        let socket = InLinks { inbox: Arc::clone(&self.inbox), board: Arc::clone(&self.board), seen: HashMap::new() };
+        let socket = InLinks { inbox: Arc::clone(&self.inbox), board: Arc::clone(&self.board), door: Door::default() };
         Box::pin(async move { Ok(Box::new(socket) as Box<dyn Socket>) })
     }
 }
@@ -358,11 +366,72 @@ impl Socket for InLinks {
             let mut inbox = inbox.lock().await;
             loop {
                 let Some((from, bytes)) = inbox.recv().await else { return std::future::pending().await };
-                match self.admit(&bytes) {
+                match self.door.admit(&bytes, Instant::now()) {
                     Ok(message) => return Ok((from, message)),
                     Err(error) => tracing::debug!(%from, %error, "gossip message refused"),
                 }
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A Syn of the cluster "blue" that names these starts of nodes.
+    fn syn(named: &[(String, u64)]) -> Vec<u8> {
+        let text = |out: &mut Vec<u8>, text: &str| {
+            out.extend_from_slice(&u16::try_from(text.len()).unwrap().to_le_bytes());
+            out.extend_from_slice(text.as_bytes());
+        };
+        let mut out = 45_139u16.to_le_bytes().to_vec();
+        out.extend_from_slice(&[0, 0]);
+        out.extend_from_slice(&u16::try_from(named.len()).unwrap().to_le_bytes());
+        for (node, generation) in named {
+            text(&mut out, node);
+            out.extend_from_slice(&generation.to_le_bytes());
+            out.extend_from_slice(&[4, 127, 0, 0, 1, 9, 9]);
+            out.extend_from_slice(&[1; 24]);
+        }
+        text(&mut out, "blue");
+        out
+    }
+
+    fn starts(range: std::ops::Range<usize>) -> Vec<(String, u64)> {
+        range.map(|n| (format!("node-{n}"), n as u64)).collect()
+    }
+
+    #[test]
+    fn a_message_that_names_too_many_nodes_is_refused_until_some_are_forgotten() {
+        let (mut door, now) = (Door::default(), Instant::now());
+        assert!(door.admit(&syn(&starts(0..MEMBERS_MAX)), now).is_ok());
+        assert!(door.admit(&syn(&starts(MEMBERS_MAX..MEMBERS_MAX + 1)), now).is_err());
+        assert!(door.admit(&syn(&starts(0..3)), now + REMEMBERED).is_ok());
+        assert!(door.admit(&syn(&starts(MEMBERS_MAX..MEMBERS_MAX + 1)), now + REMEMBERED).is_ok());
+        assert_eq!(door.seen.len(), 4);
+    }
+
+    #[test]
+    fn nodes_without_a_good_name_are_refused() {
+        let mut door = Door::default();
+        for name in ["", "UPPER", &"x".repeat(65)] {
+            assert!(door.admit(&syn(&[(name.to_owned(), 1)]), Instant::now()).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn cut_and_garbled_messages_are_refused() {
+        let whole = syn(&starts(0..3));
+        let mut door = Door::default();
+        for length in 0..whole.len() {
+            assert!(door.admit(&whole[..length], Instant::now()).is_err(), "{length} bytes");
+        }
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0xff;
+            let _ = door.admit(&bytes, Instant::now());
+        }
+        assert!(door.admit(&[&whole[..], &[0]].concat(), Instant::now()).is_err());
     }
 }
