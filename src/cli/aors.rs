@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::client::{Client, Target, escaped};
+use crate::admin::Removal;
 
 #[derive(Debug, Args)]
 pub(super) struct Show {
@@ -21,6 +22,9 @@ pub(super) struct Show {
 
 #[derive(Debug, Args)]
 pub(super) struct Dump {
+    /// Also what is only remembered: removed and lapsed contacts.
+    #[arg(long)]
+    gone: bool,
     #[command(flatten)]
     target: Target,
 }
@@ -62,7 +66,7 @@ pub(super) fn show(show: &Show) -> anyhow::Result<ExitCode> {
 pub(super) fn dump(dump: &Dump) -> anyhow::Result<ExitCode> {
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut piped = true;
-    let result = Client::of(&dump.target)?.lines("/v1/aors", |line| {
+    let result = Client::of(&dump.target)?.lines(if dump.gone { "/v1/aors?gone=true" } else { "/v1/aors" }, |line| {
         let written = writeln!(out, "{line}");
         piped = !matches!(&written, Err(error) if error.kind() == ErrorKind::BrokenPipe);
         Ok(written?)
@@ -88,10 +92,11 @@ pub(super) fn remove(remove: &Remove) -> anyhow::Result<ExitCode> {
         println!("{aor}: no such contact");
         return Ok(ExitCode::FAILURE);
     }
-    client.accepted((status, body))?;
-    match &remove.contact {
-        Some(contact) => println!("{aor}: {contact} is removed"),
-        None => println!("{aor}: all contacts are removed"),
+    let removal: Removal = serde_json::from_str(&client.accepted((status, body))?)?;
+    let contacts = if removal.removed == 1 { "contact is" } else { "contacts are" };
+    println!("{aor}: {} {contacts} removed", removal.removed);
+    if removal.short {
+        println!("not every node has acknowledged it yet; it will reach them");
     }
     Ok(ExitCode::SUCCESS)
 }

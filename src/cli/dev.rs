@@ -51,8 +51,8 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let (dir, _fresh) = match &options.dir {
         Some(dir) => (dir.clone(), None),
         None => {
-            let fresh = FreshFolder::make()?;
-            (fresh.0.clone(), Some(fresh))
+            let fresh = layout::FreshFolder::make("aorta-dev")?;
+            (fresh.path().to_path_buf(), Some(fresh))
         }
     };
     let places = layout::write(&dir, &ports, "")?;
@@ -207,22 +207,5 @@ impl Show {
         if !self.json {
             println!("All nodes are stopped.");
         }
-    }
-}
-
-/// A folder that goes when it is dropped.
-struct FreshFolder(PathBuf);
-
-impl FreshFolder {
-    fn make() -> anyhow::Result<Self> {
-        let dir = std::env::temp_dir().join(format!("aorta-dev-{}-{:08x}", std::process::id(), fastrand::u32(..)));
-        std::fs::create_dir(&dir)?;
-        Ok(Self(dir))
-    }
-}
-
-impl Drop for FreshFolder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -1,0 +1,205 @@
+//! A small deterministic simulator: whole nodes without sockets on one thread, under virtual time. The same seed gives the
+//! same run. What it refuses to be: a second implementation of anything it judges.
+//!
+//! | file | what |
+//! |---|---|
+//! | `world` | virtual time, the order of everything, effects into frames |
+//! | `node` | one machine: the real pure rooms, a clock, a disk |
+//! | `net`, `gossip` | connections that delay, stall and break; membership in small |
+//! | `phones` | what was asked for and what was heard |
+//! | `judge` | what must hold |
+//! | `mod` | a seed's story: faults one after another, and after each the world must settle |
+
+mod gossip;
+mod judge;
+mod net;
+mod node;
+mod phones;
+mod world;
+
+use phones::Phone;
+use world::World;
+
+pub use world::Figures;
+
+/// After the last fault has ended the world must be settled within this, µs.
+const SETTLES_WITHIN_US: u64 = 8_000_000;
+
+/// A path that was cut may still be unknown to be open for so long, µs: judging answers waits.
+const CALM_AFTER_US: u64 = 4_000_000;
+
+/// How a seed's run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// What did not hold, if anything.
+    pub failure: Option<String>,
+    /// Figures.
+    pub figures: Figures,
+    /// What happened, line by line, if it was asked for.
+    pub said: Vec<String>,
+}
+
+/// One thing that goes wrong, then is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// One node is cut off from all others.
+    Isolate(usize),
+    /// Two nodes do not reach each other; both reach the rest.
+    CutPair(usize, usize),
+    /// One direction between two nodes.
+    CutOneWay(usize, usize),
+    /// Killed, started again with its disk.
+    Crash(usize),
+    /// Killed, started again with nothing.
+    CrashEmpty(usize),
+    /// Stopped for a while.
+    Sleep(usize),
+    /// Everything dies and starts again from the disks.
+    CrashAll,
+    /// Leaves, and comes back with its old disk.
+    Leave(usize),
+    /// Nothing but load.
+    None,
+}
+
+/// Runs one seed.
+#[must_use]
+pub fn run(seed: u64, talk: bool) -> Outcome {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let nodes = rng.usize(3..=5);
+    let phones = (0..12).flat_map(|aor| (0..2).map(move |contact| Phone::new(aor, contact))).collect();
+    let mut world = World::new(seed, nodes, phones);
+    world.said = talk.then(Vec::new);
+    let failure = story(&mut world, &mut rng).err();
+    Outcome { seed, failure, said: world.said.take().unwrap_or_default(), figures: world.figures }
+}
+
+fn story(world: &mut World, rng: &mut fastrand::Rng) -> Result<(), String> {
+    for node in 0..world.nodes.len() {
+        world.start(node);
+        world.run(rng.u64(0..300_000), |_| Ok(false))?;
+    }
+    settle(world, "after the first start")?;
+    for _ in 0..rng.usize(2..=5) {
+        world.load = true;
+        world.run(rng.u64(500_000..2_000_000), calm)?;
+        let fault = choose(rng, world.nodes.len());
+        world.say(|| format!("fault: {fault:?}"));
+        strike(world, fault, rng)?;
+        world.load = false;
+        world.say(|| format!("over: {fault:?}"));
+        settle(world, &format!("after {fault:?}"))?;
+        world.run(CALM_AFTER_US, calm)?;
+    }
+    Ok(())
+}
+
+fn choose(rng: &mut fastrand::Rng, nodes: usize) -> Fault {
+    let one = rng.usize(..nodes);
+    let two = (one + rng.usize(1..nodes)) % nodes;
+    match rng.u8(..9) {
+        0 => Fault::Isolate(one),
+        1 => Fault::CutPair(one, two),
+        2 => Fault::CutOneWay(one, two),
+        3 => Fault::Crash(one),
+        4 => Fault::CrashEmpty(one),
+        5 => Fault::Sleep(one),
+        6 => Fault::CrashAll,
+        7 => Fault::Leave(one),
+        _ => Fault::None,
+    }
+}
+
+/// Lets a fault happen, lasts a while under load, and ends it.
+fn strike(world: &mut World, fault: Fault, rng: &mut fastrand::Rng) -> Result<(), String> {
+    let lasts_us = rng.u64(100_000..6_000_000);
+    let nodes = world.nodes.len();
+    match fault {
+        Fault::Isolate(one) => {
+            let others = (0..nodes).filter(|other| *other != one);
+            cut(world, others.flat_map(|other| [(one, other), (other, one)]).collect(), lasts_us)
+        }
+        Fault::CutPair(one, two) => cut(world, vec![(one, two), (two, one)], lasts_us),
+        Fault::CutOneWay(one, two) => cut(world, vec![(one, two)], lasts_us),
+        Fault::Crash(node) | Fault::CrashEmpty(node) => {
+            world.crash(node);
+            if matches!(fault, Fault::CrashEmpty(_)) {
+                world.nodes[node].disk = node::Disk::default();
+            }
+            world.run(lasts_us, calm)?;
+            world.start(node);
+            world.run(rng.u64(1..2_000_000), calm).map(drop)
+        }
+        Fault::Sleep(node) => {
+            world.sleep(node);
+            world.run(lasts_us, calm)?;
+            world.wake(node);
+            world.run(rng.u64(1..2_000_000), calm).map(drop)
+        }
+        Fault::CrashAll => {
+            world.load = false;
+            world.run(1_500_000, calm)?;
+            (0..nodes).for_each(|node| world.crash(node));
+            world.ahead_us += node::CEILING_AHEAD_US;
+            world.run(lasts_us, |_| Ok(false))?;
+            for node in 0..nodes {
+                world.start(node);
+                world.run(rng.u64(1..1_000_000), calm)?;
+            }
+            Ok(())
+        }
+        Fault::Leave(node) => leave(world, node, lasts_us),
+        Fault::None => world.run(lasts_us, calm).map(drop),
+    }
+}
+
+/// Cuts paths, waits, and opens them again.
+fn cut(world: &mut World, paths: Vec<(usize, usize)>, lasts_us: u64) -> Result<(), String> {
+    world.net.cut.extend(paths);
+    world.run(lasts_us, bounded)?;
+    world.net.cut.clear();
+    Ok(())
+}
+
+fn leave(world: &mut World, node: usize, away_us: u64) -> Result<(), String> {
+    world.with(node, |process, now| ((), process.replication.drain(500_000, 10_000_000, now)));
+    let left = world.run(12_000_000, |world| {
+        calm(world)?;
+        Ok(world.nodes[node].process.as_ref().is_some_and(|process| process.drained))
+    })?;
+    if !left {
+        return Err(format!("n{} did not finish draining", node + 1));
+    }
+    if let Some(process) = &mut world.nodes[node].process {
+        process.leaving = true;
+    }
+    world.with(node, |process, now| ((), process.replication.leave(now)));
+    world.run(100_000, calm)?;
+    world.crash(node);
+    world.run(away_us, calm)?;
+    world.start(node);
+    Ok(())
+}
+
+/// What must hold while nothing is cut.
+fn calm(world: &mut World) -> Result<bool, String> {
+    world.judge_answers()?;
+    bounded(world)
+}
+
+fn bounded(world: &mut World) -> Result<bool, String> {
+    world.judge_bounds()?;
+    Ok(false)
+}
+
+/// The world must become settled, and then everything acknowledged must be so.
+fn settle(world: &mut World, when: &str) -> Result<(), String> {
+    let settled = world.run(SETTLES_WITHIN_US, |world| Ok(world.is_settled().is_ok()))?;
+    if !settled {
+        let why = world.is_settled().err().unwrap_or_default();
+        return Err(format!("not settled {} s {when}: {why}", SETTLES_WITHIN_US / 1_000_000));
+    }
+    world.judge_answers().map_err(|why| format!("{when}: {why}"))
+}
