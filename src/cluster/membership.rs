@@ -53,6 +53,10 @@ const INBOX_MAX: usize = 256;
 /// of good-byes remembered.
 const MEMBERS_MAX: usize = 512;
 
+/// How long a good-bye hides a node: longer than gossip takes to drop it, and not much, for the clock that its next
+/// generation comes from may have been set back.
+const LEFT_REMEMBERED: Duration = Duration::from_secs(5);
+
 /// After gossip was started again, the members that it showed are kept until it has found them anew.
 const FOUND_AGAIN: Duration = Duration::from_secs(2);
 
@@ -70,7 +74,7 @@ pub(super) struct Gossip {
     own: Mutex<BTreeMap<String, String>>,
     own_changed: Notify,
     addresses: Mutex<Vec<SocketAddr>>,
-    left: Mutex<BTreeMap<NodeId, u64>>,
+    left: Mutex<BTreeMap<NodeId, (u64, Instant)>>,
 }
 
 impl Gossip {
@@ -102,7 +106,14 @@ impl Gossip {
         if left.len() >= MEMBERS_MAX {
             left.pop_first();
         }
-        left.insert(peer.clone(), generation);
+        left.insert(peer.clone(), (generation, Instant::now()));
+    }
+
+    /// Whether this start of a node said good-bye a moment ago.
+    fn has_left(&self, node: &NodeId, generation: u64) -> bool {
+        let left = self.left.lock();
+        left.get(node)
+            .is_some_and(|(last, at)| at.elapsed() < LEFT_REMEMBERED && generation <= last.saturating_add(RESTARTS_MAX))
     }
 }
 
@@ -225,14 +236,12 @@ impl Teller {
     /// The living, each once, at its latest start, without this node and without those that said good-bye.
     fn view(&self, live: &BTreeMap<ChitchatId, NodeState>, kept: &[GossipMember]) -> Vec<GossipMember> {
         let linked = self.linked();
-        let left = self.board.gossip().left.lock().clone();
         let kept = kept.iter().filter(|member| linked.values().any(|peer| *peer == member.node));
         let mut members: BTreeMap<NodeId, GossipMember> =
             kept.map(|member| (member.node.clone(), member.clone())).collect();
         for (id, state) in live.iter().take(MEMBERS_MAX) {
             let Ok(node) = NodeId::new(&id.node_id) else { continue };
-            let gone =
-                left.get(&node).is_some_and(|generation| id.generation_id <= generation.saturating_add(RESTARTS_MAX));
+            let gone = self.board.gossip().has_left(&node, id.generation_id);
             if node == self.node || gone {
                 continue;
             }
