@@ -15,7 +15,7 @@ use crate::location::{Counts, Swept};
 use crate::metrics::catalogue as names;
 use crate::metrics::{Metrics, Tally};
 use crate::replication::{Event, Purpose, state_name};
-use crate::sip::transport::TransportCounts;
+use crate::sip::transport::{TransportCounts, TransportMeter};
 use crate::sip::uas::Family;
 
 /// Counters that hot paths add to.
@@ -43,6 +43,7 @@ pub(super) struct Gauges {
     snapshot_age: Gauge,
     /// Monotonic time of the last whole snapshot, microseconds.
     snapshot_us: AtomicU64,
+    transports: TransportMeter,
     lapsed: Counter,
     forgotten: Counter,
     validity: Option<Validity>,
@@ -68,6 +69,7 @@ impl Gauges {
             snapshot_failed: metrics.counter(&names::SNAPSHOT_FAILED, &[]),
             snapshot_age: metrics.gauge(&names::SNAPSHOT_AGE, &[]),
             snapshot_us: AtomicU64::new(0),
+            transports: TransportMeter::new(&metrics),
             lapsed: metrics.counter(&names::ENTRIES_LAPSED, &[]),
             forgotten: metrics.counter(&names::ENTRIES_FORGOTTEN, &[]),
             validity,
@@ -184,7 +186,7 @@ impl Gauges {
     pub(super) fn copy(&self, core: &Core, transports: &TransportCounts) {
         let now = core.clock.now();
         self.copy_hot(core);
-        self.copy_transports(transports);
+        self.transports.publish(transports);
         let Counts { aors, live, gone, dirty } = core.location.counts();
         let set = |metric, value: u64| self.metrics.gauge(metric, &[]).set(value as f64);
         set(&names::AORS, aors);
@@ -229,32 +231,6 @@ impl Gauges {
             };
             self.metrics.counter(metric, &[(name, label)]).absolute(value);
         }
-    }
-
-    fn copy_transports(&self, counts: &TransportCounts) {
-        let total = |metric, value: u64| self.metrics.counter(metric, &[]).absolute(value);
-        let labelled = |metric, name: &'static str, label: &str, value: u64| {
-            self.metrics.counter(metric, &[(name, label)]).absolute(value);
-        };
-        labelled(&names::SIP_MESSAGES, "transport", "udp", counts.udp_messages);
-        labelled(&names::SIP_MESSAGES, "transport", "tcp", counts.tcp_messages);
-        labelled(&names::SIP_DROPPED, "reason", "not_allowed", counts.dropped_not_allowed);
-        labelled(&names::SIP_DROPPED, "reason", "aged", counts.dropped_aged);
-        labelled(&names::SIP_DROPPED, "reason", "too_large", counts.dropped_too_large);
-        labelled(&names::SIP_DROPPED, "reason", "empty", counts.dropped_empty);
-        labelled(&names::SIP_DROPPED, "reason", "panicked", counts.dropped_panicked);
-        total(&names::UDP_SOCKET_DROPS, counts.udp_socket_drops);
-        total(&names::SIP_REPLIES_SENT, counts.replies_sent);
-        total(&names::SIP_REPLIES_FAILED, counts.replies_failed);
-        total(&names::TCP_ACCEPTED, counts.tcp_accepted);
-        total(&names::TCP_REFUSED, counts.tcp_refused);
-        total(&names::TCP_DIALLED, counts.tcp_dialled);
-        total(&names::SLEEPS, counts.sleeps);
-        self.metrics.gauge(&names::TCP_CONNECTIONS, &[]).set(counts.tcp_open as f64);
-        labelled(&names::TCP_CLOSED, "reason", "timed_out", counts.tcp_timed_out);
-        labelled(&names::TCP_CLOSED, "reason", "slow_reader", counts.tcp_slow_reader);
-        labelled(&names::TCP_CLOSED, "reason", "unframed", counts.tcp_unframed);
-        labelled(&names::TCP_CLOSED, "reason", "aged", counts.tcp_aged);
     }
 
     /// A word for a state that nobody has said.

@@ -8,6 +8,7 @@ use aorta_proto::frame::{FrameError, RejoinReason};
 use super::effects::{Event, Released};
 use super::live::Live;
 use super::peer::Subscriber;
+use super::readiness::Mode;
 use super::settings::AckMode;
 use super::slot::Slot;
 
@@ -88,7 +89,7 @@ impl<R> Live<R> {
             place.sent = place.acked;
             place.mark_at = Some(head);
             link.backlog_due = Some(place.sent + 1);
-            if !place.awaited {
+            if place.accused {
                 link.rejoin_due = Some((epoch, RejoinReason::Suspect));
             }
             return Ok(());
@@ -106,6 +107,7 @@ impl<R> Live<R> {
             acked: sent,
             awaited_from,
             awaited: true,
+            accused: false,
             trusted_at: 0,
             overtaken: false,
             mark_at: Some(head),
@@ -131,6 +133,7 @@ impl<R> Live<R> {
         place.sent = place.sent.max(seq);
         if !place.awaited && place.acked >= place.trusted_at {
             place.awaited = true;
+            place.accused = false;
             place.awaited_from = head;
             self.effects.events.push(Event::Trusted { peer: peer_id.clone() });
             self.effects.gossip_changed = true;
@@ -143,12 +146,14 @@ impl<R> Live<R> {
     /// Takes a peer out of the ack set as suspect; it is told, by link and by gossip.
     pub(super) fn suspect(&mut self, peer_id: &NodeId, why: &'static str) {
         let head = self.outbox.head();
+        let accused = !matches!(self.mode, Mode::Joining(_));
         let Some(peer) = self.peers.get_mut(peer_id) else { return };
         let Some(place) = peer.subscriber.as_mut().filter(|place| place.awaited) else { return };
         place.awaited = false;
+        place.accused = accused;
         place.trusted_at = head;
         let (covers, epoch) = (place.covers(), place.epoch);
-        if let Some(link) = &mut peer.link {
+        if let Some(link) = peer.link.as_mut().filter(|_| accused) {
             link.rejoin_due = Some((epoch, RejoinReason::Suspect));
         }
         self.shorten_after(covers);

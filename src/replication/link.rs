@@ -150,6 +150,9 @@ impl<R> Live<R> {
         self.announce();
         if in_sync {
             self.met_again(peer_id);
+            if self.cut_off {
+                self.rejoin("it was cut off from most members", None, now);
+            }
         }
         if self.partial.contains(peer_id) {
             self.schedule.repair(peer_id);

@@ -53,6 +53,10 @@ pub(super) struct Live<R> {
     pub(super) forbidden: Option<String>,
     /// This node's disk is further ahead than the cluster allows.
     pub(super) ahead: Option<String>,
+    /// It lost more than half of the members, and has not caught up since.
+    pub(super) cut_off: bool,
+    /// Until when (monotonic µs) this node doubts that what it does not know does not exist.
+    pub(super) doubt_until_us: Option<u64>,
     last_timeout_us: u64,
     pub(super) nonce: u64,
 }
@@ -83,6 +87,8 @@ impl<R> Live<R> {
             refusal: None,
             forbidden: None,
             ahead: None,
+            cut_off: false,
+            doubt_until_us: None,
             last_timeout_us: now.mono_us,
             nonce: 0,
         }
@@ -103,6 +109,7 @@ impl<R> Live<R> {
         State {
             is: self.is(),
             expires_max_s: self.settings.expires_max_s,
+            cut_off: self.cut_off,
             links: self.links().cloned().collect(),
             missing: self.partial.iter().cloned().collect(),
             last_known: self.members.last_known.values().cloned().collect(),
@@ -112,7 +119,7 @@ impl<R> Live<R> {
     /// The same for gossip.
     pub(super) fn member(&self) -> Member {
         let suspect = |(id, peer): (&NodeId, &Peer)| {
-            let place = peer.subscriber.as_ref().filter(|place| !place.awaited)?;
+            let place = peer.subscriber.as_ref().filter(|place| place.accused)?;
             Some((id.clone(), place.epoch))
         };
         Member {
@@ -204,17 +211,34 @@ impl<R> Live<R> {
             // Nobody asks its link any more, so its place is kept only in memory of what it had.
             self.trim();
         }
-        self.weigh_doubt(now.mono_us);
+        self.weigh_losses(now.mono_us);
         if let Some(accuser) = accuser {
             self.rejoin("another node says that this one did not keep up", Some(&accuser), now);
         }
     }
 
-    /// A node that lost most members denies nothing for a while.
-    fn weigh_doubt(&mut self, now_us: u64) {
-        let lost = self.members.lost_most();
-        let doubt = &mut self.members.doubt_until_us;
-        *doubt = lost.then(|| doubt.unwrap_or(now_us + self.settings.doubt_us));
+    /// A node that lost most members may miss what they go on with: until it has caught up it says so, and for a while it
+    /// denies nothing.
+    pub(super) fn weigh_losses(&mut self, now_us: u64) {
+        let accused =
+            |(id, peer): (&NodeId, &Peer)| peer.subscriber.as_ref().filter(|place| place.accused).map(|_| id.clone());
+        let lost = self.members.lost_most(self.peers.iter().filter_map(accused));
+        if lost && !self.cut_off && !matches!(self.mode, Mode::Joining(_)) {
+            self.cut_off = true;
+            self.doubt_until_us = Some(now_us + self.settings.doubt_us);
+            self.announce();
+        }
+    }
+
+    /// What others went on with is here now.
+    pub(super) fn caught_up(&mut self) {
+        let accused =
+            |(id, peer): (&NodeId, &Peer)| peer.subscriber.as_ref().filter(|place| place.accused).map(|_| id.clone());
+        if self.cut_off && !self.members.lost_most(self.peers.iter().filter_map(accused)) {
+            self.cut_off = false;
+            self.doubt_until_us = None;
+            self.announce();
+        }
     }
 
     /// The process slept: what it holds may be old, and nobody waited for it.
@@ -231,6 +255,7 @@ impl<R> Live<R> {
         }
         self.last_timeout_us = now.mono_us;
         self.find_suspects(now.mono_us);
+        self.weigh_losses(now.mono_us);
         self.ping_the_quiet(now.mono_us);
         let lasts = Some(self.settings.seed_fallback_us);
         self.refusal.take_if(|(_, at_us)| lasts.is_some_and(|lasts| now.mono_us.saturating_sub(*at_us) > lasts));

@@ -101,8 +101,6 @@ pub(super) struct Members {
     parted: BTreeMap<NodeId, u64>,
     /// Dropped from the view without a good-bye.
     pub(super) lost: BTreeSet<NodeId>,
-    /// Until when (monotonic µs) this node doubts that what it does not know does not exist.
-    pub(super) doubt_until_us: Option<u64>,
     /// When (monotonic µs) each was last seen alive.
     alive_us: BTreeMap<NodeId, u64>,
 }
@@ -175,10 +173,11 @@ impl Members {
         self.last_known.keys().any(|node| !self.view.contains_key(node))
     }
 
-    /// Whether more than half of three or more members went without a good-bye, this node counted among those left.
-    pub(super) fn lost_most(&self) -> bool {
+    /// Whether more than half of three or more members, this node counted, are lost without a good-bye or `suspect`.
+    pub(super) fn lost_most(&self, suspects: impl Iterator<Item = NodeId>) -> bool {
         let members = self.last_known.len() + 1;
-        members >= 3 && self.lost.len() * 2 > members
+        let lost: BTreeSet<NodeId> = self.lost.iter().cloned().chain(suspects).collect();
+        members >= 3 && lost.len() * 2 > members
     }
 
     /// Whether gossip shows two members that are not linked with each other, though both are in sync.

@@ -120,6 +120,8 @@ pub(super) struct Subscriber {
     pub(super) awaited_from: u64,
     /// In the ack set; otherwise suspect.
     pub(super) awaited: bool,
+    /// It is told that it is suspect. A node that is itself not in sync accuses nobody: it may be the one that slept.
+    pub(super) accused: bool,
     /// A suspect is trusted again once it acked this.
     pub(super) trusted_at: u64,
     /// Changes it lacks are no longer kept.

@@ -8,7 +8,7 @@ impl World {
     /// serves one whose removal was answered in full.
     pub(super) fn judge_answers(&mut self) -> Result<(), String> {
         for node in 0..self.nodes.len() {
-            let now_us = self.now_us;
+            let (now_us, ahead_us) = (self.now_us, self.ahead_us);
             let id = self.nodes[node].id.clone();
             let Some((process, now)) = self.nodes[node].awake(now_us) else { continue };
             let serving = process.replication.serving();
@@ -19,7 +19,7 @@ impl World {
             for phone in &self.phones {
                 let rings = location.get(&phone.aor, |record| phone.rings(record, cluster_us));
                 let known = location.get(&phone.aor, |record| record.is_some());
-                match phone.must(now_us) {
+                match phone.must(now_us, ahead_us) {
                     Must::Ring if !rings && (serving.denies_unknown || known) => {
                         return Err(format!("{id} denies {phone:?}, which was acknowledged"));
                     }

@@ -142,6 +142,7 @@ fn strike(world: &mut World, fault: Fault, rng: &mut fastrand::Rng) -> Result<()
             world.load = false;
             world.run(1_500_000, calm)?;
             (0..nodes).for_each(|node| world.crash(node));
+            world.ahead_us += node::CEILING_AHEAD_US;
             world.run(lasts_us, |_| Ok(false))?;
             for node in 0..nodes {
                 world.start(node);

@@ -14,7 +14,7 @@ use aorta_proto::{Aor, BootId, NodeId, Record};
 const DIGEST_KEY: [u8; 16] = *b"simulated digest";
 
 /// Cluster time up to which stamps may be drawn before the next snapshot is flushed, µs ahead.
-const CEILING_AHEAD_US: u64 = 2_000_000;
+pub(super) const CEILING_AHEAD_US: u64 = 2_000_000;
 
 /// What survives a crash.
 #[derive(Debug, Default, Clone)]

@@ -80,11 +80,11 @@ impl Phone {
         }
     }
 
-    /// What must be true of it now.
-    pub(super) fn must(&self, now_us: u64) -> Must {
+    /// What must be true of it now, if cluster time may be up to `ahead_us` ahead of true time.
+    pub(super) fn must(&self, now_us: u64, ahead_us: u64) -> Must {
         let first_counts = self.requests.first().is_some_and(|first| first.heard == Heard::Full);
         let before = if first_counts { None } else { Some(Must::NotRing) };
-        let mut possible = before.into_iter().chain(self.requests.iter().map(|request| request.must(now_us)));
+        let mut possible = before.into_iter().chain(self.requests.iter().map(|request| request.must(now_us, ahead_us)));
         let Some(first) = possible.next() else { return Must::NotRing };
         if possible.all(|other| other == first) { first } else { Must::Either }
     }
@@ -120,10 +120,10 @@ impl Phone {
 }
 
 impl Request {
-    fn must(&self, now_us: u64) -> Must {
+    fn must(&self, now_us: u64, ahead_us: u64) -> Must {
         let Wish::Register { granted_s } = self.wish else { return Must::NotRing };
         let lapses_us = self.sent_us + u64::from(granted_s) * 1_000_000;
-        if now_us + LAPSE_TOLERANCE_US < lapses_us {
+        if now_us + LAPSE_TOLERANCE_US + ahead_us < lapses_us {
             Must::Ring
         } else if now_us > lapses_us + LAPSE_TOLERANCE_US {
             Must::NotRing
@@ -140,16 +140,16 @@ mod tests {
     #[test]
     fn only_a_full_answer_settles_anything() {
         let mut phone = Phone::new(0, 0);
-        assert_eq!(phone.must(0), Must::NotRing);
+        assert_eq!(phone.must(0, 0), Must::NotRing);
         phone.asks(1, Wish::Register { granted_s: 60 }, 0);
-        assert_eq!(phone.must(1), Must::Either);
+        assert_eq!(phone.must(1, 0), Must::Either);
         phone.hears(1, Heard::Short);
-        assert_eq!(phone.must(1), Must::Either);
+        assert_eq!(phone.must(1, 0), Must::Either);
         phone.asks(2, Wish::Register { granted_s: 60 }, 10);
         phone.hears(2, Heard::Full);
-        assert_eq!(phone.must(11), Must::Ring);
-        assert_eq!(phone.must(70_000_000), Must::NotRing);
+        assert_eq!(phone.must(11, 0), Must::Ring);
+        assert_eq!(phone.must(70_000_000, 0), Must::NotRing);
         phone.asks(3, Wish::Remove, 20);
-        assert_eq!(phone.must(21), Must::Either);
+        assert_eq!(phone.must(21, 0), Must::Either);
     }
 }

@@ -63,6 +63,8 @@ pub(super) struct World {
     /// Requests come this far apart on average, µs.
     pub(super) request_every_us: u64,
     pub(super) said: Option<Vec<String>>,
+    /// By how much starts from disks may have moved cluster time ahead of true time, µs.
+    pub(super) ahead_us: u64,
     /// The last thing that a correct node never makes another say.
     pub(super) alarm: Option<String>,
     gossips: Vec<Gossip>,
@@ -89,6 +91,7 @@ impl World {
             load: false,
             request_every_us: 5_000,
             said: None,
+            ahead_us: 0,
             alarm: None,
             gossips: vec![Gossip::default(); nodes],
             queue: BinaryHeap::new(),
@@ -377,8 +380,9 @@ impl World {
         if !self.net.connections.get(&pair).is_some_and(open) {
             return;
         }
-        if !self.net.has_room(from, to, class) {
-            self.after(500, Happening::Pump { from, to, class });
+        let stopped = self.nodes[from].process.as_ref().is_some_and(|process| process.asleep);
+        if stopped || !self.net.has_room(from, to, class) {
+            self.after(STALLED_US, Happening::Pump { from, to, class });
             return;
         }
         let peer = self.nodes[to].id.clone();
