@@ -23,6 +23,8 @@ pub(super) enum Refused {
     Loudly(RefusalKind, Close, String),
     /// It is gone already, for this reason.
     Lost(String),
+    /// The peer ended its stream: why, it says in the close that follows.
+    Ended,
 }
 
 impl Refused {

@@ -16,7 +16,7 @@ use quinn::{
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use greet::{Link, greet_accepted, greet_dialled, name, refused};
+use greet::{Link, greet_accepted, greet_dialled, name, refused, settle};
 
 use super::admission::Refused;
 use super::identity::Identity;
@@ -140,12 +140,7 @@ impl Endpoint {
             Err(_) => return Dialled::Lost,
         };
         let peer = name(&connection);
-        let greeted = timeout(GREETING_WAIT, greet_dialled(&connection, class, board));
-        let result = match greeted.await {
-            Ok(Ok(greeted)) => greeted.admit(board).await,
-            Ok(Err(refused)) => Err(refused),
-            Err(_) => Err(Refused::Quietly(Close::Slow)),
-        };
+        let result = settle(&connection, greet_dialled(&connection, class, board), board).await;
         match result {
             Ok(link) => {
                 let dialled = peer.map_or(Dialled::Lost, Dialled::Peer);
@@ -203,7 +198,7 @@ fn close(connection: &Connection, refused: &Refused) {
     match refused {
         Refused::Quietly(code) => code.close(connection, ""),
         Refused::Loudly(_, code, why) => code.close(connection, why),
-        Refused::Lost(_) => Close::GoodBye.close(connection, ""),
+        Refused::Lost(_) | Refused::Ended => Close::GoodBye.close(connection, ""),
     }
 }
 
@@ -212,7 +207,7 @@ fn judged(board: &Switchboard, address: SocketAddr, peer: Option<NodeId>, refuse
     match refused {
         Refused::Quietly(Close::Own) => Dialled::Own,
         Refused::Quietly(Close::Duplicate) => peer.map_or(Dialled::Lost, Dialled::Peer),
-        Refused::Quietly(_) => Dialled::Lost,
+        Refused::Quietly(_) | Refused::Ended => Dialled::Lost,
         Refused::Loudly(kind, _, why) => {
             board.refuse(&Refusal { address: canonical(address), peer, kind, why });
             Dialled::Refused
@@ -235,11 +230,7 @@ async fn accept(incoming: Incoming, board: Arc<Switchboard>) -> Option<Link> {
         }
         Err(_) => return None,
     };
-    let result = match timeout(GREETING_WAIT, greet_accepted(&connection, &board)).await {
-        Ok(Ok(greeted)) => greeted.admit(&board).await,
-        Ok(Err(refused)) => Err(refused),
-        Err(_) => Err(Refused::Quietly(Close::Slow)),
-    };
+    let result = settle(&connection, greet_accepted(&connection, &board), &board).await;
     result
         .map_err(|refused| {
             close(&connection, &refused);

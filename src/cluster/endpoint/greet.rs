@@ -1,6 +1,7 @@
 //! Two ends greet: from a connection whose certificates were verified to a link that both agree on, or a reason why not.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aorta_proto::NodeId;
 use aorta_proto::frame::Class;
@@ -18,6 +19,9 @@ use crate::cluster::switchboard::Switchboard;
 
 /// QUIC reports a TLS alert as an error code from here on.
 const CRYPTO_ERRORS: std::ops::RangeInclusive<u64> = 0x100..=0x1ff;
+
+/// How long after the end of its stream a peer's reason may take to arrive.
+const CLOSE_WAIT: Duration = Duration::from_millis(500);
 
 /// A connection whose two ends have greeted and do not object to each other.
 pub(super) struct Greeted {
@@ -72,7 +76,7 @@ async fn read_verdict(recv: &mut RecvStream) -> Result<Verdict, Refused> {
 
 impl Greeted {
     /// Agrees with the peer whether this connection is the link, and tells the rooms above.
-    pub(super) async fn admit(self, board: &Arc<Switchboard>) -> Result<Link, Refused> {
+    async fn admit(self, board: &Arc<Switchboard>) -> Result<Link, Refused> {
         let Self { connection, peer, dialled, theirs, hello, mut send, mut recv } = self;
         let decides = board.decides(&peer);
         let offer = Offer { peer, theirs, dialled, connection };
@@ -127,7 +131,7 @@ pub(super) fn refused(error: &ConnectionError) -> Refused {
         }
         ConnectionError::ConnectionClosed(fault) if CRYPTO_ERRORS.contains(&u64::from(fault.error_code)) => {
             let why = handshake(&printable(&fault.reason));
-            Refused::Loudly(RefusalKind::ByPeer, Close::Refused, format!("in the handshake: {why}"))
+            Refused::Loudly(RefusalKind::ByPeer, Close::Refused, format!("it said: {why}"))
         }
         ConnectionError::ApplicationClosed(fault) => match Close::of(error) {
             Some(code @ (Close::Duplicate | Close::Own | Close::NoLive)) => Refused::Quietly(code),
@@ -138,6 +142,29 @@ pub(super) fn refused(error: &ConnectionError) -> Refused {
         },
         other => Refused::Lost(other.to_string()),
     }
+}
+
+/// Greets and agrees, and if that fails says why: a stream that ended is followed by a close with the reason.
+pub(super) async fn settle(
+    connection: &Connection,
+    greeted: impl Future<Output = Result<Greeted, Refused>>,
+    board: &Arc<Switchboard>,
+) -> Result<Link, Refused> {
+    let failed = match timeout(GREETING_WAIT, greeted).await {
+        Ok(Ok(greeted)) => match greeted.admit(board).await {
+            Ok(link) => return Ok(link),
+            Err(failed) => failed,
+        },
+        Ok(Err(failed)) => failed,
+        Err(_) => Refused::Quietly(Close::Slow),
+    };
+    if !matches!(failed, Refused::Ended) {
+        return Err(failed);
+    }
+    Err(match timeout(CLOSE_WAIT, connection.closed()).await {
+        Ok(error) => refused(&error),
+        Err(_) => Refused::protocol("the peer ended its greeting early"),
+    })
 }
 
 /// A TLS failure in the words of `verify`, which rustls and quinn have wrapped, or in theirs with the way out.
@@ -174,7 +201,7 @@ impl From<WriteError> for Refused {
 impl From<ReadExactError> for Refused {
     fn from(error: ReadExactError) -> Self {
         match error {
-            ReadExactError::FinishedEarly(_) => Self::protocol("the peer ended its greeting early"),
+            ReadExactError::FinishedEarly(_) => Self::Ended,
             ReadExactError::ReadError(quinn::ReadError::ConnectionLost(error)) => error.into(),
             ReadExactError::ReadError(other) => Self::Lost(other.to_string()),
         }
