@@ -163,6 +163,17 @@ impl<R> Live<R> {
         self.trim();
     }
 
+    /// A node that begins to serve awaits everybody linked, also whom it gave up while it was out of step itself.
+    pub(super) fn await_all_linked(&mut self) {
+        let head = self.outbox.head();
+        let linked = self.peers.values_mut().filter(|peer| peer.link.is_some());
+        let given_up = linked.filter_map(|peer| peer.subscriber.as_mut());
+        for place in given_up.filter(|place| !place.awaited && !place.accused && !place.overtaken) {
+            place.awaited = true;
+            place.awaited_from = head;
+        }
+    }
+
     /// Takes a peer out of the ack set for good; `parted` when it took nothing with it.
     pub(super) fn unsubscribe(&mut self, peer_id: &NodeId, parted: bool) {
         let Some(place) = self.peers.get_mut(peer_id).and_then(|peer| peer.subscriber.take()) else { return };

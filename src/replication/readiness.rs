@@ -160,6 +160,9 @@ impl<R> Live<R> {
         if let Some(id) = self.unmarked(now.mono_us) {
             return Step::Wait(format!("waits for the Mark of {id}"));
         }
+        if let Some(id) = self.unsubscribed() {
+            return Step::Wait(format!("waits for {id} to subscribe"));
+        }
         let unlinked: Vec<&NodeId> = in_sync.into_iter().filter(|id| !self.is_linked(id)).collect();
         let exchanged = joining.exchanged_at == Some(self.marks);
         if exchanged && unlinked.is_empty() && self.clock.is_set() {
@@ -190,6 +193,15 @@ impl<R> Live<R> {
         self.peers.iter().find(owes).map(|(id, _)| id)
     }
 
+    /// A linked node in sync that would miss what is published here.
+    fn unsubscribed(&self) -> Option<&NodeId> {
+        let misses = |(id, peer): &(&NodeId, &super::peer::Peer)| {
+            let gets = peer.subscriber.as_ref().is_some_and(|place| !place.overtaken);
+            peer.link.is_some() && self.is_in_sync(id) && !gets
+        };
+        self.peers.iter().find(misses).map(|(id, _)| id)
+    }
+
     /// The next donor: in sync, linked on both connections; first those that did not break off and stay, and among them
     /// the one after this node's own name, so that several joiners spread over several donors.
     fn donor(&self, joining: &Joining) -> Option<NodeId> {
@@ -208,6 +220,7 @@ impl<R> Live<R> {
             self.partial = missing.cloned().collect();
         }
         self.mode = Mode::Ready;
+        self.await_all_linked();
         self.caught_up();
         self.schedule.reset(now.mono_us);
         for id in &self.partial {
