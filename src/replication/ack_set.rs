@@ -28,7 +28,7 @@ impl<R> Live<R> {
     pub(super) fn publish(&mut self, encoded: Result<Vec<Vec<u8>>, FrameError>, slot: Slot, reply: R, now_us: u64) {
         let asked = self.awaited().count();
         // With nobody to await while members are missing, nobody but this node holds the change.
-        let mut short = asked == 0 && self.members.anybody_missing();
+        let mut short = asked == 0 && self.members.missing().any(|id| !self.is_linked(id));
         match encoded {
             Ok(changes) => {
                 for change in changes {
