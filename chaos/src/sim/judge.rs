@@ -23,7 +23,7 @@ impl World {
                     Must::Ring if !rings && (serving.denies_unknown || (known && self.judge_ghosts)) => {
                         return Err(format!("{id} denies {phone:?}, which was acknowledged"));
                     }
-                    Must::NotRing if rings => {
+                    Must::NotRing if rings && self.judge_ghosts => {
                         return Err(format!("{id} serves {phone:?}, whose removal was acknowledged"));
                     }
                     _ => {}
