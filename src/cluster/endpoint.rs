@@ -21,7 +21,7 @@ use greet::{Link, greet_accepted, greet_dialled, name, refused, settle};
 use super::admission::Refused;
 use super::identity::Identity;
 use super::link::{Close, canonical};
-use super::refusals::Refusal;
+use super::refusals::{Refusal, RefusalKind};
 use super::switchboard::Switchboard;
 use super::verify::tls;
 use super::{Class, ClusterError};
@@ -40,6 +40,10 @@ const GREETING_WAIT: Duration = Duration::from_secs(3);
 
 /// Connections that greet at once; beyond it new ones are turned away, to dial again.
 const GREETING_MAX: usize = 128;
+
+/// Bytes that are kept of a connection before it is taken, and of all such: handshakes, not yet told from garbage.
+const EARLY_BYTES: u64 = 64 * 1024;
+const EARLY_BYTES_TOTAL: u64 = 4 * 1024 * 1024;
 
 /// First guess of a round trip: a lost first packet is sent again after three of these, before the dial is raced.
 const ROUND_TRIP_GUESS: Duration = Duration::from_millis(100);
@@ -87,7 +91,11 @@ impl Endpoint {
         let transport = Arc::new(transport());
         let crypto = QuicServerConfig::try_from(tls.server).map_err(|error| ClusterError::Tls(error.to_string()))?;
         let mut server = ServerConfig::with_crypto(Arc::new(crypto));
-        server.transport_config(Arc::clone(&transport)).migration(false).max_incoming(GREETING_MAX);
+        server.transport_config(Arc::clone(&transport)).migration(false);
+        server
+            .max_incoming(GREETING_MAX)
+            .incoming_buffer_size(EARLY_BYTES)
+            .incoming_buffer_size_total(EARLY_BYTES_TOTAL);
         let crypto = QuicClientConfig::try_from(tls.client).map_err(|error| ClusterError::Tls(error.to_string()))?;
         let mut client = ClientConfig::new(Arc::new(crypto));
         client.transport_config(transport);
@@ -219,13 +227,26 @@ fn judged(board: &Switchboard, address: SocketAddr, peer: Option<NodeId>, refuse
     }
 }
 
+/// What a refusal in the handshake of a connection that this node accepted means: nothing about this node, for who dialled
+/// has not shown yet who it is.
+fn stranger(refused: Refused) -> Refused {
+    match refused {
+        Refused::Loudly(RefusalKind::ByPeer, close, why) => Refused::Loudly(
+            RefusalKind::Handshake,
+            close,
+            format!("a stranger does not take this node's certificate; {why}"),
+        ),
+        other => other,
+    }
+}
+
 async fn accept(incoming: Incoming, board: Arc<Switchboard>) -> Option<Link> {
     let address = incoming.remote_address();
     let handshake = async { incoming.accept()?.await };
     let connection = match timeout(GREETING_WAIT, handshake).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
-            judged(&board, address, None, refused(&error));
+            judged(&board, address, None, stranger(refused(&error)));
             return None;
         }
         Err(_) => return None,

@@ -25,7 +25,7 @@ pub enum RefusalKind {
     Hello,
     /// It did not speak the protocol.
     Protocol,
-    /// The peer refused us; its words are in the text.
+    /// A peer whose certificate is good refused us; its words are in the text.
     ByPeer,
 }
 

@@ -27,8 +27,7 @@ impl<R> Live<R> {
     /// Puts encoded changes into the outbox and the reply in line, in one step with respect to the ack set.
     pub(super) fn publish(&mut self, encoded: Result<Vec<Vec<u8>>, FrameError>, slot: Slot, reply: R, now_us: u64) {
         let asked = self.awaited().count();
-        // With nobody to await while members are missing, nobody but this node holds the change.
-        let mut short = asked == 0 && self.members.anybody_missing();
+        let mut short = self.somebody_goes_without(asked);
         match encoded {
             Ok(changes) => {
                 for change in changes {
@@ -50,6 +49,15 @@ impl<R> Live<R> {
             self.replies.push_back(waiting);
             self.release();
         }
+    }
+
+    /// Whether a node that may be serving will not be awaited: with nobody to await while members are missing, nobody but
+    /// this node holds the change; and a suspect serves until it knows that it is one.
+    fn somebody_goes_without(&self, asked: usize) -> bool {
+        let suspect = |(id, peer): (&NodeId, &super::peer::Peer)| {
+            self.is_in_sync(id) && peer.subscriber.as_ref().is_some_and(|place| !place.awaited)
+        };
+        self.peers.iter().any(suspect) || (asked == 0 && self.members.missing().any(|id| !self.is_linked(id)))
     }
 
     fn awaited(&self) -> impl Iterator<Item = &Subscriber> {
@@ -79,6 +87,7 @@ impl<R> Live<R> {
         let (front, head) = (self.outbox.front(), self.outbox.head());
         let Some(peer) = self.peers.get_mut(peer_id) else { return Ok(()) };
         let Some(link) = &mut peer.link else { return Ok(()) };
+        link.subscribed = true;
         if let Some(place) = peer.subscriber.as_mut().filter(|place| place.epoch == epoch) {
             if place.overtaken || place.acked + 1 < front {
                 // The same epoch goes on only without a gap.

@@ -158,8 +158,10 @@ impl<R> Live<R> {
         let mut news =
             self.members.remember(LastKnown { node: peer_id.clone(), expires_max_s: state.expires_max_s, seen_us });
         let me = &self.settings.node;
-        for known in state.last_known.iter().filter(|known| known.node != *me && known.node != *peer_id) {
-            news |= self.members.remember(known.clone());
+        let hearsay = state.last_known.iter().filter(|known| known.node != *me && known.node != *peer_id);
+        // A node that is in sync knows for itself.
+        for known in hearsay.filter(|_| matches!(self.mode, Mode::Joining(_))) {
+            news |= self.members.hearsay(known.clone());
         }
         self.effects.last_known_changed |= news;
     }
@@ -168,7 +170,8 @@ impl<R> Live<R> {
     pub(super) fn part(&mut self, node: &NodeId, now: Now) -> bool {
         self.unsubscribe(node, true);
         self.partial.remove(node);
-        let news = self.members.part(node, now.cluster_us);
+        let boot = self.peers.get(node).map(|peer| peer.boot);
+        let news = self.members.part(node, boot, now.cluster_us);
         if news {
             self.effects.last_known_changed = true;
             self.effects.events.push(Event::Parted { peer: node.clone() });
@@ -190,8 +193,10 @@ impl<R> Live<R> {
     /// Takes what gossip shows.
     pub(super) fn handle_members(&mut self, view: Vec<Member>, now: Now) {
         let me = self.settings.node.clone();
-        let (left, view): (Vec<Member>, Vec<Member>) =
-            view.into_iter().filter(|member| member.node != me).partition(|member| member.state == PeerState::Left);
+        let (left, view): (Vec<Member>, Vec<Member>) = view
+            .into_iter()
+            .filter(|member| member.node != me && !self.members.has_parted(member))
+            .partition(|member| member.state == PeerState::Left);
         let left = left.into_iter().filter(|member| self.members.view.contains_key(&member.node));
         for member in left.collect::<Vec<_>>() {
             self.part(&member.node, now);

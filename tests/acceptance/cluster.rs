@@ -22,9 +22,9 @@ pub(crate) fn figure<T>(scaled: T, full: T) -> T {
     if std::env::var("AORTA_ACCEPTANCE").is_ok_and(|v| v == "full") { full } else { scaled }
 }
 
-/// The program under test.
+/// The program under test; `AORTA_ACCEPTANCE_PROGRAM` names another build, such as one that must fail.
 pub(crate) fn program() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_aorta"))
+    std::env::var_os("AORTA_ACCEPTANCE_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_aorta").into(), PathBuf::from)
 }
 
 /// The nodes of one test; each a fleet of its own, so that each may run another program.

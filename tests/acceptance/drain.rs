@@ -1,6 +1,6 @@
 //! A node drains and leaves, another is killed, under calls and registrations: no call fails, no request times out.
 
-use crate::cluster::{Cluster, SOON, clean};
+use crate::cluster::{Cluster, SOON, await_state, clean};
 use aorta_phones::{Calls, Edge, Fleet, Household, Nodes, Pace, Report, Sbc, Timers, Turn};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -69,16 +69,25 @@ async fn a_node_drains_under_load_and_nobody_notices() {
     scene.cluster.all_right(&mut scene.fleet, &left).await;
 }
 
+/// INVITEs that a node has counted.
+fn invites(cluster: &Cluster, node: usize) -> u64 {
+    let (_, text) = cluster.client(node).get("/metrics").expect("metrics");
+    let line = text.lines().find(|l| l.starts_with("aorta_sip_requests_total") && l.contains("method=\"invite\""));
+    line.and_then(|l| l.rsplit(' ').next()).map_or(0, |n| n.parse().expect("a count"))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn a_node_is_killed_and_comes_back_under_load_and_every_call_completes() {
     let mut scene = scene("").await;
     let (calls, report) = under_load(&mut scene, |cluster, nodes| {
         let begun = Instant::now();
         cluster.kill(0);
-        crate::cluster::await_state("the SBC sees it", SOON, || !nodes.is_up(0));
+        await_state("the SBC sees it", SOON, || !nodes.is_up(0));
         cluster.start(0);
         cluster.ready(0, SOON);
-        crate::cluster::await_state("the SBC sees it", SOON, || nodes.is_up(0));
+        // The SBC gives it calls again: its own count of them rises.
+        let before = invites(cluster, 0);
+        await_state("it gets calls again", Duration::from_secs(10), || invites(cluster, 0) > before);
         println!("back after {:?}", begun.elapsed());
     })
     .await;

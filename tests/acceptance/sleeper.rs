@@ -35,7 +35,7 @@ async fn a_node_that_slept_denies_nobody_and_serves_no_ghost() {
         who: range.collect(),
         expect,
         every: EVERY,
-        longest: Duration::from_secs(30),
+        longest: Duration::from_secs(figure(3, 10)),
     };
     let here = Ticker::start(fleet.household(), plan(0..2 * EACH, Expect::Bound)).expect("loopback");
     let gone = Ticker::start(fleet.household(), plan(2 * EACH..3 * EACH, Expect::Gone(404))).expect("loopback");
@@ -45,7 +45,7 @@ async fn a_node_that_slept_denies_nobody_and_serves_no_ghost() {
     fleet.load = aorta_phones::Load::default();
     cluster.all_right(&mut fleet, &sips).await;
     for (what, ticker) in [("here", here), ("gone", gone)] {
-        let said = ticker.stop().await.expect("a report");
+        let said = ticker.run_out().await.expect("a report");
         println!("{what}: {said:?}");
         assert!(said.wrong.is_empty() && said.right > 0, "{what}: {said:?}");
     }

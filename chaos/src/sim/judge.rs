@@ -20,10 +20,10 @@ impl World {
                 let rings = location.get(&phone.aor, |record| phone.rings(record, cluster_us));
                 let known = location.get(&phone.aor, |record| record.is_some());
                 match phone.must(now_us, ahead_us) {
-                    Must::Ring if !rings && (serving.denies_unknown || known) => {
+                    Must::Ring if !rings && (serving.denies_unknown || (known && self.judge_ghosts)) => {
                         return Err(format!("{id} denies {phone:?}, which was acknowledged"));
                     }
-                    Must::NotRing if rings => {
+                    Must::NotRing if rings && self.judge_ghosts => {
                         return Err(format!("{id} serves {phone:?}, whose removal was acknowledged"));
                     }
                     _ => {}

@@ -60,6 +60,14 @@ enum Fault {
     CrashAll,
     /// Leaves, and comes back with its old disk.
     Leave(usize),
+    /// Connections of one node break again and again.
+    Flap(usize),
+    /// Everything one node sends takes longer than acks are waited for.
+    Slow(usize),
+    /// Everything dies; one comes back late, and only its disk is up to date.
+    CrashAllOneLate(usize),
+    /// Killed while another is cut off.
+    CrashInCut(usize, usize),
     /// Nothing but load.
     None,
 }
@@ -99,7 +107,7 @@ fn story(world: &mut World, rng: &mut fastrand::Rng) -> Result<(), String> {
 fn choose(rng: &mut fastrand::Rng, nodes: usize) -> Fault {
     let one = rng.usize(..nodes);
     let two = (one + rng.usize(1..nodes)) % nodes;
-    match rng.u8(..9) {
+    match rng.u8(..13) {
         0 => Fault::Isolate(one),
         1 => Fault::CutPair(one, two),
         2 => Fault::CutOneWay(one, two),
@@ -108,6 +116,10 @@ fn choose(rng: &mut fastrand::Rng, nodes: usize) -> Fault {
         5 => Fault::Sleep(one),
         6 => Fault::CrashAll,
         7 => Fault::Leave(one),
+        8 => Fault::Flap(one),
+        9 => Fault::Slow(one),
+        10 => Fault::CrashAllOneLate(one),
+        11 => Fault::CrashInCut(one, two),
         _ => Fault::None,
     }
 }
@@ -151,8 +163,64 @@ fn strike(world: &mut World, fault: Fault, rng: &mut fastrand::Rng) -> Result<()
             Ok(())
         }
         Fault::Leave(node) => leave(world, node, lasts_us),
+        Fault::Flap(node) => {
+            let until_us = world.now_us + lasts_us;
+            while world.now_us < until_us {
+                world.run(rng.u64(20_000..400_000), calm)?;
+                let of = world.net.of(node);
+                if !of.is_empty() {
+                    world.close(of[rng.usize(..of.len())]);
+                }
+            }
+            Ok(())
+        }
+        Fault::Slow(node) => {
+            world.slow = Some(node);
+            world.run(lasts_us, calm)?;
+            world.slow = None;
+            Ok(())
+        }
+        Fault::CrashAllOneLate(late) => crash_all_one_late(world, late, rng),
+        Fault::CrashInCut(one, two) => {
+            let others = (0..nodes).filter(|other| *other != two);
+            world.net.cut.extend(others.flat_map(|other| [(two, other), (other, two)]));
+            world.run(lasts_us / 2, bounded)?;
+            // What it answered in full is elsewhere, unless the only other holder is the one cut off.
+            world.load = false;
+            world.crash(one);
+            world.run(lasts_us / 2, bounded)?;
+            world.net.cut.clear();
+            world.run(rng.u64(1..3_000_000), bounded)?;
+            world.start(one);
+            Ok(())
+        }
         Fault::None => world.run(lasts_us, calm).map(drop),
     }
+}
+
+/// Those that are back first hold old tables and must deny nobody until the last one is back.
+fn crash_all_one_late(world: &mut World, late: usize, rng: &mut fastrand::Rng) -> Result<(), String> {
+    let nodes = world.nodes.len();
+    let old: Vec<node::Disk> = world.nodes.iter().map(|node| node.disk.clone()).collect();
+    world.run(rng.u64(500_000..1_500_000), calm)?;
+    world.load = false;
+    world.run(1_500_000, calm)?;
+    for (node, disk) in old.into_iter().enumerate() {
+        world.crash(node);
+        if node != late {
+            world.nodes[node].disk = disk;
+        }
+    }
+    world.ahead_us += 2 * node::CEILING_AHEAD_US;
+    world.judge_ghosts = false;
+    for node in (0..nodes).filter(|node| *node != late) {
+        world.start(node);
+    }
+    world.run(rng.u64(1_000_000..6_000_000), calm)?;
+    world.start(late);
+    world.run(3_000_000, calm)?;
+    world.judge_ghosts = true;
+    Ok(())
 }
 
 /// Cuts paths, waits, and opens them again.

@@ -65,6 +65,10 @@ pub(super) struct World {
     pub(super) said: Option<Vec<String>>,
     /// By how much starts from disks may have moved cluster time ahead of true time, µs.
     pub(super) ahead_us: u64,
+    /// A node whose frames take long.
+    pub(super) slow: Option<usize>,
+    /// Whether a removal that was answered must be known everywhere: not while only an absent disk has it.
+    pub(super) judge_ghosts: bool,
     /// The last thing that a correct node never makes another say.
     pub(super) alarm: Option<String>,
     gossips: Vec<Gossip>,
@@ -92,6 +96,8 @@ impl World {
             request_every_us: 5_000,
             said: None,
             ahead_us: 0,
+            slow: None,
+            judge_ghosts: true,
             alarm: None,
             gossips: vec![Gossip::default(); nodes],
             queue: BinaryHeap::new(),
@@ -394,7 +400,8 @@ impl World {
             return;
         }
         let delay_us = if self.rng.u8(..) < 8 { self.rng.u64(1_000..60_000) } else { self.rng.u64(100..2_000) };
-        let arrives_us = self.now_us + delay_us;
+        let slow_us = if self.slow == Some(from) { self.rng.u64(200_000..700_000) } else { 0 };
+        let arrives_us = self.now_us + delay_us + slow_us;
         for frame in frames(&bytes) {
             let Some((id, at_us)) = self.net.send(from, to, class, frame.to_vec(), arrives_us) else { return };
             self.at(at_us, Happening::Arrival { pair, id, end: end_of(to, pair) });
