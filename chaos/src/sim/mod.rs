@@ -92,7 +92,11 @@ fn story(world: &mut World, rng: &mut fastrand::Rng) -> Result<(), String> {
     settle(world, "after the first start")?;
     for _ in 0..rng.usize(2..=5) {
         world.load = true;
+        let short = world.figures.short;
         world.run(rng.u64(500_000..2_000_000), calm)?;
+        if world.figures.short > short {
+            return Err("answers were short though nothing was wrong".into());
+        }
         let fault = choose(rng, world.nodes.len());
         world.say(|| format!("fault: {fault:?}"));
         strike(world, fault, rng)?;
