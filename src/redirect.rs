@@ -4,8 +4,17 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use aorta_proto::uri::{AorRules, Params, Scheme, Uri, aor, canonical_contact, hvalue_escape};
+use aorta_proto::hash::uri_hash;
+use aorta_proto::uri::{AorRules, Host, Params, Scheme, Uri, aor, canonical_contact, hvalue_escape};
 use aorta_proto::{Aor, Binding, Octets, Record};
+
+use crate::config::PathInRedirect;
+
+/// The port of a sip URI that names none (RFC 3261 §19.1.2).
+pub const DEFAULT_PORT: u16 = 5060;
+
+/// The port of a sips URI that names none.
+const DEFAULT_TLS_PORT: u16 = 5061;
 
 /// Who is asked for.
 #[derive(Debug, Clone, Copy)]
@@ -16,7 +25,7 @@ pub struct Lookup<'a> {
     pub aor: &'a Aor,
     /// How it came to mean that.
     pub rules: &'a AorRules,
-    /// Ports at which this cluster is reached: a contact with the AoR's own user and host leads back only to these.
+    /// Ports at which this node is reached: a contact with the AoR's own user and address leads back only to these.
     pub own_ports: &'a [u16],
     /// Live contacts of an AoR that count.
     pub contacts_max: usize,
@@ -33,27 +42,17 @@ pub enum Found {
     Nobody,
 }
 
-/// How the Path of a contact reaches the caller.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum PathInRedirect {
-    /// As one `Route` header in the contact's URI.
-    #[default]
-    Route,
-    /// Not at all.
-    None,
-}
-
 /// The contacts that answer `lookup` at cluster time `now_us`. Lapsed ones are skipped by time, whether swept or not.
 #[must_use]
 pub fn find(lookup: &Lookup<'_>, record: &Record, now_us: u64) -> Found {
     let shown = record.shown(now_us, lookup.contacts_max);
-    let asked = canonical_contact(lookup.request_uri);
+    let asked = uri_hash(&canonical_contact(lookup.request_uri));
     let mut insecure = false;
     let mut targets = Vec::with_capacity(shown.len());
     for entry in shown {
         let Some(binding) = entry.binding() else { continue };
         let Ok(contact) = Uri::parse(binding.uri.as_bytes()) else { continue };
-        if leads_back(lookup, &asked, &contact) {
+        if entry.uri_hash == asked || leads_back(lookup, &contact) {
             continue;
         }
         if lookup.request_uri.scheme == Scheme::Sips && contact.scheme != Scheme::Sips {
@@ -69,14 +68,14 @@ pub fn find(lookup: &Lookup<'_>, record: &Record, now_us: u64) -> Found {
     Found::Contacts(targets.into_iter().map(|(_, _, binding)| binding).collect())
 }
 
-/// Whether a caller sent there would come back with the same question: the Request-URI itself, or the AoR at a port of
-/// ours. Another port of the same host is a phone that registered its address of record's host as its own.
-fn leads_back(lookup: &Lookup<'_>, asked: &[u8], contact: &Uri<'_>) -> bool {
-    if canonical_contact(contact) == asked {
-        return true;
-    }
-    let ours = |port: u16| lookup.own_ports.contains(&port) || lookup.request_uri.port == Some(port);
-    contact.port.is_none_or(ours) && aor(contact, lookup.rules).is_ok_and(|aor| aor == *lookup.aor)
+/// Whether a caller sent there would come back to the AoR. An address with another port than ours is no way back: it is a
+/// phone whose AoR has its own host as domain.
+fn leads_back(lookup: &Lookup<'_>, contact: &Uri<'_>) -> bool {
+    let port = contact.port.unwrap_or(DEFAULT_PORT);
+    let asked_port = lookup.request_uri.port.unwrap_or(DEFAULT_PORT);
+    let by_default = matches!(contact.host, Host::Name(_)) && [DEFAULT_PORT, DEFAULT_TLS_PORT].contains(&port);
+    let ours = by_default || port == asked_port || lookup.own_ports.contains(&port);
+    ours && aor(contact, lookup.rules).is_ok_and(|aor| aor == *lookup.aor)
 }
 
 /// Appends one Contact value: the URI as the phone gave it, with its Path, and its parameters but `reg-id` (`expires` was

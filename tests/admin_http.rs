@@ -29,8 +29,8 @@ struct Fake {
 }
 
 impl Node for Fake {
-    fn readiness(&self) -> Result<(), String> {
-        self.unready.map_or(Ok(()), |why| Err(why.to_owned()))
+    fn readiness(&self) -> Result<Option<String>, String> {
+        self.unready.map_or(Ok(None), |why| Err(why.to_owned()))
     }
 
     fn cluster(&self) -> ClusterView {

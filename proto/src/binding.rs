@@ -106,3 +106,23 @@ fn hash(purpose: &[u8; 16], bytes: &[u8]) -> u64 {
     hasher.write(bytes);
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_are_what_they_were_in_every_build() {
+        assert_eq!(
+            (call_id_hash(b"a84b4c76e66710@pc33"), uri_hash(b"sip:alice@192.0.2.1")),
+            (9030556099757184532, 985151704917059527)
+        );
+    }
+
+    #[test]
+    fn an_instance_and_a_uri_never_have_one_key() {
+        assert_ne!(ContactKey::instance(b"", 0), ContactKey::uri(b"\0\0\0\0"));
+        assert_ne!(ContactKey::instance(b"urn:x", 1), ContactKey::instance(b"urn:x", 2));
+        assert!(ContactKey::instance(b"urn:x", 1).is_instance() && !ContactKey::uri(b"sip:a").is_instance());
+    }
+}

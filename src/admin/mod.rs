@@ -53,11 +53,11 @@ const CLOSING: Duration = Duration::from_secs(1);
 
 /// What the rest of the node says and does for an operator.
 pub trait Node: Send + Sync + 'static {
-    /// Whether it serves; `Err` is why not, for people.
+    /// Whether it serves, and with which restriction, if any.
     ///
     /// # Errors
-    /// The reason, in a sentence.
-    fn readiness(&self) -> Result<(), String>;
+    /// Why it does not serve, in a sentence for people.
+    fn readiness(&self) -> Result<Option<String>, String>;
 
     /// What it knows of itself and the others.
     fn cluster(&self) -> ClusterView;
@@ -241,7 +241,8 @@ fn routes<N: Node>() -> Router<App<N>> {
 
 async fn readyz<N: Node>(State(app): State<App<N>>) -> (StatusCode, String) {
     match app.shown.node.readiness() {
-        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+        Ok(None) => (StatusCode::OK, "ready\n".to_owned()),
+        Ok(Some(restriction)) => (StatusCode::OK, format!("ready, {restriction}\n")),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
 }

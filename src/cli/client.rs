@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::admin::ClusterView;
 use crate::config::Config;
 
 /// Where a node answers, as arguments of a command.
@@ -72,6 +72,12 @@ impl Client {
             address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
         }
         Ok(Self::new(&address.to_string(), http.token.as_deref()))
+    }
+
+    /// Where it asks: `host:port`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.base.trim_start_matches("http://")
     }
 
     /// The same token for another node of the cluster.
@@ -163,8 +169,8 @@ impl Client {
     pub fn accepted(&self, (status, body): (u16, String)) -> anyhow::Result<String> {
         match status {
             200..300 => Ok(body),
-            401 | 403 => anyhow::bail!("{} wants its http.token: give --token", self.base),
-            _ => anyhow::bail!("{} answers {status}: {}", self.base, body.trim()),
+            401 => anyhow::bail!("{} wants its http.token: give --token", self.base),
+            _ => anyhow::bail!("{} answers {status}: {}", self.base, complaint(&body)),
         }
     }
 
@@ -177,51 +183,35 @@ impl Client {
         Ok(if status == 200 { Ok(()) } else { Err(body.trim().to_owned()) })
     }
 
+    /// The sum of one metric over those of its label sets that hold `label` (`direction="in"`); 0 when there is none.
+    ///
+    /// # Errors
+    /// When nobody answers in time, or refuses.
+    pub fn metric(&self, name: &str, label: &str) -> anyhow::Result<f64> {
+        let text = self.accepted(self.get("/metrics")?)?;
+        let values = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let (labels, value) = rest.rsplit_once(' ')?;
+            let whole = labels.is_empty() || labels.starts_with('{');
+            (whole && labels.contains(label)).then(|| value.parse::<f64>().ok()).flatten()
+        });
+        Ok(values.sum())
+    }
+
     /// What the node says of itself and its cluster.
     ///
     /// # Errors
     /// When nobody answers in time, or answers something else.
-    pub fn cluster(&self) -> anyhow::Result<View> {
+    pub fn cluster(&self) -> anyhow::Result<ClusterView> {
         self.json("/v1/cluster")
     }
 }
 
-/// `/v1/cluster`, as far as the command line reads it.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct View {
-    /// The node that answered.
-    pub node: String,
-    /// What it is doing, in a word: `ready`, `joining`, `draining`.
-    pub state: String,
-    /// Whether it serves.
-    pub ready: bool,
-    /// Why not.
-    pub reason: Option<String>,
-    /// AoRs with anything known of them.
-    pub aors: u64,
-    /// Live contacts.
-    pub contacts: u64,
-    /// Root of its digest tree, in hex.
-    pub digest: String,
-    /// The other nodes that it knows.
-    pub members: Vec<Member>,
-}
-
-/// Another node, as the answering one sees it.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct Member {
-    /// Its name.
-    pub node: String,
-    /// What it says of itself.
-    pub state: String,
-    /// Whether a link to it is up.
-    pub linked: bool,
-    /// Its HTTP address, where known.
-    pub http: Option<String>,
-    /// Changes sent to it and not acknowledged.
-    pub lag: u64,
+/// What is in `{"error": "…"}`, else the text as it is.
+fn complaint(body: &str) -> String {
+    let error =
+        serde_json::from_str::<serde_json::Value>(body).ok().and_then(|json| Some(json["error"].as_str()?.to_owned()));
+    error.unwrap_or_else(|| body.trim().to_owned())
 }
 
 /// A piece of a path or a query, with every byte escaped that could mean something there.

@@ -51,8 +51,8 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let (dir, _fresh) = match &options.dir {
         Some(dir) => (dir.clone(), None),
         None => {
-            let fresh = FreshFolder::make()?;
-            (fresh.0.clone(), Some(fresh))
+            let fresh = layout::FreshFolder::make("aorta-dev")?;
+            (fresh.path().to_path_buf(), Some(fresh))
         }
     };
     let places = layout::write(&dir, &ports, "")?;
@@ -71,8 +71,8 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     show.table(&fleet, &dir);
     let failed = watch(&mut fleet, &stops, &mut show)?;
     show.line("stopping …");
-    fleet.stop(FAREWELL);
-    show.done(&fleet);
+    let killed = fleet.stop(FAREWELL);
+    show.done(&fleet, &killed);
     Ok(ExitCode::from(u8::from(failed)))
 }
 
@@ -199,30 +199,14 @@ impl Show {
         self.bar.tick();
     }
 
-    fn done(&mut self, fleet: &Fleet) {
+    fn done(&mut self, fleet: &Fleet, killed: &[String]) {
         self.bar.finish_and_clear();
         for node in fleet.nodes() {
-            self.event("stopped", &node.place, json!({}));
+            self.event("stopped", &node.place, json!({ "killed": killed.contains(&node.place.name) }));
         }
         if !self.json {
             println!("All nodes are stopped.");
+            killed.iter().for_each(|name| println!("{name} took longer than {FAREWELL:?} and was killed."));
         }
-    }
-}
-
-/// A folder that goes when it is dropped.
-struct FreshFolder(PathBuf);
-
-impl FreshFolder {
-    fn make() -> anyhow::Result<Self> {
-        let dir = std::env::temp_dir().join(format!("aorta-dev-{}-{:08x}", std::process::id(), fastrand::u32(..)));
-        std::fs::create_dir(&dir)?;
-        Ok(Self(dir))
-    }
-}
-
-impl Drop for FreshFolder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }

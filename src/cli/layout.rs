@@ -148,6 +148,44 @@ fn configuration(place: &Place, ca: &Path, seeds: &str, extra: &str) -> String {
     )
 }
 
+/// A new folder under the system's temporary one; it goes when it is dropped, unless it is kept.
+#[derive(Debug)]
+pub struct FreshFolder {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl FreshFolder {
+    /// Makes one whose name begins so.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn make(name: &str) -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("{name}-{}-{:08x}", std::process::id(), fastrand::u32(..)));
+        std::fs::create_dir(&path).with_context(|| format!("making folder {}", path.display()))?;
+        Ok(Self { path, keep: false })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Leaves it there for whoever wants to see what happened.
+    pub fn keep(&mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for FreshFolder {
+    fn drop(&mut self) {
+        if !self.keep {
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@
 mod aors;
 mod certificate;
 pub mod client;
+mod demo;
 mod dev;
 pub mod fleet;
 pub mod layout;
@@ -57,7 +58,7 @@ enum Command {
     /// Run a whole cluster on this machine, for trying things out.
     Dev(dev::Options),
     /// See what Aorta is for: real nodes, phones and failures on this machine, every claim checked.
-    Demo(DemoArguments),
+    Demo(demo::Options),
 }
 
 #[derive(Debug, Args)]
@@ -87,9 +88,6 @@ enum ConfigCommand {
     Example,
 }
 
-#[derive(Debug, Args)]
-struct DemoArguments {}
-
 /// Runs the command of this process' arguments.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -117,7 +115,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Ready(ready) => orders::ready(&ready),
         Command::Forget(forget) => orders::forget(&forget),
         Command::Dev(options) => dev::run(&options),
-        Command::Demo(_) => anyhow::bail!("the demo is not built yet"),
+        Command::Demo(options) => demo::run(&options),
     }
 }
 

@@ -13,6 +13,9 @@ pub(super) struct Stops(Receiver<()>);
 /// Stops that are remembered while nobody looks.
 const REMEMBERED: usize = 8;
 
+/// Exit code of a command that was interrupted.
+const INTERRUPTED: i32 = 130;
+
 impl Stops {
     /// Takes both signals from now on.
     pub(super) fn watch() -> anyhow::Result<Self> {
@@ -48,5 +51,17 @@ impl Stops {
             Ok(()) | Err(RecvTimeoutError::Disconnected) => true,
             Err(RecvTimeoutError::Timeout) => false,
         }
+    }
+
+    /// Ends this process at the first request to stop, after `farewell`.
+    pub(super) fn end_by_them(self, farewell: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+        let wait = move || {
+            if self.0.recv().is_ok() {
+                farewell();
+                std::process::exit(INTERRUPTED);
+            }
+        };
+        std::thread::Builder::new().name("stops".to_owned()).spawn(wait).context("starting to wait for signals")?;
+        Ok(())
     }
 }

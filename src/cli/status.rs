@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::client::{Client, Target, View};
+use super::client::{Client, Target};
+use crate::admin::{ClusterView, MemberView};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -58,7 +59,7 @@ struct Row {
     http: Option<String>,
     /// What others say of it.
     seen_as: String,
-    view: Result<View, String>,
+    view: Result<ClusterView, String>,
 }
 
 impl Survey {
@@ -66,22 +67,33 @@ impl Survey {
     pub(super) fn take(first: &Client) -> anyhow::Result<Self> {
         let mut survey = Self::default();
         let view = first.cluster()?;
-        let mut pending = vec![(view.node.clone(), Row { http: None, seen_as: view.state.clone(), view: Ok(view) })];
+        let mut pending = vec![(
+            view.node.clone(),
+            Row { http: Some(first.address().to_owned()), seen_as: view.state.clone(), view: Ok(view) },
+        )];
         while let Some((name, row)) = pending.pop() {
             let members = row.view.as_ref().map(|view| view.members.clone()).unwrap_or_default();
             survey.rows.insert(name, row);
-            for member in members {
+            for member in members.into_iter().filter(is_awaited) {
                 if survey.rows.contains_key(&member.node) || pending.iter().any(|(name, _)| *name == member.node) {
                     continue;
                 }
                 let view = match &member.http {
                     Some(http) => first.to(http).cluster().map_err(|error| format!("{error:#}")),
+                    None if !member.present => {
+                        Err("it is missing (`aorta forget` strikes one that will not come back)".to_owned())
+                    }
                     None => Err("it serves no HTTP that others could reach".to_owned()),
                 };
                 pending.push((member.node, Row { http: member.http, seen_as: member.state, view }));
             }
         }
         Ok(survey)
+    }
+
+    /// How many nodes are known.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
     }
 
     /// Everything on which the nodes are not of one mind; empty when they agree.
@@ -94,7 +106,7 @@ impl Survey {
                 Ok(view) => found.extend(self.complaints(name, view)),
             }
         }
-        let views: Vec<&View> = self.rows.values().filter_map(|row| row.view.as_ref().ok()).collect();
+        let views: Vec<&ClusterView> = self.rows.values().filter_map(|row| row.view.as_ref().ok()).collect();
         if let [first, rest @ ..] = views.as_slice() {
             let other = rest.iter().find(|view| view.digest != first.digest);
             found.extend(
@@ -104,7 +116,7 @@ impl Survey {
         found
     }
 
-    fn complaints(&self, name: &str, view: &View) -> Vec<String> {
+    fn complaints(&self, name: &str, view: &ClusterView) -> Vec<String> {
         let mut found = Vec::new();
         if !view.ready {
             let reason = view.reason.as_deref().unwrap_or("no reason given");
@@ -167,6 +179,14 @@ impl Survey {
     }
 }
 
+/// A member that said good-bye is nobody's loss.
+fn is_awaited(member: &MemberView) -> bool {
+    member.present || member.state != LEFT
+}
+
+/// State of a member that said good-bye.
+const LEFT: &str = "left";
+
 /// Columns two spaces apart.
 pub(super) fn aligned<const N: usize>(lines: &[[String; N]]) -> String {
     let widths: Vec<usize> =
@@ -182,7 +202,6 @@ pub(super) fn aligned<const N: usize>(lines: &[[String; N]]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::client::Member;
     use super::*;
 
     fn survey(nodes: &[(&str, &str, bool)]) -> Survey {
@@ -191,14 +210,14 @@ mod tests {
             let members = nodes
                 .iter()
                 .filter(|(other, ..)| other != name)
-                .map(|(other, ..)| Member { node: (*other).to_owned(), linked: true, ..Member::default() })
+                .map(|(other, ..)| MemberView { node: (*other).to_owned(), linked: true, ..MemberView::default() })
                 .collect();
-            let view = View {
+            let view = ClusterView {
                 node: (*name).to_owned(),
                 digest: (*digest).to_owned(),
                 ready: *ready,
                 members,
-                ..View::default()
+                ..ClusterView::default()
             };
             survey.rows.insert((*name).to_owned(), Row { http: None, seen_as: String::new(), view: Ok(view) });
         }

@@ -67,19 +67,16 @@ pub enum IdentityError {
     },
     /// The certificate gives another name than the configuration.
     #[error(
-        "cluster.certificate = \"{path}\" is node '{}' of cluster '{}', but the configuration says node '{node}' of cluster '{cluster}'; \
-         correct node_id and cluster_id, or issue a certificate for them with `aorta cert issue`",
-        bearer.node, bearer.cluster
+        "cluster.certificate = \"{path}\" is node '{certified}', but node_id = \"{node}\"; \
+         correct node_id, or issue a certificate for it with `aorta cert issue {node}`"
     )]
     OtherName {
         /// The certificate's file.
         path: String,
         /// Whom it names.
-        bearer: Bearer,
+        certified: NodeId,
         /// The node id in the configuration.
         node: NodeId,
-        /// The cluster id in the configuration.
-        cluster: String,
     },
     /// The certificate was not signed by the CA beside it.
     #[error(
@@ -159,12 +156,13 @@ impl std::fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// Reads the three files and checks that key, certificate, CA, node id and cluster id belong together. Dates are not
-    /// checked: a node with an expired certificate starts and says so where an operator looks.
+    /// Reads the three files and checks that key, certificate, CA and node id belong together; without a `node` the
+    /// certificate's name is the node's. Dates are not checked: a node with an expired certificate starts and says so
+    /// where an operator looks.
     ///
     /// # Errors
     /// Names the configuration key, the file, what is wrong and the way out.
-    pub fn load(files: &IdentityFiles, cluster: &str, node: &NodeId) -> Result<Self, IdentityError> {
+    pub fn load(files: &IdentityFiles, node: Option<&NodeId>) -> Result<Self, IdentityError> {
         let roots = roots(&files.ca)?;
         let chain = certificates("cluster.certificate", &files.certificate)?;
         let broken = |problem: String| fault("cluster.certificate", &files.certificate, problem);
@@ -173,9 +171,9 @@ impl Identity {
             .map_err(|error| fault("cluster.key", &files.key, format!("no private key in PEM form ({error})")))?;
         let bearer = bearer(first).map_err(broken)?;
         let validity = validity(first).map_err(broken)?;
-        if bearer.node != *node || bearer.cluster != cluster {
-            let (path, node, cluster) = (shown(&files.certificate), node.clone(), cluster.to_owned());
-            return Err(IdentityError::OtherName { path, bearer, node, cluster });
+        if let Some(node) = node.filter(|node| **node != bearer.node) {
+            let (path, certified, node) = (shown(&files.certificate), bearer.node.clone(), node.clone());
+            return Err(IdentityError::OtherName { path, certified, node });
         }
         check_pair(files, &chain, &key)?;
         super::verify::check_signed(&roots, &chain, validity).map_err(|problem| IdentityError::ForeignCa {

@@ -4,7 +4,7 @@
 //! verified, and it is watched: when it panics it is started again with the next generation. Its messages wait in
 //! bounded queues where the oldest goes first, for the next round says more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,6 +20,8 @@ use chitchat::{
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval_at};
 
 use super::GossipMember;
 use super::identity::Bearer;
@@ -40,14 +42,26 @@ const HEARTBEATS: usize = 1000;
 /// A longer gap between heartbeats is no sample of its rhythm.
 const GAP_MAX: Duration = Duration::from_secs(2);
 
-/// How long the dead and the deleted are remembered, so that they do not come back from a node that was cut off.
-const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+/// How long the dead are remembered, and half of it also gossiped. Each start of a node is a member of its own here, and
+/// all of them share one message: a node that restarts for ever must not fill it.
+const REMEMBERED: Duration = Duration::from_secs(120);
 
 /// Gossip messages that wait to be read; beyond it they are dropped.
 const INBOX_MAX: usize = 256;
 
-/// Members shown at most, and good-byes remembered.
-const MEMBERS_MAX: usize = 1024;
+/// Members and their earlier starts that gossip may carry: about 100 bytes each in a message of 65 507. Also the number
+/// of good-byes remembered.
+const MEMBERS_MAX: usize = 512;
+
+/// How long a good-bye hides a node: longer than gossip takes to drop it, and not much, for the clock that its next
+/// generation comes from may have been set back.
+const LEFT_REMEMBERED: Duration = Duration::from_secs(5);
+
+/// After gossip was started again, the members that it showed are kept until it has found them anew.
+const FOUND_AGAIN: Duration = Duration::from_secs(2);
+
+/// Generations that one process may use up by starting chitchat again.
+const RESTARTS_MAX: u64 = 1000;
 
 /// How long chitchat rests after it failed.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
@@ -60,7 +74,7 @@ pub(super) struct Gossip {
     own: Mutex<BTreeMap<String, String>>,
     own_changed: Notify,
     addresses: Mutex<Vec<SocketAddr>>,
-    left: Mutex<BTreeMap<NodeId, u64>>,
+    left: Mutex<BTreeMap<NodeId, (u64, Instant)>>,
 }
 
 impl Gossip {
@@ -92,7 +106,14 @@ impl Gossip {
         if left.len() >= MEMBERS_MAX {
             left.pop_first();
         }
-        left.insert(peer.clone(), generation);
+        left.insert(peer.clone(), (generation, Instant::now()));
+    }
+
+    /// Whether this start of a node said good-bye a moment ago.
+    fn has_left(&self, node: &NodeId, generation: u64) -> bool {
+        let left = self.left.lock();
+        left.get(node)
+            .is_some_and(|(last, at)| at.elapsed() < LEFT_REMEMBERED && generation <= last.saturating_add(RESTARTS_MAX))
     }
 }
 
@@ -101,24 +122,35 @@ pub(super) struct Membership {
     bearer: Bearer,
     generation: u64,
     board: Arc<Switchboard>,
-    told: Option<Vec<GossipMember>>,
 }
 
 impl Membership {
     pub(super) fn new(bearer: Bearer, generation: u64, board: Arc<Switchboard>) -> Self {
-        Self { bearer, generation, board, told: None }
+        Self { bearer, generation, board }
     }
 
-    /// Gossips until it is stopped; starts chitchat again whenever it fails.
+    /// Gossips until it is stopped; starts chitchat again whenever it fails. It may panic in its own task and in the one
+    /// that asks it.
     pub(super) async fn run(mut self, inbox: Inbox) {
         let inbox = Arc::new(tokio::sync::Mutex::new(inbox));
+        let told = Arc::new(Mutex::new(Vec::new()));
         loop {
-            let transport = InLinks { inbox: Arc::clone(&inbox), board: Arc::clone(&self.board) };
+            let teller =
+                Teller { node: self.bearer.node.clone(), board: Arc::clone(&self.board), told: Arc::clone(&told) };
+            let transport =
+                InLinks { inbox: Arc::clone(&inbox), board: Arc::clone(&self.board), door: Door::default() };
             let own: Vec<_> = self.board.gossip().own.lock().clone().into_iter().collect();
             match spawn_chitchat(self.config(), own, &transport).await {
                 Ok(chitchat) => {
-                    let chitchat = Running(chitchat);
-                    let why = self.follow(&chitchat.0).await;
+                    let mut watched = JoinSet::new();
+                    watched.spawn(async move { teller.follow(&Running(chitchat).0).await });
+                    let why = match watched.join_next().await {
+                        Some(Ok(why)) => why,
+                        // The runtime is on its way down, and everything with it.
+                        Some(Err(error)) if error.is_cancelled() => return,
+                        Some(Err(error)) => error.to_string(),
+                        None => String::new(),
+                    };
                     tracing::warn!(why, "gossip failed and is started again");
                 }
                 Err(error) => tracing::warn!(%error, "gossip does not start; it is tried again"),
@@ -144,9 +176,21 @@ impl Membership {
             extra_liveness_predicate: None,
         }
     }
+}
 
+/// Tells the rooms above what a running chitchat finds.
+struct Teller {
+    node: NodeId,
+    board: Arc<Switchboard>,
+    told: Arc<Mutex<Vec<GossipMember>>>,
+}
+
+impl Teller {
     /// Tells each change until chitchat ends; returns why it did.
-    async fn follow(&mut self, handle: &ChitchatHandle) -> String {
+    async fn follow(&self, handle: &ChitchatHandle) -> String {
+        let before = self.told.lock().clone();
+        let keep_until = Instant::now() + FOUND_AGAIN;
+        let mut look = interval_at(keep_until, FOUND_AGAIN);
         let chitchat = handle.chitchat();
         let mut live = chitchat.lock().await.live_nodes_watcher();
         let mut links = self.board.changes();
@@ -160,12 +204,14 @@ impl Membership {
                 let _ = handle.gossip(*new);
             }
             greeted = linked;
-            let view = self.view(&live.borrow_and_update());
+            let kept = if Instant::now() < keep_until { &before[..] } else { &[] };
+            let view = self.view(&live.borrow_and_update(), kept);
             self.tell(view);
             tokio::select! {
                 result = &mut ended => return result.err().map_or_else(|| "it ended".into(), |error| error.to_string()),
                 changed = live.changed() => if changed.is_err() { return "it is gone".into() },
                 _ = links.changed() => {}
+                _ = look.tick() => {}
                 () = self.board.gossip().own_changed.notified() => {
                     let own = self.board.gossip().own.lock().clone();
                     let mut chitchat = chitchat.lock().await;
@@ -188,14 +234,15 @@ impl Membership {
     }
 
     /// The living, each once, at its latest start, without this node and without those that said good-bye.
-    fn view(&self, live: &BTreeMap<ChitchatId, NodeState>) -> Vec<GossipMember> {
+    fn view(&self, live: &BTreeMap<ChitchatId, NodeState>, kept: &[GossipMember]) -> Vec<GossipMember> {
         let linked = self.linked();
-        let left = self.board.gossip().left.lock().clone();
-        let mut members: BTreeMap<NodeId, GossipMember> = BTreeMap::new();
+        let kept = kept.iter().filter(|member| linked.values().any(|peer| *peer == member.node));
+        let mut members: BTreeMap<NodeId, GossipMember> =
+            kept.map(|member| (member.node.clone(), member.clone())).collect();
         for (id, state) in live.iter().take(MEMBERS_MAX) {
             let Ok(node) = NodeId::new(&id.node_id) else { continue };
-            let gone = left.get(&node).is_some_and(|generation| id.generation_id <= *generation);
-            if node == self.bearer.node || gone {
+            let gone = self.board.gossip().has_left(&node, id.generation_id);
+            if node == self.node || gone {
                 continue;
             }
             if members.get(&node).is_some_and(|known| known.generation > id.generation_id) {
@@ -209,12 +256,14 @@ impl Membership {
         members.into_values().collect()
     }
 
-    fn tell(&mut self, view: Vec<GossipMember>) {
-        if self.told.as_ref() == Some(&view) {
+    fn tell(&self, view: Vec<GossipMember>) {
+        let mut told = self.told.lock();
+        if *told == view {
             return;
         }
         *self.board.gossip().addresses.lock() = view.iter().map(|member| member.address).collect();
-        self.told = Some(view.clone());
+        told.clone_from(&view);
+        drop(told);
         self.board.peers().members(view);
     }
 }
@@ -232,6 +281,60 @@ impl Drop for Running {
 struct InLinks {
     inbox: Arc<tokio::sync::Mutex<Inbox>>,
     board: Arc<Switchboard>,
+    door: Door,
+}
+
+/// What is let in.
+#[derive(Default)]
+struct Door {
+    /// Nodes named in messages that were let in, by their bytes there, and when last.
+    seen: HashMap<Vec<u8>, Instant>,
+}
+
+impl Door {
+    /// Decodes a message; refuses one that would make the digest of all members outgrow a message, for then chitchat
+    /// could not answer anybody.
+    fn admit(&mut self, bytes: &[u8], now: Instant) -> anyhow::Result<ChitchatMessage> {
+        let named = named(bytes)?;
+        if named.iter().any(|name| !self.seen.contains_key(*name)) {
+            self.seen.retain(|_, at| now.duration_since(*at) < REMEMBERED);
+            let new = named.iter().filter(|name| !self.seen.contains_key(**name)).count();
+            anyhow::ensure!(self.seen.len() + new <= MEMBERS_MAX, "it names more than {MEMBERS_MAX} starts of nodes");
+        }
+        for name in named {
+            self.seen.insert(name.to_vec(), now);
+        }
+        let mut rest = bytes;
+        let message = ChitchatMessage::deserialize(&mut rest)?;
+        anyhow::ensure!(rest.is_empty(), "it has bytes left over");
+        Ok(message)
+    }
+}
+
+/// The nodes in the digest of a message, each as its bytes there, which are node id, generation and address.
+fn named(message: &[u8]) -> anyhow::Result<Vec<&[u8]>> {
+    const HEAD_BYTES: usize = 4;
+    const KIND_WITH_DIGEST: std::ops::RangeInclusive<u8> = 0..=1;
+    const VERSIONS_BYTES: usize = 3 * 8;
+    let cut = || anyhow::anyhow!("it is cut short");
+    let kind = *message.get(HEAD_BYTES - 1).ok_or_else(cut)?;
+    if !KIND_WITH_DIGEST.contains(&kind) {
+        return Ok(Vec::new());
+    }
+    let (count, mut rest) = message[HEAD_BYTES..].split_first_chunk::<2>().ok_or_else(cut)?;
+    let mut named = Vec::new();
+    for _ in 0..u16::from_le_bytes(*count) {
+        let (length, id) = rest.split_first_chunk::<2>().ok_or_else(cut)?;
+        let id_bytes = usize::from(u16::from_le_bytes(*length));
+        let id = id.get(..id_bytes).ok_or_else(cut)?;
+        NodeId::new(std::str::from_utf8(id)?)?;
+        let ip = 2 + id_bytes + 8;
+        let ip_bytes = if *rest.get(ip).ok_or_else(cut)? == 4 { 4 } else { 16 };
+        let whole = ip + 1 + ip_bytes + 2;
+        named.push(rest.get(..whole).ok_or_else(cut)?);
+        rest = rest.get(whole + VERSIONS_BYTES..).ok_or_else(cut)?;
+    }
+    Ok(named)
 }
 
 /// What an async method of a boxed trait returns.
@@ -243,7 +346,7 @@ impl Transport for InLinks {
         'a: 'b,
         Self: 'b,
     {
-        let socket = InLinks { inbox: Arc::clone(&self.inbox), board: Arc::clone(&self.board) };
+        let socket = InLinks { inbox: Arc::clone(&self.inbox), board: Arc::clone(&self.board), door: Door::default() };
         Box::pin(async move { Ok(Box::new(socket) as Box<dyn Socket>) })
     }
 }
@@ -268,16 +371,76 @@ impl Socket for InLinks {
         Self: 'b,
     {
         Box::pin(async move {
-            let mut inbox = self.inbox.lock().await;
+            let inbox = Arc::clone(&self.inbox);
+            let mut inbox = inbox.lock().await;
             loop {
                 let Some((from, bytes)) = inbox.recv().await else { return std::future::pending().await };
-                let mut rest = &bytes[..];
-                match ChitchatMessage::deserialize(&mut rest) {
-                    Ok(message) if rest.is_empty() => return Ok((from, message)),
-                    Ok(_) => tracing::debug!(%from, "gossip message with bytes left over"),
-                    Err(error) => tracing::debug!(%from, %error, "gossip message does not decode"),
+                match self.door.admit(&bytes, Instant::now()) {
+                    Ok(message) => return Ok((from, message)),
+                    Err(error) => tracing::debug!(%from, %error, "gossip message refused"),
                 }
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A Syn of the cluster "blue" that names these starts of nodes.
+    fn syn(named: &[(String, u64)]) -> Vec<u8> {
+        let text = |out: &mut Vec<u8>, text: &str| {
+            out.extend_from_slice(&u16::try_from(text.len()).unwrap().to_le_bytes());
+            out.extend_from_slice(text.as_bytes());
+        };
+        let mut out = 45_139u16.to_le_bytes().to_vec();
+        out.extend_from_slice(&[0, 0]);
+        out.extend_from_slice(&u16::try_from(named.len()).unwrap().to_le_bytes());
+        for (node, generation) in named {
+            text(&mut out, node);
+            out.extend_from_slice(&generation.to_le_bytes());
+            out.extend_from_slice(&[4, 127, 0, 0, 1, 9, 9]);
+            out.extend_from_slice(&[1; 24]);
+        }
+        text(&mut out, "blue");
+        out
+    }
+
+    fn starts(range: std::ops::Range<usize>) -> Vec<(String, u64)> {
+        range.map(|n| (format!("node-{n}"), n as u64)).collect()
+    }
+
+    #[test]
+    fn a_message_that_names_too_many_nodes_is_refused_until_some_are_forgotten() {
+        let (mut door, now) = (Door::default(), Instant::now());
+        assert!(door.admit(&syn(&starts(0..MEMBERS_MAX)), now).is_ok());
+        assert!(door.admit(&syn(&starts(MEMBERS_MAX..MEMBERS_MAX + 1)), now).is_err());
+        assert!(door.admit(&syn(&starts(0..3)), now + REMEMBERED).is_ok());
+        assert!(door.admit(&syn(&starts(MEMBERS_MAX..MEMBERS_MAX + 1)), now + REMEMBERED).is_ok());
+        assert_eq!(door.seen.len(), 4);
+    }
+
+    #[test]
+    fn nodes_without_a_good_name_are_refused() {
+        let mut door = Door::default();
+        for name in ["", "UPPER", &"x".repeat(65)] {
+            assert!(door.admit(&syn(&[(name.to_owned(), 1)]), Instant::now()).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn cut_and_garbled_messages_are_refused() {
+        let whole = syn(&starts(0..3));
+        let mut door = Door::default();
+        for length in 0..whole.len() {
+            assert!(door.admit(&whole[..length], Instant::now()).is_err(), "{length} bytes");
+        }
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0xff;
+            let _ = door.admit(&bytes, Instant::now());
+        }
+        assert!(door.admit(&[&whole[..], &[0]].concat(), Instant::now()).is_err());
     }
 }

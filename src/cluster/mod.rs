@@ -6,8 +6,9 @@
 //! over what it read ([`Peers::received`]).
 //!
 //! [`identity`] and [`certificate`] names in certificates, and issuing them · `verify` who is let in · `greeting` the
-//! first bytes of a link · `endpoint` and `link` (the only files that name quinn) · `switchboard` which links stay ·
-//! `dialer` whom to dial · `membership` (the only file that names chitchat) · [`refusals`] saying a refusal once.
+//! first bytes of a link · `endpoint` and `link` (the only files that name quinn) · `session` a link as the others see it
+//! · `admission` from a connection to a link · `switchboard` which links stay · `dialer` whom to dial · `membership` (the
+//! only file that names chitchat) · [`refusals`] saying a refusal once.
 //!
 //! # Decisions
 //! * 2026-11: of two connections that two nodes dial at once, the node with the smaller id takes one and closes the other
@@ -15,6 +16,7 @@
 //!   rooms see two sessions and a hand-over. So a session is one connection, and frames of a replaced one are said again
 //!   by the cursor that [`Peers::linked`] restarts.
 
+mod admission;
 pub mod certificate;
 mod dialer;
 mod endpoint;
@@ -23,6 +25,7 @@ pub mod identity;
 mod link;
 mod membership;
 pub mod refusals;
+mod session;
 mod switchboard;
 mod verify;
 
@@ -48,7 +51,8 @@ use switchboard::Switchboard;
 pub struct ClusterSettings {
     /// `cluster.listen`: the UDP address of the endpoint. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// `cluster.advertise`: where others dial this node. `None` is the address listened on, which then is no wildcard.
+    /// `cluster.advertise`: where others dial this node. `None` is the address listened on, which then is no wildcard;
+    /// port 0 the port listened on.
     pub advertise: Option<SocketAddr>,
     /// `cluster.seeds`: `host:port` each; a name may yield many addresses and is asked again every few seconds.
     pub seeds: Vec<String>,
@@ -56,7 +60,7 @@ pub struct ClusterSettings {
     pub last_known: Vec<SocketAddr>,
     /// This process.
     pub boot: BootId,
-    /// Rises with every start of this node, by more than one: microseconds of the wall clock, or of a persisted count.
+    /// Rises with every start of this node, by more than 1000: microseconds of the wall clock, or of cluster time.
     pub generation: u64,
     /// What this node says of itself from the first gossip on.
     pub gossip: BTreeMap<String, String>,
@@ -124,7 +128,7 @@ pub trait Peers: Send + Sync + 'static {
     /// The members that gossip shows alive, without this node, by node id; at each change.
     fn members(&self, view: Vec<GossipMember>);
 
-    /// A peer was refused, or refused this node. The log line is written.
+    /// A peer was refused, or refused this node. The log line is written. Told each time, also where no line is due.
     fn refused(&self, refusal: &Refusal) {
         let _ = refusal;
     }
@@ -187,7 +191,10 @@ impl Cluster {
         peers: Arc<dyn Peers>,
     ) -> Result<Self, ClusterError> {
         let endpoint = Arc::new(Endpoint::bind(settings.listen, &identity)?);
-        let advertise = settings.advertise.unwrap_or(endpoint.local());
+        let mut advertise = settings.advertise.unwrap_or(endpoint.local());
+        if advertise.port() == 0 {
+            advertise.set_port(endpoint.local().port());
+        }
         if advertise.ip().is_unspecified() {
             return Err(ClusterError::Advertise(advertise));
         }

@@ -10,14 +10,16 @@ use std::time::Duration;
 use aorta_proto::{BootId, NodeId};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::admission::{Admission, Offer, Refused};
 use super::greeting::Greeting;
-use super::link::{Close, Ending, SILENT, Session};
+use super::link::Close;
 use super::membership::Gossip;
 use super::refusals::{Refusal, RefusalKind, RefusalLog};
+use super::session::{SILENT, Session};
 use super::{Class, ClusterSettings, LinkView, Peers};
 
 /// Nodes that may be linked. A full mesh of more has other limits first.
@@ -25,23 +27,6 @@ const PEERS_MAX: usize = 256;
 
 /// How long a bulk connection waits for the live one to be agreed on at this end.
 const LIVE_WAIT: Duration = Duration::from_secs(1);
-
-/// Why a connection gets no link.
-#[derive(Debug)]
-pub(super) enum Refused {
-    /// Nothing to tell an operator: closed with this code.
-    Quietly(Close),
-    /// Worth a line: closed with this code and these words.
-    Loudly(RefusalKind, Close, String),
-    /// It is gone already, for this reason.
-    Lost(String),
-}
-
-impl Refused {
-    pub(super) fn protocol(why: impl Into<String>) -> Self {
-        Self::Loudly(RefusalKind::Protocol, Close::Protocol, why.into())
-    }
-}
 
 /// The links with one node.
 struct Entry {
@@ -67,6 +52,8 @@ pub(super) struct Switchboard {
     table: RwLock<HashMap<NodeId, Entry>>,
     turns: AtomicU64,
     last_known: Mutex<Vec<SocketAddr>>,
+    /// Who refused a link that this node had already, and when.
+    shunned: Mutex<HashMap<NodeId, Instant>>,
     changed: watch::Sender<u64>,
     refusals: RefusalLog,
     tasks: TaskTracker,
@@ -92,6 +79,7 @@ impl Switchboard {
             table: RwLock::default(),
             turns: AtomicU64::new(1),
             last_known: Mutex::new(settings.last_known.clone()),
+            shunned: Mutex::default(),
             changed: watch::Sender::new(0),
             refusals: RefusalLog::default(),
             tasks: TaskTracker::new(),
@@ -141,7 +129,7 @@ impl Switchboard {
         self.changed.subscribe()
     }
 
-    fn change(&self) {
+    pub(super) fn change(&self) {
         self.changed.send_modify(|count| *count = count.wrapping_add(1));
     }
 
@@ -337,7 +325,7 @@ impl Switchboard {
     }
 
     /// Takes a session that has ended out of the table. A bulk link does not outlive its live one.
-    fn release(&self, session: &Arc<Session>) {
+    pub(super) fn release(&self, session: &Arc<Session>) {
         session.set_ended();
         let mut table = self.table.write();
         if let Some(entry) = table.get_mut(&session.peer) {
@@ -367,6 +355,23 @@ impl Switchboard {
         self.change();
     }
 
+    /// Whether the peer refused a link within the last `pause`: it will again, until someone acts.
+    pub(super) fn shuns_us(&self, peer: &NodeId, pause: Duration) -> bool {
+        self.shunned.lock().get(peer).is_some_and(|at| at.elapsed() < pause)
+    }
+
+    /// The peer ended a link that it had, and said that it does not want this node.
+    pub(super) fn shunned(&self, session: &Session, why: &str) {
+        let mut shunned = self.shunned.lock();
+        if shunned.len() >= PEERS_MAX {
+            shunned.clear();
+        }
+        shunned.insert(session.peer.clone(), Instant::now());
+        drop(shunned);
+        let (peer, address) = (Some(session.peer.clone()), session.view().address);
+        self.refuse(&Refusal { address, peer, kind: RefusalKind::ByPeer, why: why.to_owned() });
+    }
+
     /// Logs a refusal, once a minute, and tells the rooms above.
     pub(super) fn refuse(&self, refusal: &Refusal) {
         self.refusals.say(refusal);
@@ -380,79 +385,4 @@ fn twin(peer: &NodeId, newcomer: SocketAddr, at: SocketAddr) -> Refused {
          give each node its own node_id, certificate and data_dir"
     );
     Refused::Loudly(RefusalKind::Twin, Close::Twin, why)
-}
-
-/// A connection whose two ends have greeted.
-pub(super) struct Offer {
-    pub(super) peer: NodeId,
-    pub(super) theirs: Greeting,
-    pub(super) dialled: bool,
-    pub(super) connection: super::endpoint::Wire,
-}
-
-impl Offer {
-    fn session(self, turn: u64, stop: CancellationToken) -> Session {
-        Session::new(self.peer, self.theirs, self.dialled, turn, self.connection, stop)
-    }
-}
-
-/// A session in the table; dropping it takes the session out again.
-pub(super) struct Admission {
-    board: Arc<Switchboard>,
-    pub(super) session: Arc<Session>,
-}
-
-impl Admission {
-    /// Tells the rooms above, which may refuse.
-    pub(super) fn open(self, hello: &[u8]) -> Result<Opened, Refused> {
-        let session = &self.session;
-        self.board
-            .peers
-            .linked(&session.peer, session.boot(), session.class, hello)
-            .map_err(|why| Refused::Loudly(RefusalKind::Hello, Close::Refused, why))?;
-        session.set_open();
-        self.board.change();
-        let (peer, class, address) = (&session.peer, session.class, session.view().address);
-        tracing::info!(%peer, ?class, %address, "linked");
-        Ok(Opened { admission: Some(self) })
-    }
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        self.board.release(&self.session);
-    }
-}
-
-/// A session that the rooms above know of; they are told when it ends, also when its task is stopped.
-pub(super) struct Opened {
-    admission: Option<Admission>,
-}
-
-impl Opened {
-    pub(super) fn session(&self) -> Option<&Arc<Session>> {
-        self.admission.as_ref().map(|admission| &admission.session)
-    }
-
-    pub(super) fn ended(mut self, ending: &Ending) {
-        self.close(&ending.why, ending);
-    }
-
-    fn close(&mut self, why: &str, ending: &Ending) {
-        let Some(admission) = self.admission.take() else { return };
-        let (board, session) = (&admission.board, &admission.session);
-        let (peer, class) = (&session.peer, session.class);
-        tracing::info!(%peer, ?class, why, "unlinked");
-        if ending.by_peer && ending.close == Some(Close::GoodBye) || ending.close == Some(Close::Done) {
-            board.gossip.left(peer, session.theirs.generation);
-        }
-        board.peers.unlinked(peer, class, why);
-    }
-}
-
-impl Drop for Opened {
-    fn drop(&mut self) {
-        let stopped = Ending { why: "this node stops".into(), close: None, by_peer: false };
-        self.close(&stopped.why.clone(), &stopped);
-    }
 }

@@ -107,7 +107,7 @@ impl Gate {
         }
         let (theirs, ours) = (&bearer.cluster, &self.cluster);
         Err(refusal(format!(
-            "node '{}' belongs to cluster '{theirs}', this is cluster '{ours}'; correct its seeds or its cluster_id",
+            "node '{}' belongs to cluster '{theirs}', this is cluster '{ours}'; correct its seeds, or issue it a certificate of the other cluster",
             bearer.node
         )))
     }

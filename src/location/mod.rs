@@ -62,7 +62,7 @@ pub struct Counts {
     pub live: u64,
     /// Entries kept as removals.
     pub gone: u64,
-    /// AoRs whose last change no snapshot has taken.
+    /// AoRs that changed since a snapshot last took them; one may count twice.
     pub dirty: u64,
 }
 
@@ -136,25 +136,26 @@ impl Location {
         counts
     }
 
-    /// Up to `max` AoRs under one lock (`stripe` < [`STRIPES`]) that changed since they were last taken, each with what
-    /// is known of it now; an empty record means that it is to be deleted. Oldest change first. Give them back with
-    /// [`Location::put_back`] if they could not be written.
+    /// Every AoR that changed since it was last taken, for a snapshot; whoever takes them asks [`Location::take_record`]
+    /// for each, or gives them back with [`Location::put_back`] if they could not be written.
     #[must_use]
-    pub fn take_dirty(&self, stripe: usize, max: usize) -> Vec<(Aor, Record)> {
-        self.stripes.get(stripe).map(|stripe| stripe.write().take_dirty(&self.digester, max)).unwrap_or_default()
+    pub fn take_dirty(&self) -> Vec<Aor> {
+        self.stripes.iter().flat_map(|stripe| stripe.write().take_dirty()).collect()
     }
 
-    /// How many AoRs under one lock wait to be taken.
+    /// What is known of an AoR that was taken as dirty; an empty record means that it is to be deleted. A later change
+    /// makes it dirty again.
     #[must_use]
-    pub fn dirty(&self, stripe: usize) -> usize {
-        self.stripes.get(stripe).map_or(0, |stripe| stripe.read().dirty())
+    pub fn take_record(&self, aor: &Aor) -> Record {
+        let hash = self.digester.aor(aor);
+        self.stripe(hash).write().take_record(hash, aor)
     }
 
     /// Makes AoRs dirty again that were taken and could not be written.
     pub fn put_back<'a>(&self, aors: impl IntoIterator<Item = &'a Aor>) {
         for aor in aors {
             let hash = self.digester.aor(aor);
-            self.stripe(hash).write().soil(hash, aor);
+            self.stripe(hash).write().put_back(hash, aor);
         }
     }
 

@@ -169,12 +169,21 @@ impl Stripe {
         self.dirty.as_ref().map_or(0, VecDeque::len)
     }
 
-    /// Makes an AoR dirty; one that is not there any more is to be deleted.
+    /// Makes an AoR dirty; one that is not in the table is to be deleted.
     pub(super) fn soil(&mut self, hash: AorHash, aor: &Aor) {
         let Self { buckets, dirty, .. } = self;
         match buckets[place(hash)].table.find_mut(hash.low(), |stored| stored.aor == *aor) {
             Some(stored) => soil(stored, dirty.as_mut()),
             None => dirty.iter_mut().for_each(|dirty| dirty.push_back(aor.clone())),
+        }
+    }
+
+    /// Puts an AoR among the dirty ones again, for it was taken from them.
+    pub(super) fn put_back(&mut self, hash: AorHash, aor: &Aor) {
+        let Some(dirty) = &mut self.dirty else { return };
+        dirty.push_back(aor.clone());
+        if let Some(stored) = self.buckets[place(hash)].table.find_mut(hash.low(), |stored| stored.aor == *aor) {
+            stored.dirty = true;
         }
     }
 
@@ -196,19 +205,18 @@ impl Stripe {
         }
     }
 
-    pub(super) fn take_dirty(&mut self, digester: &Digester, max: usize) -> Vec<(Aor, Record)> {
-        let Some(dirty) = &mut self.dirty else { return Vec::new() };
-        let taken: Vec<Aor> = dirty.drain(..max.min(dirty.len())).collect();
-        let with_record = |aor: Aor| {
-            let hash = digester.aor(&aor);
-            let stored = self.buckets[place(hash)].table.find_mut(hash.low(), |stored| stored.aor == aor);
-            let record = stored.map(|stored| {
-                stored.dirty = false;
-                stored.record.clone()
-            });
-            (aor, record.unwrap_or_default())
-        };
-        taken.into_iter().map(with_record).collect()
+    pub(super) fn take_dirty(&mut self) -> VecDeque<Aor> {
+        self.dirty.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// What is known of an AoR that was taken as dirty, for the disk: the next change makes it dirty again.
+    pub(super) fn take_record(&mut self, hash: AorHash, aor: &Aor) -> Record {
+        let stored = self.buckets[place(hash)].table.find_mut(hash.low(), |stored| stored.aor == *aor);
+        let taken = stored.map(|stored| {
+            stored.dirty = false;
+            stored.record.clone()
+        });
+        taken.unwrap_or_default()
     }
 }
 

@@ -1,4 +1,5 @@
-//! Every metric's name, kind, unit, labels and help text, in one list. Nothing is counted under a name that is not here.
+//! Every metric's name, kind, unit, labels and help text, in one list. Nothing is counted under a name that is not here,
+//! and `deploy/metrics.md` is this list for people.
 
 use super::{Kind, Metric};
 
@@ -7,6 +8,26 @@ const ACK_SECONDS: &[f64] = &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1
 
 /// Bucket bounds of times that work on disk may take, seconds.
 const DISK_SECONDS: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
+
+/// The list as `deploy/metrics.md` has it.
+#[must_use]
+pub fn document() -> String {
+    let mut text = String::from(
+        "# Metrics\n\n\
+        What `GET /metrics` of a node gives, in the text format of Prometheus. Labels are in braces; units are in the \
+        names.\n\n| metric | kind | meaning |\n|---|---|---|\n",
+    );
+    for Metric { name, kind, labels, help } in ALL {
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram(_) => "histogram",
+        };
+        text.push_str(&format!("| `{name}{labels}` | {kind} | {help} |\n"));
+    }
+    text
+}
 
 macro_rules! catalogue {
     ($($place:ident: $kind:expr, $name:literal, [$($label:literal),*], $help:literal;)+) => {

@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use aorta_proto::{Binding, Cleared, ContactKey, Entry, Record, Stamp, Value};
 
-use super::{ContactWish, Contacts, Judged, Refusal, RegisterRequest, RegistrarLimits, Write, list};
+use crate::config::bounds::{
+    CALL_ID_BYTES_MAX, CONTACT_PARAMS_BYTES_MAX, CONTACT_URI_BYTES_MAX, PATH_BYTES_MAX, USER_AGENT_BYTES_MAX,
+};
 
-/// How many bytes of a Call-ID and of a User-Agent are kept for people to read; the fingerprint covers the whole Call-ID.
-pub(crate) const TEXT_BYTES_KEPT: usize = 256;
+use super::{ContactWish, Contacts, Judged, Refusal, RegisterRequest, RegistrarLimits, Write, list};
 
 /// More contacts in one request are refused: a bound on the work of one datagram, which grows with their square.
 const CONTACTS_PER_REQUEST_MAX: usize = 256;
+
+/// `Path: ` and a line end: each value of a Path vector costs this much more in a 200.
+const PATH_FRAME_BYTES: usize = 8;
 
 /// Judges a REGISTER against the record of its AoR at cluster time `now_us`. `draw` is called at most once, and only when
 /// something is to be written; its stamp is above every stamp drawn here before.
@@ -126,8 +130,8 @@ impl<'a> Judgement<'a> {
             return Err(Refusal::TooManyContacts);
         }
         for (index, wish) in wishes.iter().enumerate() {
-            let long = wish.params.len() > self.limits.contact_params_bytes_max;
-            if long || wish.uri.len() > self.limits.contact_uri_bytes_max {
+            let long = wish.params.len() > CONTACT_PARAMS_BYTES_MAX;
+            if long || wish.uri.len() > CONTACT_URI_BYTES_MAX {
                 return Err(Refusal::ContactTooLong);
             }
             if wishes
@@ -138,7 +142,7 @@ impl<'a> Judgement<'a> {
                 return Err(Refusal::SameContactTwice);
             }
         }
-        if self.request.path.iter().map(|value| value.len() + 1).sum::<usize>() > self.limits.path_bytes_max {
+        if self.request.path.iter().map(|value| value.len() + PATH_FRAME_BYTES).sum::<usize>() > PATH_BYTES_MAX {
             return Err(Refusal::PathTooLong);
         }
         wishes.iter().map(|wish| self.limits.grant(wish.expires, self.request.expires)).collect()
@@ -274,7 +278,8 @@ impl<'a> Judgement<'a> {
         let is_it = |entry: &&Entry| entry.key == wish.key || is_twin(entry, &wish.key, wish.uri_hash);
         let before = self.record.live(self.now_us).filter(is_it);
         let first = before.filter_map(|entry| Some(entry.binding()?.first)).min();
-        let kept = |text: &'a [u8]| text.get(..TEXT_BYTES_KEPT).unwrap_or(text).into();
+        // Cut texts are for people to read; the fingerprint covers the whole Call-ID.
+        let cut = |text: &'a [u8], bytes_max: usize| text.get(..bytes_max).unwrap_or(text).into();
         Binding {
             first: first.unwrap_or(stamp),
             granted_s,
@@ -282,8 +287,8 @@ impl<'a> Judgement<'a> {
             params: wish.params.as_ref().into(),
             q: wish.q,
             path: self.request.path.clone(),
-            call_id: kept(self.request.call_id),
-            user_agent: kept(self.request.user_agent),
+            call_id: cut(self.request.call_id, CALL_ID_BYTES_MAX),
+            user_agent: cut(self.request.user_agent, USER_AGENT_BYTES_MAX),
             source: self.request.source.into(),
             accepted_by: self.request.node.clone(),
         }

@@ -18,12 +18,6 @@ pub struct RegistrarLimits {
     pub max_contacts_per_aor: usize,
     /// Live and dead entries of an AoR: what a churning phone can make this node remember.
     pub entries_per_aor_max: usize,
-    /// Bytes of one Contact's URI.
-    pub contact_uri_bytes_max: usize,
-    /// Bytes of one Contact's parameters.
-    pub contact_params_bytes_max: usize,
-    /// Bytes of a REGISTER's whole Path vector.
-    pub path_bytes_max: usize,
 }
 
 impl Default for RegistrarLimits {
@@ -34,9 +28,6 @@ impl Default for RegistrarLimits {
             expires_max_s: 7200,
             max_contacts_per_aor: 10,
             entries_per_aor_max: 256,
-            contact_uri_bytes_max: 512,
-            contact_params_bytes_max: 1024,
-            path_bytes_max: 1024,
         }
     }
 }

@@ -14,6 +14,8 @@
 //! - A lower CSeq is judged per binding (§10.3 step 7), not per AoR: a phone that restarts with a persistent Call-ID, a
 //!   new port and CSeq 1 must not be locked out until its old entries are forgotten. An equal CSeq is judged per AoR: two
 //!   requests with one Call-ID and CSeq are either one request, sent again, or a fault.
+//! - What is remembered of who removed is one Call-ID and CSeq a key, and one for `Contact: *`. A message that comes again
+//!   after another Call-ID wrote the same key, or cleared, is judged as new: RFC 3261 orders only within a Call-ID.
 //! - A retransmission is known by its contents alone (Call-ID, CSeq, URIs, parameters, Path, lifetimes), not by its branch
 //!   or source: an SBC that fails over sends it from another transaction.
 

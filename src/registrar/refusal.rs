@@ -22,7 +22,7 @@ pub enum Refusal {
     TooManyEntries,
     /// URI or parameters of a contact exceed their limit.
     ContactTooLong,
-    /// The Path vector exceeds `path_bytes_max`.
+    /// The Path vector exceeds its limit.
     PathTooLong,
     /// This node's clock draws stamps below one that it has stored: nothing it writes would count.
     StampBehind,

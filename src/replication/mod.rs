@@ -36,7 +36,7 @@ mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use aorta_proto::frame::{Class, Frame, LastKnown, Packed, decode_change, encode_changes};
 use aorta_proto::{Aor, NodeId, Record};
@@ -68,6 +68,7 @@ pub struct Replication<R> {
     location: Arc<Location>,
     slots: Slots,
     serving: AtomicU8,
+    changes_received: AtomicU64,
 }
 
 impl<R> Replication<R> {
@@ -80,6 +81,7 @@ impl<R> Replication<R> {
             bulk: Mutex::new(Bulk::new(Arc::clone(&location))),
             location,
             serving: AtomicU8::new(0),
+            changes_received: AtomicU64::new(0),
         }
     }
 
@@ -148,6 +150,7 @@ impl<R> Replication<R> {
             Frame::Deltas { epoch, first_seq, changes } => {
                 let up_to_us = self.live.lock().admit_changes(peer, header, epoch, first_seq, now)?;
                 let took = take_in(&self.location, changes, up_to_us)?;
+                self.changes_received.fetch_add(changes.len() as u64, Ordering::Relaxed);
                 let next = first_seq.saturating_add(changes.len() as u64);
                 if took.ahead > 0 {
                     judged = Err("sends stamps too far ahead".to_owned());
@@ -277,6 +280,12 @@ impl<R> Replication<R> {
     #[must_use]
     pub fn last_known(&self) -> Vec<LastKnown> {
         self.live.lock().members.last_known.values().cloned().collect()
+    }
+
+    /// Changes that came live from other nodes since the start.
+    #[must_use]
+    pub fn changes_received(&self) -> u64 {
+        self.changes_received.load(Ordering::Relaxed)
     }
 
     /// How long an entry is remembered, µs: what the floor is below cluster time.

@@ -1,5 +1,11 @@
 //! Nodes of a cluster room on loopback, with rooms above that only write down what they are told.
 
+mod hostile;
+mod poison;
+mod raw;
+mod refusals;
+mod relay;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -7,9 +13,10 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aorta::cluster::certificate::{AUTHORITY_DAYS, Authority, Issued, NODE_DAYS};
-use aorta::cluster::{Cluster, ClusterSettings, GossipMember, Identity, IdentityFiles, Peers, Refusal};
+use aorta::cluster::{Cluster, ClusterError, ClusterSettings, GossipMember, Identity, IdentityFiles, Peers, Refusal};
 use aorta_proto::frame::{Class, Frame};
 use aorta_proto::{BootId, NodeId};
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -57,9 +64,23 @@ impl Ca {
         self.identity_at(node, now_s())
     }
 
+    /// A certificate that this CA's key signed for another cluster.
+    pub(crate) fn identity_in(&self, cluster: &str, node: &str) -> Identity {
+        let files = self.files(node, now_s(), &self.pem.certificate);
+        let issuer =
+            Issuer::from_ca_cert_pem(&self.pem.certificate, KeyPair::from_pem(&self.pem.key).unwrap()).unwrap();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(format!("urn:aorta:{cluster}:{node}").try_into().unwrap())];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().unwrap();
+        std::fs::write(&files.certificate, params.signed_by(&key, &issuer).unwrap().pem()).unwrap();
+        std::fs::write(&files.key, key.serialize_pem()).unwrap();
+        Identity::load(&files, Some(&id(node))).unwrap()
+    }
+
     pub(crate) fn identity_at(&self, node: &str, issued_s: i64) -> Identity {
         let files = self.files(node, issued_s, &self.pem.certificate);
-        Identity::load(&files, self.authority.cluster(), &id(node)).unwrap()
+        Identity::load(&files, Some(&id(node))).unwrap()
     }
 }
 
@@ -233,6 +254,10 @@ impl<'a> Start<'a> {
     }
 
     pub(crate) fn run(self, identity: Identity) -> Node {
+        self.try_run(identity).unwrap()
+    }
+
+    pub(crate) fn try_run(self, identity: Identity) -> Result<Node, ClusterError> {
         capture();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let name = self.name.to_owned();
@@ -246,10 +271,9 @@ impl<'a> Start<'a> {
             generation: self.boot,
             gossip: BTreeMap::from([("state".to_owned(), format!("{} is up", self.name))]),
         };
-        let cluster =
-            runtime.block_on(Cluster::start(settings, identity, Arc::clone(&above) as Arc<dyn Peers>)).unwrap();
+        let cluster = runtime.block_on(Cluster::start(settings, identity, Arc::clone(&above) as Arc<dyn Peers>))?;
         let address = cluster.local();
-        Node { name, above, cluster: Some(cluster), runtime: Some(runtime), address }
+        Ok(Node { name, above, cluster: Some(cluster), runtime: Some(runtime), address })
     }
 }
 

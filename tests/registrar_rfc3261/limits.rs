@@ -1,5 +1,6 @@
 //! Limits: on contacts that ring, on entries remembered, on bytes. They refuse, they never drop.
 
+use aorta::config::bounds::{CONTACT_PARAMS_BYTES_MAX, CONTACT_URI_BYTES_MAX, PATH_BYTES_MAX};
 use aorta::registrar::{Judged, Refusal, Write};
 
 use crate::desk::{Desk, Register, register, uris};
@@ -91,9 +92,9 @@ fn what_a_merge_brought_beyond_the_limit_is_still_refreshed() {
 #[test]
 fn what_is_too_long_is_refused() {
     let mut desk = Desk::default();
-    let uri = format!("<sip:{}@b>", "a".repeat(desk.limits.contact_uri_bytes_max));
-    let params = format!("<sip:a@b>;x={}", "a".repeat(desk.limits.contact_params_bytes_max));
-    let path = format!("<sip:{}@b;lr>", "a".repeat(desk.limits.path_bytes_max));
+    let uri = format!("<sip:{}@b>", "a".repeat(CONTACT_URI_BYTES_MAX));
+    let params = format!("<sip:a@b>;x={}", "a".repeat(CONTACT_PARAMS_BYTES_MAX));
+    let path = format!("<sip:{}@b;lr>", "a".repeat(PATH_BYTES_MAX));
     assert_eq!(desk.refused(&register("x", 1, &[&uri])), Refusal::ContactTooLong);
     assert_eq!(desk.refused(&register("x", 1, &[&params])), Refusal::ContactTooLong);
     assert_eq!(desk.refused(&Register { path: vec![&path], ..register("x", 1, &["<sip:a@b>"]) }), Refusal::PathTooLong);

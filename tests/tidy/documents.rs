@@ -1,6 +1,6 @@
 //! What an operator meets is documented: every configuration key, every metric.
 
-use crate::sources::Source;
+use aorta::metrics::{Kind, Metric};
 
 /// Complaints when the example file is not what the table of keys says.
 pub(crate) fn keys(table: &str, file: &str) -> Vec<String> {
@@ -17,36 +17,30 @@ pub(crate) fn keys(table: &str, file: &str) -> Vec<String> {
     found
 }
 
-/// Beginning of every metric's name.
-const PREFIX: &str = "\"aorta_";
-
-/// Metric names in `src/metrics.rs` that the document lacks, and names in the document that no source has.
-pub(crate) fn metrics(sources: &[Source], document: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    let rooms = sources.iter().filter(|source| source.path.starts_with("src/metrics"));
-    for (_, code) in rooms.flat_map(Source::code) {
-        for (at, _) in code.match_indices(PREFIX) {
-            names.extend(code[at + 1..].split('"').next().map(str::to_owned));
-        }
-    }
-    let documented: Vec<&str> = document
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .map(|name| name.split('{').next().unwrap_or(name))
-        .filter(|name| name.starts_with(&PREFIX[1..]))
-        .collect();
-    let lacks = names.iter().filter(|name| !documented.contains(&name.as_str()));
-    let mut found: Vec<String> = lacks.map(|name| format!("deploy/metrics.md lacks {name}")).collect();
-    let stale = documented.iter().filter(|name| !names.iter().any(|known| known == *name));
-    found.extend(stale.map(|name| format!("deploy/metrics.md names {name}, which is no metric")));
+/// Complaints when the document is not what the catalogue says: one row a metric, in its order.
+pub(crate) fn metrics(catalogue: &[Metric], document: &str) -> Vec<String> {
+    let rows: Vec<String> = catalogue.iter().map(row).collect();
+    let documented: Vec<&str> = document.lines().filter(|line| line.starts_with("| `")).collect();
+    let lacks = rows.iter().filter(|row| !documented.contains(&row.as_str()));
+    let mut found: Vec<String> = lacks.map(|row| format!("deploy/metrics.md lacks: {row}")).collect();
+    let stale = documented.iter().filter(|line| !rows.iter().any(|row| row == *line));
+    found.extend(stale.map(|line| format!("deploy/metrics.md has, but no metric is: {line}")));
     found
+}
+
+fn row(metric: &Metric) -> String {
+    let kind = match metric.kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram(_) => "histogram",
+    };
+    let labels = if metric.labels.is_empty() { String::new() } else { format!("{{{}}}", metric.labels.join(",")) };
+    format!("| `{}{labels}` | {kind} | {} |", metric.name, metric.help)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sources::sample;
 
     #[test]
     fn a_missing_key_is_seen() {
@@ -57,9 +51,8 @@ mod tests {
 
     #[test]
     fn an_undocumented_and_a_stale_metric_are_seen() {
-        let source = sample("src/metrics.rs", "pub const X: &str = \"aorta_x_total\";");
-        assert_eq!(metrics(&[source], "| `aorta_y_total` |").len(), 2);
-        let source = sample("src/metrics.rs", "pub const X: &str = \"aorta_x_total\";");
-        assert_eq!(metrics(&[source], "| `aorta_x_total{reason}` |").len(), 0);
+        let metric = Metric { name: "aorta_x_total", kind: Kind::Counter, labels: &["why"], help: "X." };
+        assert_eq!(metrics(&[metric], "| `aorta_y_total` | counter | Y. |").len(), 2);
+        assert_eq!(metrics(&[metric], "| `aorta_x_total{why}` | counter | X. |").len(), 0);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aorta::clock::{Clock, Now};
-use aorta::location::{Location, STRIPES};
+use aorta::location::Location;
 use aorta::replication::{Replication, Settings, Start};
 use aorta_proto::frame::LastKnown;
 use aorta_proto::{Aor, BootId, NodeId, Record};
@@ -109,10 +109,8 @@ impl Node {
         if !process.clock.is_set() {
             return;
         }
-        let mut dirty = Vec::new();
-        for stripe in 0..STRIPES {
-            dirty.extend(process.location.take_dirty(stripe, usize::MAX));
-        }
+        let dirty: Vec<_> = process.location.take_dirty();
+        let dirty: Vec<_> = dirty.into_iter().map(|aor| (aor.clone(), process.location.take_record(&aor))).collect();
         let last_known = process.replication.last_known();
         self.disk.records.extend(dirty);
         self.disk.last_known = last_known;

@@ -1,11 +1,13 @@
 //! What a restart finds: after a clean stop, a kill, damage, a full disk, and with the wrong directory.
 
+use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
 use super::super::tests::{aor, at as at_second, dump, entry, stamp};
+use super::directory::SET_ASIDE_MAX;
 use super::*;
 
 const KEY: [u8; 16] = *b"a cluster's key!";
@@ -43,16 +45,11 @@ fn set_aside_dirs(dir: &Path) -> Vec<String> {
     names
 }
 
-/// Flips bytes in the middle of the log, where records are.
-fn damage_log(dir: &Path) {
-    let file = OpenOptions::new().read(true).write(true).open(dir.join(DATABASE).join("db")).unwrap();
-    let middle = file.metadata().unwrap().len() / 2;
-    let mut bytes = vec![0; 4096];
-    for at in (0..middle).step_by(16_384) {
-        file.read_exact_at(&mut bytes, at).unwrap();
-        bytes.iter_mut().for_each(|byte| *byte ^= 0x55);
-        file.write_all_at(&bytes, at).unwrap();
-    }
+fn flip_bytes(file: &File, place: u64, count: usize) {
+    let mut bytes = vec![0; count];
+    let read = file.read_at(&mut bytes, place).unwrap();
+    bytes.iter_mut().for_each(|byte| *byte ^= 0x55);
+    file.write_all_at(&bytes[..read], place).unwrap();
 }
 
 #[test]
@@ -131,7 +128,9 @@ fn a_cut_index_file_loses_nothing() {
 fn a_damaged_log_is_set_aside_and_the_next_save_makes_it_whole() {
     let dir = TempDir::new().unwrap();
     saved(dir.path(), 0..5000);
-    damage_log(dir.path());
+    // Everything behind the first segment is gone: whatever sled makes of that, it is not what was saved.
+    let log = dir.path().join(DATABASE).join("db");
+    OpenOptions::new().write(true).open(log).unwrap().set_len(512 << 10).unwrap();
     let (location, mut snapshot, _, loaded) = open(dir.path());
     assert_eq!(loaded.set_aside, Some(dir.path().join("location.sled.damaged-1")));
     // The peers bring back what is missing.
@@ -143,21 +142,38 @@ fn a_damaged_log_is_set_aside_and_the_next_save_makes_it_whole() {
 }
 
 #[test]
-fn a_cut_log_starts_and_damaged_ones_do_not_pile_up() {
-    let dir = TempDir::new().unwrap();
-    for round in 1..=5 {
-        saved(dir.path(), 0..3000);
-        let log = dir.path().join(DATABASE).join("db");
-        let file = OpenOptions::new().write(true).open(log).unwrap();
-        file.set_len(file.metadata().unwrap().len() / 3).unwrap();
-        let (_, snapshot, _, loaded) = open(dir.path());
-        let whole = loaded.aors == 3000;
-        assert!(whole || loaded.set_aside.is_some() || loaded.aors < 3000, "round {round}");
-        drop(snapshot);
-        damage_log(dir.path());
-        drop(open(dir.path()));
+fn whatever_is_done_to_the_log_no_loss_goes_unnoticed() {
+    let mut noticed = 0;
+    let cases = (1..8).flat_map(|eighth| [None, Some(1), Some(20), Some(4096)].map(|flip| (eighth, flip)));
+    for (eighth, flip) in cases {
+        let dir = TempDir::new().unwrap();
+        let location = saved(dir.path(), 0..2000);
+        let log = OpenOptions::new().read(true).write(true).open(dir.path().join(DATABASE).join("db")).unwrap();
+        let place = log.metadata().unwrap().len() * eighth / 8;
+        match flip {
+            Some(flip) => flip_bytes(&log, place, flip),
+            None => log.set_len(place).unwrap(),
+        }
+        let (again, _snapshot, _, loaded) = open(dir.path());
+        noticed += usize::from(loaded.set_aside.is_some());
+        let whole = dump(&again) == dump(&location);
+        assert!(whole || loaded.set_aside.is_some(), "{loaded:?}, {flip:?} bytes flipped at {eighth}/8");
+        assert_eq!(again.counts().dirty as usize, if loaded.set_aside.is_some() { loaded.aors } else { 0 });
     }
-    assert!(set_aside_dirs(dir.path()).len() <= SET_ASIDE_MAX, "{:?}", set_aside_dirs(dir.path()));
+    assert!(noticed > 0, "some of that does harm");
+}
+
+#[test]
+fn damaged_databases_do_not_pile_up() {
+    let dir = TempDir::new().unwrap();
+    for _ in 0..SET_ASIDE_MAX + 2 {
+        saved(dir.path(), 0..10);
+        std::fs::remove_dir_all(dir.path().join(DATABASE)).unwrap();
+        assert!(open(dir.path()).3.set_aside.is_some(), "it had been flushed, and is empty");
+        assert_eq!(open(dir.path()).3.set_aside, None);
+    }
+    let kept: Vec<String> = (3..6).map(|number| format!("{DATABASE}.damaged-{number}")).collect();
+    assert_eq!(set_aside_dirs(dir.path()), kept);
 }
 
 #[test]
@@ -170,7 +186,7 @@ fn a_damaged_value_is_dropped_and_the_rest_is_read() {
     open_raw.records.insert("user4@example.com", &good).unwrap();
     open_raw.records.insert(b"\xff\xfe", &good).unwrap();
     open_raw.records.insert("later@example.com", b"\x02whatever").unwrap();
-    open_raw.flush().unwrap();
+    open_raw.database.flush().unwrap();
     drop(open_raw);
 
     let (again, mut snapshot, _, loaded) = open(dir.path());
@@ -242,6 +258,11 @@ fn a_full_disk_is_an_error_and_is_tried_again() {
     assert_eq!(location.counts().aors, 40_000);
 }
 
+fn free_the_disk() {
+    let free = Command::new("prlimit").args(["--pid", &std::process::id().to_string(), "--fsize=unlimited"]).status();
+    assert!(free.expect("prlimit runs").success());
+}
+
 fn fill_the_disk(dir: &Path) {
     let (location, mut snapshot, mut ceiling, _) = open(dir);
     fill(&location, 0..40_000);
@@ -251,9 +272,54 @@ fn fill_the_disk(dir: &Path) {
         assert!(location.counts().dirty > 0, "what is not on disk stays dirty");
         ceiling.renew(1, 1).expect("the ceiling has its place already");
     }
-    let free = Command::new("prlimit").args(["--pid", &std::process::id().to_string(), "--fsize=unlimited"]).status();
-    assert!(free.expect("prlimit runs").success());
+    free_the_disk();
     println!("there is space again");
     snapshot.save(&location).expect("saves");
     assert_eq!(location.counts().dirty, 0);
+}
+
+#[test]
+fn a_disk_that_is_full_from_the_start_keeps_no_node_from_serving() {
+    if let Some(dir) = child_dir() {
+        return start_on_a_full_disk(&dir);
+    }
+    let dir = TempDir::new().unwrap();
+    drop(saved(dir.path(), 0..100));
+    let shell = "trap '' XFSZ; ulimit -S -f 0;";
+    for (dir, aors) in [(dir.path().to_owned(), 100), (dir.path().join("new"), 50)] {
+        let test = "a_disk_that_is_full_from_the_start_keeps_no_node_from_serving";
+        let output = child(test, &dir, shell).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("served without a disk"));
+        let (_, _snapshot, _, loaded) = open(&dir);
+        assert_eq!((loaded.aors, loaded.set_aside), (aors, None));
+    }
+}
+
+fn start_on_a_full_disk(dir: &Path) {
+    let (location, mut snapshot, mut ceiling, loaded) = open(dir);
+    assert!(loaded.full, "{loaded:?}");
+    fill(&location, 50..100);
+    assert!(snapshot.save(&location).is_err());
+    assert_eq!(location.counts().dirty, 50);
+    assert!(ceiling.renew(1, 1).is_err());
+    assert_eq!(ceiling.ceiling_us(), 0);
+    println!("served without a disk");
+    free_the_disk();
+    ceiling.renew(1, 1).expect("renews");
+    snapshot.save(&location).expect("saves");
+    assert_eq!(location.counts().dirty, 0);
+}
+
+#[test]
+fn what_is_no_directory_is_named() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "not a directory").unwrap();
+    let location = Location::new(KEY, true);
+    let error = Snapshot::open(&file, &node("n1"), &location).map(|_| ()).unwrap_err();
+    assert!(error.to_string().starts_with(&file.display().to_string()), "{error}");
+    std::fs::write(dir.path().join(DATABASE), "not a database").unwrap();
+    let error = Snapshot::open(dir.path(), &node("n1"), &location).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains(DATABASE), "{error}");
 }

@@ -33,6 +33,7 @@ pub use self::meter::TransportMeter;
 use self::reader::{Desk, Reader};
 pub use self::settings::{Settings, TcpSettings};
 use self::tcp::Tcp;
+use self::tick::Tick;
 use self::udp::UdpPort;
 use super::message::ViaTarget;
 use crate::clock::Clock;
@@ -72,8 +73,7 @@ pub trait Service: Send + Sync + 'static {
     /// Over TCP also the head of a message whose end cannot be told, which [`super::message::Message::parse`] refuses.
     fn handle(&self, message: &[u8], flow: &Flow, reply: ReplyPath);
 
-    /// A reader noticed that the process slept for `gap_us`; told before the next message is handled by that reader.
-    /// Several readers may tell of the same sleep.
+    /// The process slept for `gap_us`: told once, before any message read since is handled.
     fn slept(&self, gap_us: u64);
 }
 
@@ -203,7 +203,9 @@ impl Bound {
         let addresses = self.addresses();
         let settings = Arc::new(self.settings);
         let service: Arc<dyn Service> = service;
-        let tcp = Tcp::new(Arc::clone(&settings), Arc::clone(&service), Arc::clone(&clock), runtime);
+        let tick = Arc::new(Tick::new(clock.now().mono_us, settings.sleep_limit_us()));
+        let (shared, told) = (Arc::clone(&settings), Arc::clone(&service));
+        let tcp = Tcp::new(shared, told, Arc::clone(&clock), Arc::clone(&tick), runtime);
         let stop = Arc::new(AtomicBool::new(false));
         let mut started =
             Transports { addresses, stop, desks: Vec::new(), ports: Vec::new(), readers: Vec::new(), tcp };
@@ -213,7 +215,7 @@ impl Bound {
                 Port::Udp(port) => {
                     started.ports.push(Arc::clone(&port));
                     for _ in 0..settings.threads_per_port() {
-                        started.read(&port, &settings, &service, &clock)?;
+                        started.read(&port, &settings, &service, &clock, &tick)?;
                     }
                 }
                 Port::Tcp(listener) => listeners.push(listener),
@@ -272,12 +274,14 @@ impl Transports {
         settings: &Arc<Settings>,
         service: &Arc<dyn Service>,
         clock: &Arc<Clock>,
+        tick: &Arc<Tick>,
     ) -> io::Result<()> {
         let desk = Arc::new(Desk { port: Arc::clone(port), sheet: Sheet::default(), settings: Arc::clone(settings) });
         let reader = Reader {
             desk: Arc::clone(&desk),
             service: Arc::clone(service),
             clock: Arc::clone(clock),
+            tick: Arc::clone(tick),
             stop: Arc::clone(&self.stop),
         };
         let name = format!("sip-udp-{}", self.readers.len());

@@ -28,6 +28,7 @@ pub(super) struct Reader {
     pub(super) desk: Arc<Desk>,
     pub(super) service: Arc<dyn Service>,
     pub(super) clock: Arc<Clock>,
+    pub(super) tick: Arc<Tick>,
     pub(super) stop: Arc<AtomicBool>,
 }
 
@@ -36,19 +37,22 @@ impl Reader {
     pub(super) fn run(self) {
         let mut buffer = vec![0; udp::DATAGRAM_BYTES_MAX];
         let mut control = udp::control_space();
-        let mut tick = Tick::new(self.clock.now().mono_us, self.desk.settings.sleep_limit_us());
+        let mut failing = false;
         while !self.stop.load(Ordering::Acquire) {
             let received = self.desk.port.receive(&mut buffer, &mut control);
-            if let Some(gap_us) = tick.beat(self.clock.now().mono_us) {
+            self.tick.beat(self.clock.now().mono_us, |gap_us| {
                 count(&self.desk.sheet.sleeps);
                 self.service.slept(gap_us);
-            }
+            });
+            let failed_before = std::mem::replace(&mut failing, received.is_err());
             match received {
                 Ok(Some(datagram)) => self.judge(&buffer[..datagram.len], &datagram),
                 Ok(None) => {}
                 Err(error) => {
-                    // Such as ENOMEM: the socket is still there, so is the next datagram.
-                    warn!(listen = %self.desk.port.local(), %error, "UDP receive failed");
+                    // Such as ENOMEM: the socket is still there, so is the next datagram. Said once.
+                    if !failed_before {
+                        warn!(listen = %self.desk.port.local(), %error, "UDP receive fails");
+                    }
                     thread::sleep(Duration::from_millis(TICK_MS));
                 }
             }

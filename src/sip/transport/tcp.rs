@@ -21,7 +21,7 @@ use super::admission::{Admission, Seat};
 use super::connection::{Connection, Written, within};
 use super::counts::{Sheet, TransportCounts, count};
 use super::settings::Settings;
-use super::tick::{SharedTick, TICK_MS};
+use super::tick::{TICK_MS, Tick};
 use crate::clock::Clock;
 
 /// Connections that wait to be accepted.
@@ -45,7 +45,7 @@ pub(super) struct Tcp {
     runtime: Handle,
     admission: Arc<Admission>,
     dials: Arc<Semaphore>,
-    tick: SharedTick,
+    tick: Arc<Tick>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -75,9 +75,9 @@ impl Tcp {
         settings: Arc<Settings>,
         service: Arc<dyn Service>,
         clock: Arc<Clock>,
+        tick: Arc<Tick>,
         runtime: &Handle,
     ) -> Arc<Self> {
-        let tick = SharedTick::new(clock.now().mono_us, settings.sleep_limit_us());
         Arc::new(Self {
             admission: Admission::new(settings.tcp.connections_max, settings.tcp.connections_per_source_max),
             settings,
@@ -108,19 +108,21 @@ impl Tcp {
         let mut beats = interval(Duration::from_millis(TICK_MS));
         beats.set_missed_tick_behavior(MissedTickBehavior::Skip);
         while self.stop.run_until_cancelled(beats.tick()).await.is_some() {
-            self.tick.beat(self.clock.now().mono_us, |gap_us| self.slept(gap_us));
+            self.beat_at(self.clock.now().mono_us);
         }
     }
 
-    fn slept(&self, gap_us: u64) {
-        count(&self.sheet.sleeps);
-        self.service.slept(gap_us);
+    fn beat_at(&self, now_us: u64) {
+        self.tick.beat(now_us, |gap_us| {
+            count(&self.sheet.sleeps);
+            self.service.slept(gap_us);
+        });
     }
 
     /// Whether what is read now may have come while the process slept: within `max_age` of waking nobody can tell.
     pub(super) fn may_have_waited(&self) -> bool {
         let now_us = self.clock.now().mono_us;
-        self.tick.look(now_us, |gap_us| self.slept(gap_us));
+        self.beat_at(now_us);
         within(now_us, self.tick.woke_us(), self.settings.max_age)
     }
 

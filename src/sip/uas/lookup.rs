@@ -3,15 +3,12 @@
 use aorta_proto::uri::{AorError, Uri, aor};
 
 use super::counts::LookedUp;
-use super::{Answer, Asked, DEFAULT_PORT};
+use super::{Answer, Asked};
 use crate::redirect::{self, Found, Lookup};
 use crate::sip::message::Fault;
 
 /// What may be asked of the node itself. INVITE and the like need somebody to ring.
 const NODE_METHODS: &str = "REGISTER, OPTIONS, CANCEL, ACK";
-
-/// The port of a sips URI that names none (RFC 3261 §19.1.2).
-const DEFAULT_TLS_PORT: u16 = 5061;
 
 impl Asked<'_> {
     /// 302, 300, or why not. One question to the table; nothing is written and nothing is kept.
@@ -62,7 +59,7 @@ impl Asked<'_> {
     fn find(&self, uri: &Uri<'_>) -> Result<Found, AorError> {
         let settings = &self.uas.settings;
         let aor = aor(uri, &settings.rules)?;
-        let mut own_ports = vec![DEFAULT_PORT, DEFAULT_TLS_PORT, self.flow.local.port()];
+        let mut own_ports = vec![self.flow.local.port()];
         own_ports.extend(settings.own_addresses.iter().map(std::net::SocketAddr::port));
         let lookup = Lookup {
             request_uri: uri,

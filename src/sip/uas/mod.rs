@@ -19,6 +19,7 @@ mod settings;
 
 use std::borrow::Cow;
 use std::hash::Hasher as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use aorta_proto::uri::{Host, Scheme, Uri, unescape};
@@ -26,22 +27,19 @@ use aorta_proto::{Aor, Record};
 use siphasher::sip::SipHasher13;
 
 pub use counts::{Family, UasCounts};
-pub use settings::{NotReadyOptions, PathMode, UasSettings};
+pub use settings::UasSettings;
 
 use self::counts::{Limiter, LookedUp, Reason};
 use crate::clock::{Clock, Now};
+use crate::config::NotReadyOptions;
+use crate::config::bounds::DATAGRAM_BYTES_MAX;
 use crate::location::Location;
+use crate::registrar::RegistrarLimits;
 use crate::sip::message::{Fault, Framing, Message, Name, Reply, Request, Unfolded, ViaTarget, vocabulary};
 use crate::sip::transport::{Flow, Transport};
 
-/// The largest payload of a UDP datagram over IPv4, bytes: no answer is larger, whatever carries it.
-pub const REPLY_BYTES_MAX: usize = 65_507;
-
 /// What a request may make a reply repeat (Via, From, To, Call-ID, CSeq), bytes; a request with more is refused.
 pub const ECHO_BYTES_MAX: usize = 7_680;
-
-/// The port of a sip URI that names none (RFC 3261 §19.1.2).
-const DEFAULT_PORT: u16 = 5060;
 
 /// What this node may serve at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +131,12 @@ impl Uas {
     #[must_use]
     pub fn counts(&self) -> &UasCounts {
         &self.counts
+    }
+
+    /// What a REGISTER may ask for here; an operator's removal keeps to it too.
+    #[must_use]
+    pub fn limits(&self) -> &RegistrarLimits {
+        &self.settings.limits
     }
 
     /// Answers one whole message. `reserve` gives the place of a reply that must wait for acks, `None` when there is no
@@ -253,10 +257,12 @@ impl Asked<'_> {
         self.uas.settings.probe_users.iter().any(|probe| probe.as_bytes() == &*user)
     }
 
+    /// An address where SIP is served here, with its port or none.
     fn is_own_address(&self, uri: &Uri<'_>) -> bool {
         let Host::Ip(ip) = uri.host else { return false };
-        let port = uri.port.unwrap_or(DEFAULT_PORT);
-        let is = |address: &std::net::SocketAddr| address.ip().to_canonical() == ip && address.port() == port;
+        let is = |address: &SocketAddr| {
+            address.ip().to_canonical() == ip && uri.port.is_none_or(|port| port == address.port())
+        };
         is(&self.flow.local) || self.uas.settings.own_addresses.iter().any(is)
     }
 
@@ -288,7 +294,7 @@ impl Asked<'_> {
     fn send<S>(&self, reply: Reply) -> Answer<S> {
         let bytes = reply.finish();
         // Only the refusal of a request that is as large itself can be too large.
-        if bytes.len() > REPLY_BYTES_MAX { Answer::Silent } else { Answer::Reply { bytes, via: self.via() } }
+        if bytes.len() > DATAGRAM_BYTES_MAX { Answer::Silent } else { Answer::Reply { bytes, via: self.via() } }
     }
 
     fn via(&self) -> ViaTarget {

@@ -9,7 +9,8 @@ use aorta_proto::{Aor, ContactKey};
 use tracing::debug;
 
 use super::counts::{Accepted, Reason};
-use super::{Answer, Asked, PathMode, SUPPORTED};
+use super::{Answer, Asked, SUPPORTED};
+use crate::config::PathMode;
 use crate::registrar::{ContactWish, Contacts, Expires, Judged, Listed, Refusal, RegisterRequest, Write, judge, list};
 use crate::sip::message::{self, Contact, Fault, Lifetime, http_date};
 

@@ -1,34 +1,13 @@
 //! What an operator decides about answers. Built from the configuration by who starts the node.
 
-use std::net::SocketAddr;
+use std::borrow::Cow;
+use std::net::{Ipv6Addr, SocketAddr};
 
 use aorta_proto::NodeId;
 use aorta_proto::uri::AorRules;
 
-use crate::redirect::PathInRedirect;
+use crate::config::{Config, NotReadyOptions, PathInRedirect, PathMode};
 use crate::registrar::RegistrarLimits;
-
-/// `path_mode`: what becomes of a Path in a REGISTER (RFC 3327). It is stored in any case.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum PathMode {
-    /// Never returned.
-    Off,
-    /// Returned in the 200 to a phone that supports it.
-    #[default]
-    Lazy,
-    /// A Path from a phone that does not support it is refused with 420.
-    Strict,
-}
-
-/// `not_ready_options`: what a probe gets from a node that is not ready.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum NotReadyOptions {
-    /// 503 with Retry-After.
-    #[default]
-    Unavailable,
-    /// No answer.
-    Silent,
-}
 
 /// The settings of a [`super::Uas`].
 #[derive(Debug, Clone)]
@@ -39,7 +18,7 @@ pub struct UasSettings {
     pub rules: AorRules,
     /// What a REGISTER may ask for.
     pub limits: RegistrarLimits,
-    /// `path_mode`.
+    /// `path_mode`. A Path is stored in any case.
     pub path_mode: PathMode,
     /// `path_in_redirect`.
     pub path_in_redirect: PathInRedirect,
@@ -60,6 +39,38 @@ pub struct UasSettings {
 }
 
 impl UasSettings {
+    /// The settings of a node of this name that serves SIP at `own_addresses`.
+    ///
+    /// # Errors
+    /// With the first domain, alias or `tel_domain` that is no host.
+    pub fn from_config(
+        config: &Config,
+        node: NodeId,
+        own_addresses: Vec<SocketAddr>,
+        tag_key: [u8; 16],
+    ) -> Result<Self, String> {
+        Ok(Self {
+            rules: rules(config)?,
+            limits: RegistrarLimits {
+                expires_min_s: config.expires_min_s,
+                expires_default_s: config.expires_default_s,
+                expires_max_s: config.expires_max_s,
+                max_contacts_per_aor: config.max_contacts_per_aor,
+                entries_per_aor_max: config.entries_per_aor_max,
+            },
+            path_mode: config.path_mode,
+            path_in_redirect: config.path_in_redirect,
+            redirect_multiple: config.redirect_multiple,
+            no_binding_status: config.no_binding_status,
+            probe_users: config.probe_users.clone(),
+            not_ready_options: config.not_ready_options,
+            retry_after_s: config.retry_after_s,
+            own_addresses,
+            tag_key,
+            node,
+        })
+    }
+
     /// The defaults of the configuration, for a node of this name.
     #[must_use]
     pub fn of(node: NodeId) -> Self {
@@ -67,15 +78,56 @@ impl UasSettings {
             node,
             rules: AorRules::default(),
             limits: RegistrarLimits::default(),
-            path_mode: PathMode::default(),
-            path_in_redirect: PathInRedirect::default(),
+            path_mode: PathMode::Lazy,
+            path_in_redirect: PathInRedirect::Route,
             redirect_multiple: 302,
             no_binding_status: 404,
             probe_users: Vec::new(),
-            not_ready_options: NotReadyOptions::default(),
+            not_ready_options: NotReadyOptions::Unavailable,
             retry_after_s: 2,
             own_addresses: Vec::new(),
             tag_key: [0; 16],
+        }
+    }
+}
+
+fn bracketed(host: &str) -> Cow<'_, str> {
+    if host.parse::<Ipv6Addr>().is_ok() { Cow::Owned(format!("[{host}]")) } else { Cow::Borrowed(host) }
+}
+
+/// The AoR rules that a configuration means. There an IPv6 address needs no brackets; in a URI it has them.
+fn rules(config: &Config) -> Result<AorRules, String> {
+    let domains: Vec<Cow<'_, str>> = config.domains.iter().map(|domain| bracketed(domain)).collect();
+    let aliases: Vec<(Cow<'_, str>, Cow<'_, str>)> =
+        config.domain_aliases.iter().map(|(host, domain)| (bracketed(host), bracketed(domain))).collect();
+    AorRules::new(
+        domains.iter().map(|domain| &**domain),
+        aliases.iter().map(|(host, domain)| (&**host, &**domain)),
+        config.tel_domain.as_deref(),
+        config.aor_case_sensitive,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use aorta_proto::uri::{Uri, aor};
+
+    use super::*;
+
+    #[test]
+    fn aliases_may_be_addresses_of_both_kinds() {
+        let set = [
+            "domains=[\"example.com\"]",
+            "domain_aliases={\"2001:db8::1\" = \"example.com\", \"192.0.2.1\" = \"example.com\"}",
+            "expires_min_s=30",
+        ];
+        let config = Config::load(None, &set.map(str::to_owned)).expect("a configuration");
+        let node = NodeId::new("n").expect("a node id");
+        let settings = UasSettings::from_config(&config, node, Vec::new(), [0; 16]).expect("settings");
+        assert_eq!((settings.limits.expires_min_s, settings.limits.max_contacts_per_aor), (30, 10));
+        for uri in ["sip:a@[2001:DB8::1]:5060", "sip:a@192.0.2.1", "sip:a@example.com"] {
+            let uri = Uri::parse(uri.as_bytes()).expect("a URI");
+            assert_eq!(aor(&uri, &settings.rules).expect("an AoR").as_str(), "a@example.com");
         }
     }
 }
