@@ -3,7 +3,8 @@
 
 use serde::de::DeserializeOwned;
 
-use super::{BODY_BYTES_MAX, FrameError, codec};
+use super::codec::codec;
+use super::{BODY_BYTES_MAX, FrameError};
 use crate::aor::{AOR_BYTES_MAX, Aor};
 use crate::record::Record;
 
