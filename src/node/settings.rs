@@ -9,15 +9,11 @@ use aorta_proto::{BootId, NodeId};
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 use crate::cluster::{Identity, IdentityError, IdentityFiles};
-use crate::config::{
-    Ack, ClusterConfig, Config, NotReadyOptions as ConfigNotReady, PathInRedirect as ConfigPathInRedirect,
-    PathMode as ConfigPathMode, SipTransport, bounds,
-};
-use crate::redirect::PathInRedirect;
+use crate::config::{Ack, ClusterConfig, Config, SipTransport};
 use crate::registrar::RegistrarLimits;
 use crate::replication::{AckMode, Settings as ReplicationSettings};
 use crate::sip::transport::{Settings as TransportSettings, TcpSettings, Transport};
-use crate::sip::uas::{NotReadyOptions, PathMode, UasSettings};
+use crate::sip::uas::UasSettings;
 
 /// The name of a node that runs alone and was given none.
 const LONE_NODE: &str = "node";
@@ -131,26 +127,13 @@ pub(super) fn uas(
             expires_max_s: config.expires_max_s,
             max_contacts_per_aor: config.max_contacts_per_aor,
             entries_per_aor_max: config.entries_per_aor_max,
-            contact_uri_bytes_max: bounds::CONTACT_URI_BYTES_MAX,
-            contact_params_bytes_max: bounds::CONTACT_PARAMS_BYTES_MAX,
-            path_bytes_max: bounds::PATH_BYTES_MAX,
         },
-        path_mode: match config.path_mode {
-            ConfigPathMode::Off => PathMode::Off,
-            ConfigPathMode::Lazy => PathMode::Lazy,
-            ConfigPathMode::Strict => PathMode::Strict,
-        },
-        path_in_redirect: match config.path_in_redirect {
-            ConfigPathInRedirect::Route => PathInRedirect::Route,
-            ConfigPathInRedirect::None => PathInRedirect::None,
-        },
+        path_mode: config.path_mode,
+        path_in_redirect: config.path_in_redirect,
         redirect_multiple: config.redirect_multiple,
         no_binding_status: config.no_binding_status,
         probe_users: config.probe_users.clone(),
-        not_ready_options: match config.not_ready_options {
-            ConfigNotReady::Unavailable => NotReadyOptions::Unavailable,
-            ConfigNotReady::Silent => NotReadyOptions::Silent,
-        },
+        not_ready_options: config.not_ready_options,
         retry_after_s: config.retry_after_s,
         own_addresses,
         tag_key: keys.tag,
