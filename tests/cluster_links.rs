@@ -178,7 +178,8 @@ fn a_twin_is_refused_loudly_and_the_first_stays() {
     }
     let address = format!("address={}", twin.address);
     assert_eq!(logged(&["link refused", "is its twin", "give each node its own node_id", &address]).len(), 2);
-    assert_eq!(logged(&["peer refused the link", "is its twin"]).len(), 2);
+    let lines = logged(&["peer refused the link", "'b' is alive"]);
+    assert_eq!(lines.len(), 2, "{lines:#?} {:#?}", twin.above.refusals());
     assert_eq!((nodes[0].above.linked("b", Class::Live), nodes[0].above.unlinked("b", Class::Live)), (1, 0));
     assert!(twin.above.linked("a", Class::Live) == 0);
 }
@@ -198,6 +199,28 @@ fn its_own_address_among_the_seeds_is_closed_silently() {
     b.above.until("linked with a", |above| above.has("a"));
     assert_eq!(a.above.refusals(), []);
     assert_eq!(a.above.linked("a", Class::Live), 0);
+}
+
+#[test]
+fn a_seed_may_be_a_name_and_a_socket_may_serve_both_families() {
+    let ca = Ca::new(CLUSTER);
+    let a = Start::new("a", 1, &[]).run(ca.identity("a"));
+    let mut b = Start::new("b", 2, &[]).at("[::]:0".parse().unwrap()).advertise("127.0.0.1:0".parse().unwrap());
+    b.seeds = vec!["no-such-name.invalid:7060".into(), format!("localhost:{}", a.address.port())];
+    let nodes = [a, b.run(ca.identity("b"))];
+    all_linked(&nodes);
+    nodes[0].above.until("b in gossip", |above| above.members().iter().any(|m| m.address.is_ipv4()));
+    let six = ["c", "d"].map(|name| {
+        let seeds: Vec<_> = nodes.iter().map(|node| node.address).collect();
+        Start::new(name, 3, &seeds)
+            .at("[::]:0".parse().unwrap())
+            .advertise("[::1]:0".parse().unwrap())
+            .run(ca.identity(name))
+    });
+    for node in &six {
+        node.above.until("linked with a", |above| above.has("a"));
+        node.above.until("each other, over IPv6", |above| above.has("c") || above.has("d"));
+    }
 }
 
 #[test]

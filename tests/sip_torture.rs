@@ -196,7 +196,7 @@ fn invalid() -> Vec<(&'static str, Verdict)> {
     ]
 }
 
-/// RFC 4475 §3.2 to §3.4: transaction layer, application layer, backward compatibility.
+/// RFC 4475 §3.2 and the first of §3.3: transaction and application layer.
 fn beyond_syntax() -> Vec<(&'static str, Verdict)> {
     vec![
         ("badbranch", Read(|request| assert_eq!(text(request.via.branch), "z9hG4bK"))),
@@ -229,6 +229,12 @@ fn beyond_syntax() -> Vec<(&'static str, Verdict)> {
                 assert_contacts(request, &[]);
             }),
         ),
+    ]
+}
+
+/// RFC 4475 §3.3, from its ninth message on, and §3.4: what only somebody who applies the message would notice.
+fn applied() -> Vec<(&'static str, Verdict)> {
+    vec![
         ("multi01", Refused(400, "Repeated From")),
         ("mcl01", Refused(400, "Repeated Content-Length")),
         ("bcast", Response(200)),
@@ -288,7 +294,8 @@ fn judge(name: &str, bytes: &[u8], verdict: &Verdict) {
 #[test]
 fn every_torture_message_gets_its_verdict() {
     let Some(files) = files() else { return };
-    let verdicts: BTreeMap<&str, Verdict> = [valid(), invalid(), beyond_syntax()].into_iter().flatten().collect();
+    let verdicts: BTreeMap<&str, Verdict> =
+        [valid(), invalid(), beyond_syntax(), applied()].into_iter().flatten().collect();
     assert_eq!(verdicts.len(), 49);
     let names: Vec<&str> = files.keys().map(String::as_str).collect();
     assert_eq!(names, verdicts.keys().copied().collect::<Vec<_>>());

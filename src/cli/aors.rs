@@ -54,11 +54,7 @@ pub(super) fn show(show: &Show) -> anyhow::Result<ExitCode> {
     if show.json {
         println!("{}", body.trim_end());
     } else {
-        let mut text = String::new();
-        for line in body.lines().filter(|line| !line.is_empty()) {
-            text.push_str(&described(&serde_json::from_str(line)?, 0));
-        }
-        print!("{text}");
+        print!("{}", described(&serde_json::from_str(&body)?));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -107,26 +103,32 @@ fn bare(aor: &str) -> &str {
     aor.strip_prefix("sips:").or_else(|| aor.strip_prefix("sip:")).unwrap_or(aor)
 }
 
-/// JSON for reading: a field a line, lists and objects indented below their name, empty fields left out.
-fn described(value: &Value, depth: usize) -> String {
-    let indent = "  ".repeat(depth);
-    let Value::Object(fields) = value else { return format!("{indent}{}\n", plain(value)) };
-    let mut out = String::new();
-    for (name, value) in fields {
-        match value {
-            Value::Null => {}
-            Value::Array(items) if items.is_empty() => {}
-            Value::String(text) if text.is_empty() => {}
-            Value::Array(items) => {
-                out.push_str(&format!("{indent}{name}\n"));
-                for item in items {
-                    let block = described(item, depth + 2);
-                    out.push_str(&format!("{indent}  - {}", block.trim_start()));
-                }
-            }
-            Value::Object(_) => out.push_str(&format!("{indent}{name}\n{}", described(value, depth + 1))),
-            _ => out.push_str(&format!("{indent}{name:14}{}\n", plain(value))),
+/// An AoR for reading: a block a contact, then what is only remembered.
+fn described(aor: &Value) -> String {
+    let mut out = format!("{}\n", plain(&aor["aor"]));
+    let contacts = aor["contacts"].as_array().map_or(&[][..], Vec::as_slice);
+    if contacts.is_empty() {
+        out.push_str("  no live contact\n");
+    }
+    for contact in contacts {
+        let (left, granted) = (plain(&contact["remaining_s"]), plain(&contact["granted_s"]));
+        out.push_str(&format!("  {}   {left} s left of {granted}\n", plain(&contact["contact"])));
+        let path: Vec<String> = contact["path"].as_array().into_iter().flatten().map(plain).collect();
+        let register = format!("{} CSeq {}", plain(&contact["call_id"]), plain(&contact["cseq"]));
+        let lines = [
+            ("parameters", plain(&contact["params"])),
+            ("Path", path.join(", ")),
+            ("from", plain(&contact["source"])),
+            ("accepted by", plain(&contact["node"])),
+            ("User-Agent", plain(&contact["user_agent"])),
+            ("Call-ID", register),
+        ];
+        for (name, value) in lines.iter().filter(|(_, value)| !value.is_empty()) {
+            out.push_str(&format!("      {name:12}{value}\n"));
         }
+    }
+    for gone in aor["gone"].as_array().into_iter().flatten() {
+        out.push_str(&format!("  {}   {}\n", plain(&gone["key"]), plain(&gone["why"])));
     }
     out
 }
@@ -134,6 +136,7 @@ fn described(value: &Value, depth: usize) -> String {
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
+        Value::Null => String::new(),
         other => other.to_string(),
     }
 }
@@ -151,12 +154,15 @@ mod tests {
 
     #[test]
     fn what_a_node_says_is_readable() {
-        let value =
-            serde_json::json!({ "aor": "a@b", "none": null, "contacts": [{ "uri": "sip:a@1", "path": ["<sip:p>"] }] });
-        let text = described(&value, 0);
-        assert!(text.contains("aor           a@b\n"), "{text}");
-        assert!(text.contains("- path\n"), "{text}");
-        assert!(text.contains("- <sip:p>\n"), "{text}");
-        assert!(!text.contains("none"), "{text}");
+        let value = serde_json::json!({
+            "aor": "a@b",
+            "contacts": [{ "contact": "sip:a@1", "remaining_s": 9, "granted_s": 60, "path": ["<sip:p>"], "user_agent": "" }],
+            "gone": [{ "key": "sip:a@2", "why": "removed" }],
+        });
+        let text = described(&value);
+        assert!(text.starts_with("a@b\n  sip:a@1   9 s left of 60\n"), "{text}");
+        assert!(text.contains("      Path        <sip:p>\n"), "{text}");
+        assert!(text.ends_with("  sip:a@2   removed\n"), "{text}");
+        assert!(!text.contains("User-Agent"), "{text}");
     }
 }

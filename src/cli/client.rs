@@ -74,6 +74,12 @@ impl Client {
         Ok(Self::new(&address.to_string(), http.token.as_deref()))
     }
 
+    /// Where it asks: `host:port`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.base.trim_start_matches("http://")
+    }
+
     /// The same token for another node of the cluster.
     #[must_use]
     pub fn to(&self, http: &str) -> Self {

@@ -71,8 +71,8 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     show.table(&fleet, &dir);
     let failed = watch(&mut fleet, &stops, &mut show)?;
     show.line("stopping …");
-    fleet.stop(FAREWELL);
-    show.done(&fleet);
+    let killed = fleet.stop(FAREWELL);
+    show.done(&fleet, &killed);
     Ok(ExitCode::from(u8::from(failed)))
 }
 
@@ -199,13 +199,14 @@ impl Show {
         self.bar.tick();
     }
 
-    fn done(&mut self, fleet: &Fleet) {
+    fn done(&mut self, fleet: &Fleet, killed: &[String]) {
         self.bar.finish_and_clear();
         for node in fleet.nodes() {
-            self.event("stopped", &node.place, json!({}));
+            self.event("stopped", &node.place, json!({ "killed": killed.contains(&node.place.name) }));
         }
         if !self.json {
             println!("All nodes are stopped.");
+            killed.iter().for_each(|name| println!("{name} took longer than {FAREWELL:?} and was killed."));
         }
     }
 }

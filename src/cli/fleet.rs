@@ -16,6 +16,9 @@ use super::layout::Place;
 /// Time between two looks at a process or its readiness.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
+/// Time between two orders to stop.
+const STOP_AGAIN: Duration = Duration::from_millis(100);
+
 /// Lines of a node's log that an error message shows.
 const LOG_TAIL: usize = 8;
 
@@ -179,24 +182,25 @@ impl Fleet {
         }
     }
 
-    /// Ends all nodes: each may write its last snapshot within this time, then it is killed.
-    pub fn stop(&mut self, within: Duration) {
+    /// Ends all nodes: each may write its last snapshot within this time, then it is killed. Returns who was killed.
+    pub fn stop(&mut self, within: Duration) -> Vec<String> {
         let deadline = Instant::now() + within;
-        for index in 0..self.nodes.len() {
-            // The second one skips the grace.
-            for _ in 0..2 {
+        let all = 0..self.nodes.len();
+        while all.clone().any(|index| self.nodes[index].child.is_some()) && Instant::now() < deadline {
+            for index in all.clone() {
+                // Again and again: the second one that a node sees skips the grace, and two at once are one.
                 let _ = self.signal(index, Signal::SIGTERM);
             }
-        }
-        for index in 0..self.nodes.len() {
-            while self.nodes[index].child.is_some() && Instant::now() < deadline {
-                if !matches!(self.ended(index), Ok(None)) {
-                    break;
-                }
-                std::thread::sleep(LOOK_AGAIN);
+            std::thread::sleep(STOP_AGAIN);
+            for index in all.clone() {
+                let _ = self.ended(index);
             }
-            let _ = self.kill(index);
         }
+        let late: Vec<usize> = all.filter(|index| self.nodes[*index].child.is_some()).collect();
+        for index in &late {
+            let _ = self.kill(*index);
+        }
+        late.into_iter().map(|index| self.nodes[index].place.name.clone()).collect()
     }
 }
 

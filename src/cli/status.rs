@@ -67,7 +67,10 @@ impl Survey {
     pub(super) fn take(first: &Client) -> anyhow::Result<Self> {
         let mut survey = Self::default();
         let view = first.cluster()?;
-        let mut pending = vec![(view.node.clone(), Row { http: None, seen_as: view.state.clone(), view: Ok(view) })];
+        let mut pending = vec![(
+            view.node.clone(),
+            Row { http: Some(first.address().to_owned()), seen_as: view.state.clone(), view: Ok(view) },
+        )];
         while let Some((name, row)) = pending.pop() {
             let members = row.view.as_ref().map(|view| view.members.clone()).unwrap_or_default();
             survey.rows.insert(name, row);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aorta_proto::NodeId;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::net::lookup_host;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -66,7 +67,7 @@ impl Dialer {
 
     /// Dials until it is stopped.
     pub(super) async fn run(self) {
-        self.board.spawn(resolve(self.seeds.clone(), Arc::clone(&self.resolved)));
+        self.board.spawn(resolve(self.seeds.clone(), Arc::clone(&self.resolved), Arc::clone(&self.board)));
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut changes = self.board.changes();
@@ -163,29 +164,41 @@ impl Try {
     }
 }
 
-/// Keeps the addresses of the seeds fresh. A name that cannot be resolved keeps the addresses that it had.
-async fn resolve(seeds: Vec<String>, resolved: Arc<Mutex<BTreeSet<SocketAddr>>>) {
-    let mut known: BTreeMap<&str, BTreeSet<SocketAddr>> = BTreeMap::new();
+/// Keeps the addresses of the seeds fresh.
+async fn resolve(seeds: Vec<String>, resolved: Arc<Mutex<BTreeSet<SocketAddr>>>, board: Arc<Switchboard>) {
+    let known: Mutex<BTreeMap<&str, BTreeSet<SocketAddr>>> = Mutex::default();
+    let unknown: Mutex<BTreeSet<&str>> = Mutex::default();
     let mut again = interval(RESOLVE_EVERY);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         again.tick().await;
-        for seed in &seeds {
-            match timeout(RESOLVE_EVERY, lookup_host(seed.as_str())).await {
-                Ok(Ok(found)) => {
-                    let found: BTreeSet<_> = found.map(canonical).take(ADDRESSES_MAX).collect();
-                    if known.get(seed.as_str()) != Some(&found) {
-                        tracing::info!(seed, addresses = ?found, "seed resolved");
-                        known.insert(seed, found);
-                    }
+        let asked = seeds.iter().map(async |seed| match addresses(seed).await {
+            Ok(found) => {
+                unknown.lock().remove(seed.as_str());
+                let mut known = known.lock();
+                if known.get(seed.as_str()) != Some(&found) {
+                    tracing::debug!(seed, addresses = ?found, "seed resolved");
+                    known.insert(seed, found);
+                    *resolved.lock() = known.values().flatten().copied().collect();
+                    board.change();
                 }
-                Ok(Err(error)) => tracing::debug!(seed, %error, "seed does not resolve"),
-                Err(_) => tracing::debug!(seed, "seed does not resolve in time"),
             }
-            *resolved.lock() = known.values().flatten().copied().collect();
-        }
+            // The addresses that it had stay: a name server that is down is no reason to lose a peer.
+            Err(why) if unknown.lock().insert(seed) => tracing::warn!(seed, why, "seed does not resolve"),
+            Err(_) => {}
+        });
+        join_all(asked).await;
         if seeds.iter().all(|seed| seed.parse::<SocketAddr>().is_ok()) {
             return;
         }
+    }
+}
+
+/// The addresses of one seed.
+async fn addresses(seed: &str) -> Result<BTreeSet<SocketAddr>, String> {
+    match timeout(RESOLVE_EVERY, lookup_host(seed)).await {
+        Ok(Ok(found)) => Ok(found.map(canonical).take(ADDRESSES_MAX).collect()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("no answer in time".into()),
     }
 }

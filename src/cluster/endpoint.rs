@@ -1,6 +1,8 @@
 //! The one QUIC endpoint of a node: binds, dials, accepts, and greets until a connection is a link or is closed. Beside
 //! `link` the only file that names quinn.
 
+mod greet;
+
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,18 +10,19 @@ use std::time::Duration;
 use aorta_proto::NodeId;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ClientConfig, Connection, ConnectionError, EndpointConfig, IdleTimeout, Incoming, ReadExactError, RecvStream,
-    SendStream, ServerConfig, TokioRuntime, TransportConfig, VarInt, WriteError,
+    ClientConfig, Connection, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TokioRuntime, TransportConfig,
+    VarInt,
 };
-use rustls_pki_types::CertificateDer;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::greeting::{GREETING_BYTES, Greeting, VERDICT_BYTES, Verdict};
-use super::identity::{Identity, bearer};
-use super::link::{Close, canonical, printable, run};
+use greet::{Link, greet_accepted, greet_dialled, name, refused, settle};
+
+use super::admission::Refused;
+use super::identity::Identity;
+use super::link::{Close, canonical};
 use super::refusals::{Refusal, RefusalKind};
-use super::switchboard::{Offer, Opened, Refused, Switchboard};
+use super::switchboard::Switchboard;
 use super::verify::tls;
 use super::{Class, ClusterError};
 
@@ -37,6 +40,10 @@ const GREETING_WAIT: Duration = Duration::from_secs(3);
 
 /// Connections that greet at once; beyond it new ones are turned away, to dial again.
 const GREETING_MAX: usize = 128;
+
+/// Bytes that are kept of a connection before it is taken, and of all such: handshakes, not yet told from garbage.
+const EARLY_BYTES: u64 = 64 * 1024;
+const EARLY_BYTES_TOTAL: u64 = 4 * 1024 * 1024;
 
 /// First guess of a round trip: a lost first packet is sent again after three of these, before the dial is raced.
 const ROUND_TRIP_GUESS: Duration = Duration::from_millis(100);
@@ -56,9 +63,6 @@ const DATAGRAMS_BYTES: usize = 128 * 1024;
 
 /// The socket buffers asked of the system, bytes; what it grants is enough to start with.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
-
-/// QUIC reports a TLS alert as an error code from here on.
-const CRYPTO_ERRORS: std::ops::RangeInclusive<u64> = 0x100..=0x1ff;
 
 /// How a dial ended, for the dialler to remember.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +91,11 @@ impl Endpoint {
         let transport = Arc::new(transport());
         let crypto = QuicServerConfig::try_from(tls.server).map_err(|error| ClusterError::Tls(error.to_string()))?;
         let mut server = ServerConfig::with_crypto(Arc::new(crypto));
-        server.transport_config(Arc::clone(&transport)).migration(false).max_incoming(GREETING_MAX);
+        server.transport_config(Arc::clone(&transport)).migration(false);
+        server
+            .max_incoming(GREETING_MAX)
+            .incoming_buffer_size(EARLY_BYTES)
+            .incoming_buffer_size_total(EARLY_BYTES_TOTAL);
         let crypto = QuicClientConfig::try_from(tls.client).map_err(|error| ClusterError::Tls(error.to_string()))?;
         let mut client = ClientConfig::new(Arc::new(crypto));
         client.transport_config(transport);
@@ -140,12 +148,7 @@ impl Endpoint {
             Err(_) => return Dialled::Lost,
         };
         let peer = name(&connection);
-        let greeted = timeout(GREETING_WAIT, greet_dialled(&connection, class, board));
-        let result = match greeted.await {
-            Ok(Ok(greeted)) => greeted.admit(board).await,
-            Ok(Err(refused)) => Err(refused),
-            Err(_) => Err(Refused::Quietly(Close::Slow)),
-        };
+        let result = settle(&connection, greet_dialled(&connection, class, board), board).await;
         match result {
             Ok(link) => {
                 let dialled = peer.map_or(Dialled::Lost, Dialled::Peer);
@@ -199,18 +202,11 @@ fn socket(listen: SocketAddr) -> std::io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// The node that a connection's certificate names. The handshake has verified it.
-fn name(connection: &Connection) -> Option<NodeId> {
-    let identity = connection.peer_identity()?;
-    let chain = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    bearer(chain.first()?).ok().map(|bearer| bearer.node)
-}
-
 fn close(connection: &Connection, refused: &Refused) {
     match refused {
         Refused::Quietly(code) => code.close(connection, ""),
         Refused::Loudly(_, code, why) => code.close(connection, why),
-        Refused::Lost(_) => Close::GoodBye.close(connection, ""),
+        Refused::Lost(_) | Refused::Ended => Close::GoodBye.close(connection, ""),
     }
 }
 
@@ -219,7 +215,7 @@ fn judged(board: &Switchboard, address: SocketAddr, peer: Option<NodeId>, refuse
     match refused {
         Refused::Quietly(Close::Own) => Dialled::Own,
         Refused::Quietly(Close::Duplicate) => peer.map_or(Dialled::Lost, Dialled::Peer),
-        Refused::Quietly(_) => Dialled::Lost,
+        Refused::Quietly(_) | Refused::Ended => Dialled::Lost,
         Refused::Loudly(kind, _, why) => {
             board.refuse(&Refusal { address: canonical(address), peer, kind, why });
             Dialled::Refused
@@ -231,91 +227,16 @@ fn judged(board: &Switchboard, address: SocketAddr, peer: Option<NodeId>, refuse
     }
 }
 
-/// What a failed connection means: a refusal by either side, or a peer that went away.
-fn refused(error: &ConnectionError) -> Refused {
-    match error {
-        ConnectionError::TransportError(fault) if CRYPTO_ERRORS.contains(&u64::from(fault.code)) => {
-            Refused::Loudly(RefusalKind::Handshake, Close::Refused, handshake(&fault.reason))
-        }
-        ConnectionError::ConnectionClosed(fault) if CRYPTO_ERRORS.contains(&u64::from(fault.error_code)) => {
-            let why = handshake(&printable(&fault.reason));
-            Refused::Loudly(RefusalKind::ByPeer, Close::Refused, format!("in the handshake: {why}"))
-        }
-        ConnectionError::ApplicationClosed(fault) => match Close::of(error) {
-            Some(code @ (Close::Duplicate | Close::Own | Close::NoLive)) => Refused::Quietly(code),
-            Some(Close::Twin | Close::Refused | Close::Protocol) => {
-                Refused::Loudly(RefusalKind::ByPeer, Close::Refused, printable(&fault.reason))
-            }
-            _ => Refused::Lost(error.to_string()),
-        },
-        other => Refused::Lost(other.to_string()),
-    }
-}
-
-/// A TLS failure in the words of `verify`, which rustls and quinn have wrapped, or in theirs with the way out.
-fn handshake(reason: &str) -> String {
-    const OURS: &str = "unexpected error: ";
-    if let Some(at) = reason.find(OURS) {
-        return reason[at + OURS.len()..].to_owned();
-    }
-    if reason.contains("sent no certificates") {
-        return "the peer shows no certificate; issue it one with `aorta cert issue`".into();
-    }
-    if ["any known protocol", "application protocol", "NoApplicationProtocol"].iter().any(|said| reason.contains(said))
-    {
-        return format!("the peer speaks another version of the peer protocol ({reason}); upgrade one node at a time");
-    }
-    format!("{reason}; check cluster.ca, cluster.certificate and cluster.key on both nodes")
-}
-
-impl From<ConnectionError> for Refused {
-    fn from(error: ConnectionError) -> Self {
-        refused(&error)
-    }
-}
-
-impl From<WriteError> for Refused {
-    fn from(error: WriteError) -> Self {
-        match error {
-            WriteError::ConnectionLost(error) => error.into(),
-            other => Self::Lost(other.to_string()),
-        }
-    }
-}
-
-impl From<ReadExactError> for Refused {
-    fn from(error: ReadExactError) -> Self {
-        match error {
-            ReadExactError::FinishedEarly(_) => Self::protocol("the peer ended its greeting early"),
-            ReadExactError::ReadError(quinn::ReadError::ConnectionLost(error)) => error.into(),
-            ReadExactError::ReadError(other) => Self::Lost(other.to_string()),
-        }
-    }
-}
-
-/// A connection whose two ends have greeted and do not object to each other.
-struct Greeted {
-    connection: Connection,
-    peer: NodeId,
-    dialled: bool,
-    theirs: Greeting,
-    hello: Vec<u8>,
-    send: SendStream,
-    recv: RecvStream,
-}
-
-/// A link that is agreed on, about to run.
-struct Link {
-    opened: Opened,
-    send: SendStream,
-    recv: RecvStream,
-}
-
-impl Link {
-    async fn run(self, board: Arc<Switchboard>) {
-        let Some(session) = self.opened.session().cloned() else { return };
-        let ending = run(&session, self.send, self.recv, &board).await;
-        self.opened.ended(&ending);
+/// What a refusal in the handshake of a connection that this node accepted means: nothing about this node, for who dialled
+/// has not shown yet who it is.
+fn stranger(refused: Refused) -> Refused {
+    match refused {
+        Refused::Loudly(RefusalKind::ByPeer, close, why) => Refused::Loudly(
+            RefusalKind::Handshake,
+            close,
+            format!("a stranger does not take this node's certificate; {why}"),
+        ),
+        other => other,
     }
 }
 
@@ -325,83 +246,16 @@ async fn accept(incoming: Incoming, board: Arc<Switchboard>) -> Option<Link> {
     let connection = match timeout(GREETING_WAIT, handshake).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
-            judged(&board, address, None, refused(&error));
+            judged(&board, address, None, stranger(refused(&error)));
             return None;
         }
         Err(_) => return None,
     };
-    let result = match timeout(GREETING_WAIT, greet_accepted(&connection, &board)).await {
-        Ok(Ok(greeted)) => greeted.admit(&board).await,
-        Ok(Err(refused)) => Err(refused),
-        Err(_) => Err(Refused::Quietly(Close::Slow)),
-    };
+    let result = settle(&connection, greet_accepted(&connection, &board), &board).await;
     result
         .map_err(|refused| {
             close(&connection, &refused);
             judged(&board, address, name(&connection), refused);
         })
         .ok()
-}
-
-async fn greet_dialled(connection: &Connection, class: Class, board: &Switchboard) -> Result<Greeted, Refused> {
-    let peer = name(connection).ok_or_else(|| Refused::protocol("its certificate names no node"))?;
-    let (mut send, mut recv) = connection.open_bi().await?;
-    send.write_all(&board.greeting(&peer, class)).await?;
-    let (theirs, hello) = read_greeting(&mut recv).await?;
-    if theirs.class != class {
-        return Err(Refused::protocol("it answers for another class of link"));
-    }
-    board.check_twin(&peer, &theirs, canonical(connection.remote_address())).await?;
-    Ok(Greeted { connection: connection.clone(), peer, dialled: true, theirs, hello, send, recv })
-}
-
-async fn greet_accepted(connection: &Connection, board: &Switchboard) -> Result<Greeted, Refused> {
-    let peer = name(connection).ok_or_else(|| Refused::protocol("its certificate names no node"))?;
-    let (mut send, mut recv) = connection.accept_bi().await?;
-    let (theirs, hello) = read_greeting(&mut recv).await?;
-    board.check_twin(&peer, &theirs, canonical(connection.remote_address())).await?;
-    send.write_all(&board.greeting(&peer, theirs.class)).await?;
-    Ok(Greeted { connection: connection.clone(), peer, dialled: false, theirs, hello, send, recv })
-}
-
-async fn read_greeting(recv: &mut RecvStream) -> Result<(Greeting, Vec<u8>), Refused> {
-    let mut head = [0; GREETING_BYTES];
-    recv.read_exact(&mut head).await?;
-    let (theirs, hello_bytes) = Greeting::decode(&head).map_err(Refused::protocol)?;
-    let mut hello = vec![0; hello_bytes];
-    recv.read_exact(&mut hello).await?;
-    Ok((theirs, hello))
-}
-
-async fn read_verdict(recv: &mut RecvStream) -> Result<Verdict, Refused> {
-    let mut bytes = [0; VERDICT_BYTES];
-    timeout(GREETING_WAIT, recv.read_exact(&mut bytes)).await.map_err(|_| Refused::Quietly(Close::Slow))??;
-    Verdict::decode(bytes).ok_or_else(|| Refused::protocol("it sends no verdict that this version knows"))
-}
-
-impl Greeted {
-    /// Agrees with the peer whether this connection is the link, and tells the rooms above.
-    async fn admit(self, board: &Arc<Switchboard>) -> Result<Link, Refused> {
-        let Self { connection, peer, dialled, theirs, hello, mut send, mut recv } = self;
-        let decides = board.decides(&peer);
-        let offer = Offer { peer, theirs, dialled, connection };
-        if decides {
-            if !dialled && read_verdict(&mut recv).await? != Verdict::Consent {
-                return Err(Refused::protocol("it decides what is not its to decide"));
-            }
-            let admission = board.claim(offer).await?;
-            let turn = admission.session.turn;
-            let opened = admission.open(&hello)?;
-            send.write_all(&Verdict::Go(turn).encode()).await?;
-            return Ok(Link { opened, send, recv });
-        }
-        if dialled {
-            send.write_all(&Verdict::Consent.encode()).await?;
-        }
-        let Verdict::Go(turn) = read_verdict(&mut recv).await? else {
-            return Err(Refused::protocol("it consents to what is its to decide"));
-        };
-        let opened = board.follow(offer, turn).await?.open(&hello)?;
-        Ok(Link { opened, send, recv })
-    }
 }

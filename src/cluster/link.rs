@@ -4,32 +4,21 @@
 //! Frames run both ways on one stream. Gossip goes beside it, as a datagram when it fits and else as a stream of its own
 //! each; so do pings, by which a silent peer is told from an idle one. Who may have a link is `switchboard`'s.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aorta_proto::frame::Header;
-use aorta_proto::{BootId, NodeId};
 use bytes::Bytes;
-use parking_lot::Mutex;
 use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, VarInt};
-use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::greeting::Greeting;
 use super::membership::MESSAGE_BYTES_MAX;
+use super::session::Session;
 use super::switchboard::Switchboard;
-use super::{Class, LinkView, Peers};
-
-/// A link from which nothing was heard for this long is silent: it is raced by fresh dials.
-pub(super) const SILENT: Duration = Duration::from_secs(1);
-
-/// A process whose link does not answer a ping for this long is gone: a newcomer with its node id is no twin.
-const PONG_WAIT: Duration = Duration::from_millis(300);
+use super::{Class, Peers};
 
 /// Pings a link, so that four must be lost before it counts as silent.
 const PING_EVERY: Duration = Duration::from_millis(250);
@@ -39,9 +28,6 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// A buffer that grew beyond this for one large frame is given back.
 const BUFFER_KEPT_BYTES: usize = 512 * 1024;
-
-/// Gossip messages that wait for one link; beyond it the oldest goes, for the newest says more.
-const GOSSIP_WAITING_MAX: usize = 16;
 
 /// How long one gossip message may take as a stream of its own.
 const GOSSIP_STREAM_WAIT: Duration = Duration::from_secs(1);
@@ -110,7 +96,7 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    fn ours(close: Close, why: impl Into<String>) -> Self {
+    pub(super) fn ours(close: Close, why: impl Into<String>) -> Self {
         Self { why: why.into(), close: Some(close), by_peer: false }
     }
 
@@ -133,156 +119,6 @@ pub(super) fn printable(bytes: &[u8]) -> String {
     const SHOWN_BYTES: usize = 400;
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_BYTES)]);
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-/// An agreed connection with one peer for one class.
-pub(super) struct Session {
-    pub(super) peer: NodeId,
-    pub(super) class: Class,
-    /// What the peer greeted with.
-    pub(super) theirs: Greeting,
-    /// Where the peer can be dialled for the other class.
-    pub(super) dial: SocketAddr,
-    /// Of two sessions the later one.
-    pub(super) turn: u64,
-    connection: Connection,
-    started: Instant,
-    /// Milliseconds after `started` when something was heard last.
-    heard_ms: AtomicU64,
-    /// The rooms above know of it.
-    open: AtomicBool,
-    wake: Notify,
-    gossip: Mutex<VecDeque<Bytes>>,
-    gossip_waits: Notify,
-    pinged: AtomicU64,
-    ping: Notify,
-    ponged: watch::Sender<u64>,
-    farewell: Mutex<Option<Vec<u8>>>,
-    stop: CancellationToken,
-    stopped_for: Mutex<Option<Ending>>,
-    ended: CancellationToken,
-}
-
-impl Session {
-    pub(super) fn new(
-        peer: NodeId,
-        theirs: Greeting,
-        dialled: bool,
-        turn: u64,
-        connection: Connection,
-        stop: CancellationToken,
-    ) -> Self {
-        let dial = if dialled { canonical(connection.remote_address()) } else { theirs.advertise };
-        Self {
-            peer,
-            class: theirs.class,
-            theirs,
-            dial,
-            turn,
-            connection,
-            started: Instant::now(),
-            heard_ms: AtomicU64::new(0),
-            open: AtomicBool::new(false),
-            wake: Notify::new(),
-            gossip: Mutex::default(),
-            gossip_waits: Notify::new(),
-            pinged: AtomicU64::new(0),
-            ping: Notify::new(),
-            ponged: watch::Sender::new(0),
-            farewell: Mutex::new(None),
-            stop,
-            stopped_for: Mutex::new(None),
-            ended: CancellationToken::new(),
-        }
-    }
-
-    pub(super) fn boot(&self) -> BootId {
-        self.theirs.boot
-    }
-
-    pub(super) fn age(&self) -> Duration {
-        self.started.elapsed()
-    }
-
-    pub(super) fn silent(&self) -> Duration {
-        self.age().saturating_sub(Duration::from_millis(self.heard_ms.load(Ordering::Relaxed)))
-    }
-
-    /// Neither silent nor on its way out.
-    pub(super) fn is_healthy(&self) -> bool {
-        self.silent() < SILENT && !self.stop.is_cancelled()
-    }
-
-    pub(super) fn is_open(&self) -> bool {
-        self.open.load(Ordering::Acquire)
-    }
-
-    pub(super) fn set_open(&self) {
-        self.open.store(true, Ordering::Release);
-    }
-
-    pub(super) fn wake(&self) {
-        self.wake.notify_one();
-    }
-
-    /// Ends it; [`Session::ended`] waits until it has.
-    pub(super) fn end(&self, close: Close, why: &str) {
-        self.stopped_for.lock().get_or_insert_with(|| Ending::ours(close, why));
-        self.stop.cancel();
-    }
-
-    pub(super) async fn ended(&self) {
-        self.ended.cancelled().await;
-    }
-
-    /// Marks it ended: nothing of it reaches the rooms above any more.
-    pub(super) fn set_ended(&self) {
-        self.ended.cancel();
-    }
-
-    /// Writes what is left, then `good_bye`, and waits until the peer has read all and closes.
-    pub(super) async fn leave(&self, good_bye: &[u8]) {
-        *self.farewell.lock() = Some(good_bye.to_vec());
-        self.wake.notify_one();
-        self.ended().await;
-    }
-
-    /// Whether the peer answers a ping sent now: what it said before, and waits to be read, is no sign of life.
-    pub(super) async fn answers(&self) -> bool {
-        let mut ponged = self.ponged.subscribe();
-        let asked = self.pinged.fetch_add(1, Ordering::Relaxed) + 1;
-        self.ping.notify_one();
-        let answered = timeout(PONG_WAIT, ponged.wait_for(|pong| *pong >= asked)).await;
-        matches!(answered, Ok(Ok(_)))
-    }
-
-    /// Puts a gossip message in the queue.
-    pub(super) fn push_gossip(&self, message: Bytes) {
-        let mut waiting = self.gossip.lock();
-        if waiting.len() >= GOSSIP_WAITING_MAX {
-            waiting.pop_front();
-        }
-        waiting.push_back(message);
-        drop(waiting);
-        self.gossip_waits.notify_one();
-    }
-
-    pub(super) fn view(&self) -> LinkView {
-        LinkView {
-            peer: self.peer.clone(),
-            boot: self.boot(),
-            class: self.class,
-            address: canonical(self.connection.remote_address()),
-            age: self.age(),
-            silent: self.silent(),
-            round_trip: self.connection.rtt(),
-        }
-    }
-
-    fn heard(&self) {
-        let now = u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX);
-        self.heard_ms.store(now, Ordering::Relaxed);
-    }
 }
 
 /// The address of a peer, IPv4 as such also on a socket of both families.

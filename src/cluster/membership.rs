@@ -53,6 +53,10 @@ const INBOX_MAX: usize = 256;
 /// of good-byes remembered.
 const MEMBERS_MAX: usize = 512;
 
+/// How long a good-bye hides a node: longer than gossip takes to drop it, and not much, for the clock that its next
+/// generation comes from may have been set back.
+const LEFT_REMEMBERED: Duration = Duration::from_secs(5);
+
 /// After gossip was started again, the members that it showed are kept until it has found them anew.
 const FOUND_AGAIN: Duration = Duration::from_secs(2);
 
@@ -70,7 +74,7 @@ pub(super) struct Gossip {
     own: Mutex<BTreeMap<String, String>>,
     own_changed: Notify,
     addresses: Mutex<Vec<SocketAddr>>,
-    left: Mutex<BTreeMap<NodeId, u64>>,
+    left: Mutex<BTreeMap<NodeId, (u64, Instant)>>,
 }
 
 impl Gossip {
@@ -102,7 +106,14 @@ impl Gossip {
         if left.len() >= MEMBERS_MAX {
             left.pop_first();
         }
-        left.insert(peer.clone(), generation);
+        left.insert(peer.clone(), (generation, Instant::now()));
+    }
+
+    /// Whether this start of a node said good-bye a moment ago.
+    fn has_left(&self, node: &NodeId, generation: u64) -> bool {
+        let left = self.left.lock();
+        left.get(node)
+            .is_some_and(|(last, at)| at.elapsed() < LEFT_REMEMBERED && generation <= last.saturating_add(RESTARTS_MAX))
     }
 }
 
@@ -126,7 +137,8 @@ impl Membership {
         loop {
             let teller =
                 Teller { node: self.bearer.node.clone(), board: Arc::clone(&self.board), told: Arc::clone(&told) };
-            let transport = InLinks { inbox: Arc::clone(&inbox), board: Arc::clone(&self.board), seen: HashMap::new() };
+            let transport =
+                InLinks { inbox: Arc::clone(&inbox), board: Arc::clone(&self.board), door: Door::default() };
             let own: Vec<_> = self.board.gossip().own.lock().clone().into_iter().collect();
             match spawn_chitchat(self.config(), own, &transport).await {
                 Ok(chitchat) => {
@@ -134,6 +146,8 @@ impl Membership {
                     watched.spawn(async move { teller.follow(&Running(chitchat).0).await });
                     let why = match watched.join_next().await {
                         Some(Ok(why)) => why,
+                        // The runtime is on its way down, and everything with it.
+                        Some(Err(error)) if error.is_cancelled() => return,
                         Some(Err(error)) => error.to_string(),
                         None => String::new(),
                     };
@@ -222,14 +236,12 @@ impl Teller {
     /// The living, each once, at its latest start, without this node and without those that said good-bye.
     fn view(&self, live: &BTreeMap<ChitchatId, NodeState>, kept: &[GossipMember]) -> Vec<GossipMember> {
         let linked = self.linked();
-        let left = self.board.gossip().left.lock().clone();
         let kept = kept.iter().filter(|member| linked.values().any(|peer| *peer == member.node));
         let mut members: BTreeMap<NodeId, GossipMember> =
             kept.map(|member| (member.node.clone(), member.clone())).collect();
         for (id, state) in live.iter().take(MEMBERS_MAX) {
             let Ok(node) = NodeId::new(&id.node_id) else { continue };
-            let gone =
-                left.get(&node).is_some_and(|generation| id.generation_id <= generation.saturating_add(RESTARTS_MAX));
+            let gone = self.board.gossip().has_left(&node, id.generation_id);
             if node == self.node || gone {
                 continue;
             }
@@ -269,16 +281,21 @@ impl Drop for Running {
 struct InLinks {
     inbox: Arc<tokio::sync::Mutex<Inbox>>,
     board: Arc<Switchboard>,
+    door: Door,
+}
+
+/// What is let in.
+#[derive(Default)]
+struct Door {
     /// Nodes named in messages that were let in, by their bytes there, and when last.
     seen: HashMap<Vec<u8>, Instant>,
 }
 
-impl InLinks {
+impl Door {
     /// Decodes a message; refuses one that would make the digest of all members outgrow a message, for then chitchat
     /// could not answer anybody.
-    fn admit(&mut self, bytes: &[u8]) -> anyhow::Result<ChitchatMessage> {
+    fn admit(&mut self, bytes: &[u8], now: Instant) -> anyhow::Result<ChitchatMessage> {
         let named = named(bytes)?;
-        let now = Instant::now();
         if named.iter().any(|name| !self.seen.contains_key(*name)) {
             self.seen.retain(|_, at| now.duration_since(*at) < REMEMBERED);
             let new = named.iter().filter(|name| !self.seen.contains_key(**name)).count();
@@ -329,7 +346,7 @@ impl Transport for InLinks {
         'a: 'b,
         Self: 'b,
     {
-        let socket = InLinks { inbox: Arc::clone(&self.inbox), board: Arc::clone(&self.board), seen: HashMap::new() };
+        let socket = InLinks { inbox: Arc::clone(&self.inbox), board: Arc::clone(&self.board), door: Door::default() };
         Box::pin(async move { Ok(Box::new(socket) as Box<dyn Socket>) })
     }
 }
@@ -358,11 +375,72 @@ impl Socket for InLinks {
             let mut inbox = inbox.lock().await;
             loop {
                 let Some((from, bytes)) = inbox.recv().await else { return std::future::pending().await };
-                match self.admit(&bytes) {
+                match self.door.admit(&bytes, Instant::now()) {
                     Ok(message) => return Ok((from, message)),
                     Err(error) => tracing::debug!(%from, %error, "gossip message refused"),
                 }
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A Syn of the cluster "blue" that names these starts of nodes.
+    fn syn(named: &[(String, u64)]) -> Vec<u8> {
+        let text = |out: &mut Vec<u8>, text: &str| {
+            out.extend_from_slice(&u16::try_from(text.len()).unwrap().to_le_bytes());
+            out.extend_from_slice(text.as_bytes());
+        };
+        let mut out = 45_139u16.to_le_bytes().to_vec();
+        out.extend_from_slice(&[0, 0]);
+        out.extend_from_slice(&u16::try_from(named.len()).unwrap().to_le_bytes());
+        for (node, generation) in named {
+            text(&mut out, node);
+            out.extend_from_slice(&generation.to_le_bytes());
+            out.extend_from_slice(&[4, 127, 0, 0, 1, 9, 9]);
+            out.extend_from_slice(&[1; 24]);
+        }
+        text(&mut out, "blue");
+        out
+    }
+
+    fn starts(range: std::ops::Range<usize>) -> Vec<(String, u64)> {
+        range.map(|n| (format!("node-{n}"), n as u64)).collect()
+    }
+
+    #[test]
+    fn a_message_that_names_too_many_nodes_is_refused_until_some_are_forgotten() {
+        let (mut door, now) = (Door::default(), Instant::now());
+        assert!(door.admit(&syn(&starts(0..MEMBERS_MAX)), now).is_ok());
+        assert!(door.admit(&syn(&starts(MEMBERS_MAX..MEMBERS_MAX + 1)), now).is_err());
+        assert!(door.admit(&syn(&starts(0..3)), now + REMEMBERED).is_ok());
+        assert!(door.admit(&syn(&starts(MEMBERS_MAX..MEMBERS_MAX + 1)), now + REMEMBERED).is_ok());
+        assert_eq!(door.seen.len(), 4);
+    }
+
+    #[test]
+    fn nodes_without_a_good_name_are_refused() {
+        let mut door = Door::default();
+        for name in ["", "UPPER", &"x".repeat(65)] {
+            assert!(door.admit(&syn(&[(name.to_owned(), 1)]), Instant::now()).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn cut_and_garbled_messages_are_refused() {
+        let whole = syn(&starts(0..3));
+        let mut door = Door::default();
+        for length in 0..whole.len() {
+            assert!(door.admit(&whole[..length], Instant::now()).is_err(), "{length} bytes");
+        }
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0xff;
+            let _ = door.admit(&bytes, Instant::now());
+        }
+        assert!(door.admit(&[&whole[..], &[0]].concat(), Instant::now()).is_err());
     }
 }

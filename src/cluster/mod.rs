@@ -6,8 +6,9 @@
 //! over what it read ([`Peers::received`]).
 //!
 //! [`identity`] and [`certificate`] names in certificates, and issuing them · `verify` who is let in · `greeting` the
-//! first bytes of a link · `endpoint` and `link` (the only files that name quinn) · `switchboard` which links stay ·
-//! `dialer` whom to dial · `membership` (the only file that names chitchat) · [`refusals`] saying a refusal once.
+//! first bytes of a link · `endpoint` and `link` (the only files that name quinn) · `session` a link as the others see it
+//! · `admission` from a connection to a link · `switchboard` which links stay · `dialer` whom to dial · `membership` (the
+//! only file that names chitchat) · [`refusals`] saying a refusal once.
 //!
 //! # Decisions
 //! * 2026-11: of two connections that two nodes dial at once, the node with the smaller id takes one and closes the other
@@ -15,6 +16,7 @@
 //!   rooms see two sessions and a hand-over. So a session is one connection, and frames of a replaced one are said again
 //!   by the cursor that [`Peers::linked`] restarts.
 
+mod admission;
 pub mod certificate;
 mod dialer;
 mod endpoint;
@@ -23,6 +25,7 @@ pub mod identity;
 mod link;
 mod membership;
 pub mod refusals;
+mod session;
 mod switchboard;
 mod verify;
 
@@ -125,7 +128,7 @@ pub trait Peers: Send + Sync + 'static {
     /// The members that gossip shows alive, without this node, by node id; at each change.
     fn members(&self, view: Vec<GossipMember>);
 
-    /// A peer was refused, or refused this node. The log line is written.
+    /// A peer was refused, or refused this node. The log line is written. Told each time, also where no line is due.
     fn refused(&self, refusal: &Refusal) {
         let _ = refusal;
     }

@@ -1,4 +1,4 @@
-//! Says a refusal once: one log line a peer, kind and minute, however often the peer tries. Decides nothing.
+//! Says a refusal once: one log line a peer, topic and minute, however often the peer tries. Decides nothing.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -8,10 +8,10 @@ use aorta_proto::NodeId;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// How long a peer's refusals of one kind stay one line.
+/// How long a peer's refusals of one topic stay one line.
 pub(super) const QUIET: Duration = Duration::from_secs(60);
 
-/// Peers and kinds remembered; beyond it, new ones are not said, only counted, until [`QUIET`] has passed for some.
+/// Peers and topics remembered; beyond it, new ones are not said, only counted, until [`QUIET`] has passed for some.
 const REMEMBERED_MAX: usize = 128;
 
 /// Why a peer was not let in, or did not let us in.
@@ -25,8 +25,15 @@ pub enum RefusalKind {
     Hello,
     /// It did not speak the protocol.
     Protocol,
-    /// The peer refused us; its words are in the text.
+    /// A peer whose certificate is good refused us; its words are in the text.
     ByPeer,
+}
+
+impl RefusalKind {
+    /// What one line stands for: two nodes that dial each other refuse the same thing now at this end, now at that.
+    fn topic(self) -> Self {
+        if self == Self::ByPeer { Self::Handshake } else { self }
+    }
 }
 
 /// One refused link.
@@ -54,7 +61,7 @@ struct Said {
 }
 
 impl RefusalLog {
-    /// Writes the line, unless one about this peer and kind was written in the last minute. Returns whether it did.
+    /// Writes the line, unless one about this peer and topic was written in the last minute. Returns whether it did.
     pub(super) fn say(&self, refusal: &Refusal) -> bool {
         let Some(unsaid) = self.due(refusal, Instant::now()) else { return false };
         let peer = refusal.peer.as_ref().map_or("?", |peer| peer.as_str());
@@ -70,7 +77,7 @@ impl RefusalLog {
     /// How many went unsaid since the last line, if a line is due now.
     fn due(&self, refusal: &Refusal, now: Instant) -> Option<u64> {
         let mut said = self.said.lock();
-        let key = (refusal.address, refusal.kind);
+        let key = (refusal.address, refusal.kind.topic());
         if let Some(before) = said.get_mut(&key) {
             if now.duration_since(before.at) < QUIET {
                 before.unsaid = before.unsaid.saturating_add(1);
@@ -100,13 +107,15 @@ mod tests {
     }
 
     #[test]
-    fn one_line_a_peer_kind_and_minute() {
+    fn one_line_a_peer_topic_and_minute() {
         let log = RefusalLog::default();
         let now = Instant::now();
         assert_eq!(log.due(&refusal(1, RefusalKind::Twin), now), Some(0));
         assert_eq!(log.due(&refusal(1, RefusalKind::Twin), now), None);
         assert_eq!(log.due(&refusal(1, RefusalKind::Hello), now), Some(0));
         assert_eq!(log.due(&refusal(2, RefusalKind::Twin), now), Some(0));
+        assert_eq!(log.due(&refusal(3, RefusalKind::Handshake), now), Some(0));
+        assert_eq!(log.due(&refusal(3, RefusalKind::ByPeer), now), None);
         assert_eq!(log.due(&refusal(1, RefusalKind::Twin), now + QUIET), Some(1));
     }
 

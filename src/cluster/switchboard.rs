@@ -14,10 +14,12 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::admission::{Admission, Offer, Refused};
 use super::greeting::Greeting;
-use super::link::{Close, Ending, SILENT, Session};
+use super::link::Close;
 use super::membership::Gossip;
 use super::refusals::{Refusal, RefusalKind, RefusalLog};
+use super::session::{SILENT, Session};
 use super::{Class, ClusterSettings, LinkView, Peers};
 
 /// Nodes that may be linked. A full mesh of more has other limits first.
@@ -25,23 +27,6 @@ const PEERS_MAX: usize = 256;
 
 /// How long a bulk connection waits for the live one to be agreed on at this end.
 const LIVE_WAIT: Duration = Duration::from_secs(1);
-
-/// Why a connection gets no link.
-#[derive(Debug)]
-pub(super) enum Refused {
-    /// Nothing to tell an operator: closed with this code.
-    Quietly(Close),
-    /// Worth a line: closed with this code and these words.
-    Loudly(RefusalKind, Close, String),
-    /// It is gone already, for this reason.
-    Lost(String),
-}
-
-impl Refused {
-    pub(super) fn protocol(why: impl Into<String>) -> Self {
-        Self::Loudly(RefusalKind::Protocol, Close::Protocol, why.into())
-    }
-}
 
 /// The links with one node.
 struct Entry {
@@ -144,7 +129,7 @@ impl Switchboard {
         self.changed.subscribe()
     }
 
-    fn change(&self) {
+    pub(super) fn change(&self) {
         self.changed.send_modify(|count| *count = count.wrapping_add(1));
     }
 
@@ -340,7 +325,7 @@ impl Switchboard {
     }
 
     /// Takes a session that has ended out of the table. A bulk link does not outlive its live one.
-    fn release(&self, session: &Arc<Session>) {
+    pub(super) fn release(&self, session: &Arc<Session>) {
         session.set_ended();
         let mut table = self.table.write();
         if let Some(entry) = table.get_mut(&session.peer) {
@@ -375,7 +360,8 @@ impl Switchboard {
         self.shunned.lock().get(peer).is_some_and(|at| at.elapsed() < pause)
     }
 
-    fn shunned(&self, session: &Session, why: &str) {
+    /// The peer ended a link that it had, and said that it does not want this node.
+    pub(super) fn shunned(&self, session: &Session, why: &str) {
         let mut shunned = self.shunned.lock();
         if shunned.len() >= PEERS_MAX {
             shunned.clear();
@@ -399,93 +385,4 @@ fn twin(peer: &NodeId, newcomer: SocketAddr, at: SocketAddr) -> Refused {
          give each node its own node_id, certificate and data_dir"
     );
     Refused::Loudly(RefusalKind::Twin, Close::Twin, why)
-}
-
-/// A connection whose two ends have greeted.
-pub(super) struct Offer {
-    pub(super) peer: NodeId,
-    pub(super) theirs: Greeting,
-    pub(super) dialled: bool,
-    pub(super) connection: super::endpoint::Wire,
-}
-
-impl Offer {
-    fn session(self, turn: u64, stop: CancellationToken) -> Session {
-        Session::new(self.peer, self.theirs, self.dialled, turn, self.connection, stop)
-    }
-}
-
-/// A session in the table; dropping it takes the session out again.
-pub(super) struct Admission {
-    board: Arc<Switchboard>,
-    pub(super) session: Arc<Session>,
-}
-
-impl Admission {
-    /// Tells the rooms above, which may refuse.
-    pub(super) fn open(self, hello: &[u8]) -> Result<Opened, Refused> {
-        let session = &self.session;
-        self.board
-            .peers
-            .linked(&session.peer, session.boot(), session.class, hello)
-            .map_err(|why| Refused::Loudly(RefusalKind::Hello, Close::Refused, why))?;
-        session.set_open();
-        self.board.change();
-        let (peer, class, address) = (&session.peer, session.class, session.view().address);
-        match class {
-            Class::Live => tracing::info!(%peer, %address, "linked"),
-            Class::Bulk => tracing::debug!(%peer, %address, "bulk link"),
-        }
-        Ok(Opened { admission: Some(self) })
-    }
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        self.board.release(&self.session);
-    }
-}
-
-/// A session that the rooms above know of; they are told when it ends, also when its task is stopped.
-pub(super) struct Opened {
-    admission: Option<Admission>,
-}
-
-impl Opened {
-    pub(super) fn session(&self) -> Option<&Arc<Session>> {
-        self.admission.as_ref().map(|admission| &admission.session)
-    }
-
-    pub(super) fn ended(mut self, ending: &Ending) {
-        self.close(ending);
-    }
-
-    fn close(&mut self, ending: &Ending) {
-        let Some(admission) = self.admission.take() else { return };
-        let (board, session) = (&admission.board, &admission.session);
-        let (peer, class, why) = (&session.peer, session.class, ending.why.as_str());
-        match class {
-            Class::Live => tracing::info!(%peer, why, "unlinked"),
-            Class::Bulk => tracing::debug!(%peer, why, "bulk link ended"),
-        }
-        match (ending.by_peer, ending.close) {
-            (true, Some(Close::GoodBye)) | (_, Some(Close::Done)) => {
-                board.gossip.left(peer, session.theirs.generation);
-            }
-            (true, Some(Close::Refused | Close::Protocol | Close::Twin)) => board.shunned(session, why),
-            (false, Some(Close::Refused | Close::Protocol)) => {
-                let kind = RefusalKind::Protocol;
-                let address = session.view().address;
-                board.refuse(&Refusal { address, peer: Some(peer.clone()), kind, why: why.to_owned() });
-            }
-            _ => {}
-        }
-        board.peers.unlinked(peer, class, why);
-    }
-}
-
-impl Drop for Opened {
-    fn drop(&mut self) {
-        self.close(&Ending { why: "this node stops".into(), close: None, by_peer: false });
-    }
 }

@@ -12,8 +12,8 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
-use super::disk::KeptMember;
 use super::gauges::Gauges;
+use super::members::KeptMember;
 use crate::clock::{Clock, Now};
 use crate::cluster::{Cluster, GossipMember};
 use crate::location::Location;

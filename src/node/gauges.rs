@@ -8,15 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use metrics::{Counter, Gauge, Histogram};
 use parking_lot::Mutex;
 
-use super::core::Core;
-use crate::clock::wall_us;
+use crate::clock::{Now, wall_us};
 use crate::cluster::{GossipMember, RefusalKind, Validity};
 use crate::location::{Counts, Swept};
 use crate::metrics::catalogue as names;
 use crate::metrics::{Metrics, Tally};
-use crate::replication::{Event, Purpose, state_name};
-use crate::sip::transport::TransportCounts;
-use crate::sip::uas::Family;
+use crate::replication::{ClusterView, Event, Purpose, state_name};
+use crate::sip::transport::{TransportCounts, TransportMeter};
+use crate::sip::uas::{Family, UasCounts};
 
 /// Counters that hot paths add to.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +42,7 @@ pub(super) struct Gauges {
     snapshot_age: Gauge,
     /// Monotonic time of the last whole snapshot, microseconds.
     snapshot_us: AtomicU64,
+    transports: TransportMeter,
     lapsed: Counter,
     forgotten: Counter,
     validity: Option<Validity>,
@@ -50,6 +50,18 @@ pub(super) struct Gauges {
     members: Mutex<Vec<GossipMember>>,
     /// Members whose lag has a gauge, so that one that left is set to 0.
     lagging: Mutex<BTreeMap<String, Gauge>>,
+}
+
+/// What the rooms say of themselves at one moment.
+pub(super) struct Seen<'a> {
+    pub(super) now: Now,
+    /// Probes are answered 200.
+    pub(super) serves: bool,
+    pub(super) table: Counts,
+    pub(super) cluster: ClusterView,
+    pub(super) changes_received: u64,
+    pub(super) answered: &'a UasCounts,
+    pub(super) transports: TransportCounts,
 }
 
 impl Gauges {
@@ -68,6 +80,7 @@ impl Gauges {
             snapshot_failed: metrics.counter(&names::SNAPSHOT_FAILED, &[]),
             snapshot_age: metrics.gauge(&names::SNAPSHOT_AGE, &[]),
             snapshot_us: AtomicU64::new(0),
+            transports: TransportMeter::new(&metrics),
             lapsed: metrics.counter(&names::ENTRIES_LAPSED, &[]),
             forgotten: metrics.counter(&names::ENTRIES_FORGOTTEN, &[]),
             validity,
@@ -181,44 +194,41 @@ impl Gauges {
     }
 
     /// Copies what the rooms counted. Once a second.
-    pub(super) fn copy(&self, core: &Core, transports: &TransportCounts) {
-        let now = core.clock.now();
-        self.copy_hot(core);
-        self.copy_transports(transports);
-        let Counts { aors, live, gone, dirty } = core.location.counts();
+    pub(super) fn copy(&self, seen: &Seen<'_>) {
+        self.copy_counts(seen);
+        self.transports.publish(&seen.transports);
+        let Counts { aors, live, gone, dirty } = seen.table;
         let set = |metric, value: u64| self.metrics.gauge(metric, &[]).set(value as f64);
         set(&names::AORS, aors);
         set(&names::CONTACTS, live);
         set(&names::ENTRIES_GONE, gone);
         set(&names::RECORDS_DIRTY, dirty);
-        let age_us = now.mono_us.saturating_sub(self.snapshot_us.load(Ordering::Relaxed));
+        let age_us = seen.now.mono_us.saturating_sub(self.snapshot_us.load(Ordering::Relaxed));
         self.snapshot_age.set(seconds(age_us));
-        let status = core.replication.view(now);
-        set(&names::READY, u64::from(core.serving().probes));
+        let ClusterView { peers, replies_waiting, outbox_bytes, .. } = &seen.cluster;
+        set(&names::READY, u64::from(seen.serves));
         set(&names::MEMBERS, self.members.lock().len() as u64 + 1);
-        set(&names::LINKS, status.peers.iter().filter(|peer| peer.linked).count() as u64);
-        set(&names::SUSPECTS, status.peers.iter().filter(|peer| peer.suspect).count() as u64);
-        set(&names::REPLIES_PENDING, status.replies_waiting as u64);
-        set(&names::OUTBOX_BYTES, status.outbox_bytes as u64);
+        set(&names::LINKS, peers.iter().filter(|peer| peer.linked).count() as u64);
+        set(&names::SUSPECTS, peers.iter().filter(|peer| peer.suspect).count() as u64);
+        set(&names::REPLIES_PENDING, *replies_waiting as u64);
+        set(&names::OUTBOX_BYTES, *outbox_bytes as u64);
         let mut lagging = self.lagging.lock();
         for gauge in lagging.values() {
             gauge.set(0.0);
         }
-        for peer in &status.peers {
-            let name = peer.node.to_string();
-            let gauge =
-                lagging.entry(name).or_insert_with_key(|name| self.metrics.gauge(&names::PEER_LAG, &[("peer", name)]));
-            gauge.set(peer.lag as f64);
+        for peer in peers {
+            let of = |name: &String| self.metrics.gauge(&names::PEER_LAG, &[("peer", name)]);
+            lagging.entry(peer.node.to_string()).or_insert_with_key(of).set(peer.lag as f64);
         }
     }
 
-    fn copy_hot(&self, core: &Core) {
+    fn copy_counts(&self, seen: &Seen<'_>) {
         let [published, short] = self.hot.totals();
         let total = |metric, value: u64| self.metrics.counter(metric, &[]).absolute(value);
         total(&names::DELTAS_PUBLISHED, published);
         total(&names::REPLIES_SHORT, short);
-        total(&names::DELTAS_RECEIVED, core.replication.changes_received());
-        for (family, label, value) in core.uas.counts().totals() {
+        total(&names::DELTAS_RECEIVED, seen.changes_received);
+        for (family, label, value) in seen.answered.totals() {
             let (metric, name) = match family {
                 Family::Requests => (&names::SIP_REQUESTS, "method"),
                 Family::Replies => (&names::SIP_REPLIES, "status"),
@@ -229,32 +239,6 @@ impl Gauges {
             };
             self.metrics.counter(metric, &[(name, label)]).absolute(value);
         }
-    }
-
-    fn copy_transports(&self, counts: &TransportCounts) {
-        let total = |metric, value: u64| self.metrics.counter(metric, &[]).absolute(value);
-        let labelled = |metric, name: &'static str, label: &str, value: u64| {
-            self.metrics.counter(metric, &[(name, label)]).absolute(value);
-        };
-        labelled(&names::SIP_MESSAGES, "transport", "udp", counts.udp_messages);
-        labelled(&names::SIP_MESSAGES, "transport", "tcp", counts.tcp_messages);
-        labelled(&names::SIP_DROPPED, "reason", "not_allowed", counts.dropped_not_allowed);
-        labelled(&names::SIP_DROPPED, "reason", "aged", counts.dropped_aged);
-        labelled(&names::SIP_DROPPED, "reason", "too_large", counts.dropped_too_large);
-        labelled(&names::SIP_DROPPED, "reason", "empty", counts.dropped_empty);
-        labelled(&names::SIP_DROPPED, "reason", "panicked", counts.dropped_panicked);
-        total(&names::UDP_SOCKET_DROPS, counts.udp_socket_drops);
-        total(&names::SIP_REPLIES_SENT, counts.replies_sent);
-        total(&names::SIP_REPLIES_FAILED, counts.replies_failed);
-        total(&names::TCP_ACCEPTED, counts.tcp_accepted);
-        total(&names::TCP_REFUSED, counts.tcp_refused);
-        total(&names::TCP_DIALLED, counts.tcp_dialled);
-        total(&names::SLEEPS, counts.sleeps);
-        self.metrics.gauge(&names::TCP_CONNECTIONS, &[]).set(counts.tcp_open as f64);
-        labelled(&names::TCP_CLOSED, "reason", "timed_out", counts.tcp_timed_out);
-        labelled(&names::TCP_CLOSED, "reason", "slow_reader", counts.tcp_slow_reader);
-        labelled(&names::TCP_CLOSED, "reason", "unframed", counts.tcp_unframed);
-        labelled(&names::TCP_CLOSED, "reason", "aged", counts.tcp_aged);
     }
 
     /// A word for a state that nobody has said.

@@ -7,13 +7,14 @@
 //! | `settings` | from the configuration to what each room takes |
 //! | `core` | what the parts share, and what follows from replication's effects |
 //! | `service`, `peers`, `operator` | SIP's, the links' and HTTP's way in |
-//! | `disk` | the threads that write |
+//! | `disk`, `members` | the threads that write; members remembered over restarts |
 //! | `gauges`, `events` | what an operator reads |
 
 mod core;
 mod disk;
 mod events;
 mod gauges;
+mod members;
 mod operator;
 mod peers;
 mod service;
@@ -32,8 +33,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use self::core::{Core, HTTP_KEY, Leaving};
-use self::disk::{KeptMember, Worker};
-use self::gauges::Gauges;
+use self::disk::Worker;
+use self::gauges::{Gauges, Seen};
+use self::members::KeptMember;
 use self::settings::Keys;
 use crate::admin::{Admin, Settings as AdminSettings, Shown};
 use crate::clock::{Clock, wall_us};
@@ -126,7 +128,7 @@ impl Node {
         let (snapshot, ceiling, loaded) = Snapshot::open(&config.data_dir, &bearings.node, &location)
             .with_context(|| format!("data_dir = \"{}\"", config.data_dir.display()))?;
         tell_loaded(&loaded);
-        let known = loaded.members.as_deref().map(disk::decode).unwrap_or_default();
+        let known = loaded.members.as_deref().map(members::decode).unwrap_or_default();
         let generation = wall_us().max(loaded.clock.map_or(0, |kept| kept.ceiling_us));
         let addresses = sip.addresses().into_iter().map(|(_, address)| address).collect();
         let uas = settings::uas(config, bearings.node.clone(), rules, addresses, &bearings.keys);
@@ -309,7 +311,15 @@ fn lookers(core: &Arc<Core>, transports: &Arc<Transports>) -> std::io::Result<Ve
     let (copying, transports) = (Arc::clone(core), Arc::clone(transports));
     let mut turn = 0u32;
     let copy = Worker::spawn("metrics", move |_last| {
-        copying.gauges.copy(&copying, &transports.counts());
+        copying.gauges.copy(&Seen {
+            now: copying.clock.now(),
+            serves: copying.serving().probes,
+            table: copying.location.counts(),
+            cluster: copying.replication.view(copying.clock.now()),
+            changes_received: copying.replication.changes_received(),
+            answered: copying.uas.counts(),
+            transports: transports.counts(),
+        });
         let problem = copying.gauges.certificate_problem();
         copying.replication.forbid_cold_start(problem);
         if turn.is_multiple_of(WARN_EVERY) && copying.gauges.certificate_ends_soon() {

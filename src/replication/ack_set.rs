@@ -8,6 +8,7 @@ use aorta_proto::frame::{FrameError, RejoinReason};
 use super::effects::{Event, Released};
 use super::live::Live;
 use super::peer::Subscriber;
+use super::readiness::Mode;
 use super::settings::AckMode;
 use super::slot::Slot;
 
@@ -26,8 +27,7 @@ impl<R> Live<R> {
     /// Puts encoded changes into the outbox and the reply in line, in one step with respect to the ack set.
     pub(super) fn publish(&mut self, encoded: Result<Vec<Vec<u8>>, FrameError>, slot: Slot, reply: R, now_us: u64) {
         let asked = self.awaited().count();
-        // With nobody to await while members are missing, nobody but this node holds the change.
-        let mut short = asked == 0 && self.members.anybody_missing();
+        let mut short = self.somebody_goes_without(asked);
         match encoded {
             Ok(changes) => {
                 for change in changes {
@@ -49,6 +49,15 @@ impl<R> Live<R> {
             self.replies.push_back(waiting);
             self.release();
         }
+    }
+
+    /// Whether a node that may be serving will not be awaited: with nobody to await while members are missing, nobody but
+    /// this node holds the change; and a suspect serves until it knows that it is one.
+    fn somebody_goes_without(&self, asked: usize) -> bool {
+        let suspect = |(id, peer): (&NodeId, &super::peer::Peer)| {
+            self.is_in_sync(id) && peer.subscriber.as_ref().is_some_and(|place| !place.awaited)
+        };
+        self.peers.iter().any(suspect) || (asked == 0 && self.members.missing().any(|id| !self.is_linked(id)))
     }
 
     fn awaited(&self) -> impl Iterator<Item = &Subscriber> {
@@ -78,6 +87,7 @@ impl<R> Live<R> {
         let (front, head) = (self.outbox.front(), self.outbox.head());
         let Some(peer) = self.peers.get_mut(peer_id) else { return Ok(()) };
         let Some(link) = &mut peer.link else { return Ok(()) };
+        link.subscribed = true;
         if let Some(place) = peer.subscriber.as_mut().filter(|place| place.epoch == epoch) {
             if place.overtaken || place.acked + 1 < front {
                 // The same epoch goes on only without a gap.
@@ -88,7 +98,7 @@ impl<R> Live<R> {
             place.sent = place.acked;
             place.mark_at = Some(head);
             link.backlog_due = Some(place.sent + 1);
-            if !place.awaited {
+            if place.accused {
                 link.rejoin_due = Some((epoch, RejoinReason::Suspect));
             }
             return Ok(());
@@ -106,6 +116,7 @@ impl<R> Live<R> {
             acked: sent,
             awaited_from,
             awaited: true,
+            accused: false,
             trusted_at: 0,
             overtaken: false,
             mark_at: Some(head),
@@ -131,6 +142,7 @@ impl<R> Live<R> {
         place.sent = place.sent.max(seq);
         if !place.awaited && place.acked >= place.trusted_at {
             place.awaited = true;
+            place.accused = false;
             place.awaited_from = head;
             self.effects.events.push(Event::Trusted { peer: peer_id.clone() });
             self.effects.gossip_changed = true;
@@ -143,12 +155,14 @@ impl<R> Live<R> {
     /// Takes a peer out of the ack set as suspect; it is told, by link and by gossip.
     pub(super) fn suspect(&mut self, peer_id: &NodeId, why: &'static str) {
         let head = self.outbox.head();
+        let accused = !matches!(self.mode, Mode::Joining(_));
         let Some(peer) = self.peers.get_mut(peer_id) else { return };
         let Some(place) = peer.subscriber.as_mut().filter(|place| place.awaited) else { return };
         place.awaited = false;
+        place.accused = accused;
         place.trusted_at = head;
         let (covers, epoch) = (place.covers(), place.epoch);
-        if let Some(link) = &mut peer.link {
+        if let Some(link) = peer.link.as_mut().filter(|_| accused) {
             link.rejoin_due = Some((epoch, RejoinReason::Suspect));
         }
         self.shorten_after(covers);
@@ -156,6 +170,17 @@ impl<R> Live<R> {
         self.effects.gossip_changed = true;
         self.release();
         self.trim();
+    }
+
+    /// A node that begins to serve awaits everybody linked, also whom it gave up while it was out of step itself.
+    pub(super) fn await_all_linked(&mut self) {
+        let head = self.outbox.head();
+        let linked = self.peers.values_mut().filter(|peer| peer.link.is_some());
+        let given_up = linked.filter_map(|peer| peer.subscriber.as_mut());
+        for place in given_up.filter(|place| !place.awaited && !place.accused && !place.overtaken) {
+            place.awaited = true;
+            place.awaited_from = head;
+        }
     }
 
     /// Takes a peer out of the ack set for good; `parted` when it took nothing with it.

@@ -156,12 +156,14 @@ impl<R> Live<R> {
         if self.partial.remove(peer) {
             self.announce();
         }
+        self.caught_up();
     }
 
     /// A peer came (back) in sync: what either wrote meanwhile may be missing at the other. One of the two looks.
     pub(super) fn met_again(&mut self, peer: &NodeId) {
         let in_sync = self.peers.get(peer).is_some_and(|peer| peer.state.is == PeerState::Ready);
-        if in_sync && matches!(self.mode, Mode::Ready) && self.settings.node < *peer {
+        let mine = self.settings.node < *peer || self.cut_off;
+        if in_sync && matches!(self.mode, Mode::Ready) && mine {
             self.schedule.repair(peer);
         }
     }

@@ -46,7 +46,9 @@ impl<R> Live<R> {
             return Err(why);
         }
         self.ahead = None;
-        self.set_clock(sent_us.max(ceiling_us));
+        // Not raised to the ceiling: what this disk really holds moves the others' time when they merge it, and a
+        // restart must not make every contact lapse early.
+        self.set_clock(sent_us);
         Ok(())
     }
 

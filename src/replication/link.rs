@@ -28,6 +28,9 @@ pub enum Linked {
 /// How long an old link may take to answer before a new process under its name replaces it, µs.
 pub(super) const TWIN_ANSWER_US: u64 = 300_000;
 
+/// An old link that said nothing for so long is not asked, µs.
+const SILENT_US: u64 = 1_000_000;
+
 /// A probe older than this is of another attempt, µs.
 const PROBE_LASTS_US: u64 = 5_000_000;
 
@@ -99,7 +102,9 @@ impl<R> Live<R> {
     /// A known name with a new boot id: a restart, or a twin. The old link is asked; if it answers, it is a twin.
     fn judge_boot(&mut self, peer_id: &NodeId, hello: &Hello, now: Now) -> Option<Linked> {
         let peer = self.peers.get_mut(peer_id).filter(|peer| peer.boot != hello.boot)?;
-        let Some(link) = &mut peer.link else {
+        // Pings come several times within this.
+        let silent = now.mono_us.saturating_sub(peer.heard_us) > SILENT_US;
+        let Some(link) = peer.link.as_mut().filter(|_| !silent) else {
             self.replace_boot(peer_id, hello, now);
             return None;
         };
@@ -150,6 +155,9 @@ impl<R> Live<R> {
         self.announce();
         if in_sync {
             self.met_again(peer_id);
+            if self.cut_off {
+                self.rejoin("it was cut off from most members", None, now);
+            }
         }
         if self.partial.contains(peer_id) {
             self.schedule.repair(peer_id);
@@ -168,6 +176,12 @@ impl<R> Live<R> {
             Class::Live => {
                 peer.link = None;
                 peer.intake.marked = false;
+                if !self.members.last_known.contains_key(peer_id) {
+                    // It parted, and nothing of it is needed any more.
+                    self.unsubscribe(peer_id, true);
+                    self.peers.remove(peer_id);
+                    self.commands.push(Command::Down { peer: peer_id.clone() });
+                }
                 self.announce();
                 self.trim();
             }

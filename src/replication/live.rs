@@ -53,6 +53,10 @@ pub(super) struct Live<R> {
     pub(super) forbidden: Option<String>,
     /// This node's disk is further ahead than the cluster allows.
     pub(super) ahead: Option<String>,
+    /// It lost more than half of the members, and has not caught up since.
+    pub(super) cut_off: bool,
+    /// Until when (monotonic µs) this node doubts that what it does not know does not exist.
+    pub(super) doubt_until_us: Option<u64>,
     last_timeout_us: u64,
     pub(super) nonce: u64,
 }
@@ -83,6 +87,8 @@ impl<R> Live<R> {
             refusal: None,
             forbidden: None,
             ahead: None,
+            cut_off: false,
+            doubt_until_us: None,
             last_timeout_us: now.mono_us,
             nonce: 0,
         }
@@ -103,6 +109,7 @@ impl<R> Live<R> {
         State {
             is: self.is(),
             expires_max_s: self.settings.expires_max_s,
+            cut_off: self.cut_off,
             links: self.links().cloned().collect(),
             missing: self.partial.iter().cloned().collect(),
             last_known: self.members.last_known.values().cloned().collect(),
@@ -112,7 +119,7 @@ impl<R> Live<R> {
     /// The same for gossip.
     pub(super) fn member(&self) -> Member {
         let suspect = |(id, peer): (&NodeId, &Peer)| {
-            let place = peer.subscriber.as_ref().filter(|place| !place.awaited)?;
+            let place = peer.subscriber.as_ref().filter(|place| place.accused)?;
             Some((id.clone(), place.epoch))
         };
         Member {
@@ -151,8 +158,10 @@ impl<R> Live<R> {
         let mut news =
             self.members.remember(LastKnown { node: peer_id.clone(), expires_max_s: state.expires_max_s, seen_us });
         let me = &self.settings.node;
-        for known in state.last_known.iter().filter(|known| known.node != *me && known.node != *peer_id) {
-            news |= self.members.remember(known.clone());
+        let hearsay = state.last_known.iter().filter(|known| known.node != *me && known.node != *peer_id);
+        // A node that is in sync knows for itself.
+        for known in hearsay.filter(|_| matches!(self.mode, Mode::Joining(_))) {
+            news |= self.members.hearsay(known.clone());
         }
         self.effects.last_known_changed |= news;
     }
@@ -161,7 +170,8 @@ impl<R> Live<R> {
     pub(super) fn part(&mut self, node: &NodeId, now: Now) -> bool {
         self.unsubscribe(node, true);
         self.partial.remove(node);
-        let news = self.members.part(node, now.cluster_us);
+        let boot = self.peers.get(node).map(|peer| peer.boot);
+        let news = self.members.part(node, boot, now.cluster_us);
         if news {
             self.effects.last_known_changed = true;
             self.effects.events.push(Event::Parted { peer: node.clone() });
@@ -183,8 +193,10 @@ impl<R> Live<R> {
     /// Takes what gossip shows.
     pub(super) fn handle_members(&mut self, view: Vec<Member>, now: Now) {
         let me = self.settings.node.clone();
-        let (left, view): (Vec<Member>, Vec<Member>) =
-            view.into_iter().filter(|member| member.node != me).partition(|member| member.state == PeerState::Left);
+        let (left, view): (Vec<Member>, Vec<Member>) = view
+            .into_iter()
+            .filter(|member| member.node != me && !self.members.has_parted(member))
+            .partition(|member| member.state == PeerState::Left);
         let left = left.into_iter().filter(|member| self.members.view.contains_key(&member.node));
         for member in left.collect::<Vec<_>>() {
             self.part(&member.node, now);
@@ -204,17 +216,34 @@ impl<R> Live<R> {
             // Nobody asks its link any more, so its place is kept only in memory of what it had.
             self.trim();
         }
-        self.weigh_doubt(now.mono_us);
+        self.weigh_losses(now.mono_us);
         if let Some(accuser) = accuser {
             self.rejoin("another node says that this one did not keep up", Some(&accuser), now);
         }
     }
 
-    /// A node that lost most members denies nothing for a while.
-    fn weigh_doubt(&mut self, now_us: u64) {
-        let lost = self.members.lost_most();
-        let doubt = &mut self.members.doubt_until_us;
-        *doubt = lost.then(|| doubt.unwrap_or(now_us + self.settings.doubt_us));
+    /// A node that lost most members may miss what they go on with: until it has caught up it says so, and for a while it
+    /// denies nothing.
+    pub(super) fn weigh_losses(&mut self, now_us: u64) {
+        let accused =
+            |(id, peer): (&NodeId, &Peer)| peer.subscriber.as_ref().filter(|place| place.accused).map(|_| id.clone());
+        let lost = self.members.lost_most(self.peers.iter().filter_map(accused));
+        if lost && !self.cut_off && !matches!(self.mode, Mode::Joining(_)) {
+            self.cut_off = true;
+            self.doubt_until_us = Some(now_us + self.settings.doubt_us);
+            self.announce();
+        }
+    }
+
+    /// What others went on with is here now.
+    pub(super) fn caught_up(&mut self) {
+        let accused =
+            |(id, peer): (&NodeId, &Peer)| peer.subscriber.as_ref().filter(|place| place.accused).map(|_| id.clone());
+        if self.cut_off && !self.members.lost_most(self.peers.iter().filter_map(accused)) {
+            self.cut_off = false;
+            self.doubt_until_us = None;
+            self.announce();
+        }
     }
 
     /// The process slept: what it holds may be old, and nobody waited for it.
@@ -231,6 +260,7 @@ impl<R> Live<R> {
         }
         self.last_timeout_us = now.mono_us;
         self.find_suspects(now.mono_us);
+        self.weigh_losses(now.mono_us);
         self.ping_the_quiet(now.mono_us);
         let lasts = Some(self.settings.seed_fallback_us);
         self.refusal.take_if(|(_, at_us)| lasts.is_some_and(|lasts| now.mono_us.saturating_sub(*at_us) > lasts));

@@ -6,6 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use aorta_proto::frame::{LastKnown, PeerState};
 use aorta_proto::{BootId, NodeId};
 
+/// Others' memory of a node may be this much younger than its good-bye, µs.
+const HEARSAY_MARGIN_US: u64 = 5_000_000;
+
 /// A member that gossip shows alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
@@ -97,12 +100,10 @@ pub(super) struct Members {
     pub(super) view: BTreeMap<NodeId, Member>,
     /// Once a member, and neither parted nor forgotten.
     pub(super) last_known: BTreeMap<NodeId, LastKnown>,
-    /// Parted or forgotten, and at which cluster time: older news of them is void.
-    parted: BTreeMap<NodeId, u64>,
+    /// Parted or forgotten, at which cluster time, and which process: older news of them is void.
+    parted: BTreeMap<NodeId, (u64, Option<BootId>)>,
     /// Dropped from the view without a good-bye.
     pub(super) lost: BTreeSet<NodeId>,
-    /// Until when (monotonic µs) this node doubts that what it does not know does not exist.
-    pub(super) doubt_until_us: Option<u64>,
     /// When (monotonic µs) each was last seen alive.
     alive_us: BTreeMap<NodeId, u64>,
 }
@@ -138,9 +139,14 @@ impl Members {
         now_us.saturating_sub(self.alive_us.get(node).copied().unwrap_or(since_us))
     }
 
+    /// Whether gossip shows a process that has said good-bye already.
+    pub(super) fn has_parted(&self, member: &Member) -> bool {
+        self.parted.get(&member.node).is_some_and(|(_, boot)| *boot == Some(member.boot))
+    }
+
     /// Remembers a member; whether that is news for the disk. What was parted later than `seen_us` stays parted.
     pub(super) fn remember(&mut self, known: LastKnown) -> bool {
-        if self.parted.get(&known.node).is_some_and(|&parted_us| parted_us >= known.seen_us) {
+        if self.parted.get(&known.node).is_some_and(|&(parted_us, _)| parted_us >= known.seen_us) {
             return false;
         }
         self.parted.remove(&known.node);
@@ -160,25 +166,35 @@ impl Members {
         }
     }
 
+    /// What another node remembers, as against what this one saw: others may not have heard a good-bye yet.
+    pub(super) fn hearsay(&mut self, known: LastKnown) -> bool {
+        let margin_us = |&(parted_us, _): &(u64, Option<BootId>)| parted_us.saturating_add(HEARSAY_MARGIN_US);
+        if self.parted.get(&known.node).map(margin_us).is_some_and(|until_us| until_us >= known.seen_us) {
+            return false;
+        }
+        self.remember(known)
+    }
+
     /// Somebody parted or is forgotten: nobody waits for it. Whether that is news.
-    pub(super) fn part(&mut self, node: &NodeId, cluster_us: u64) -> bool {
+    pub(super) fn part(&mut self, node: &NodeId, boot: Option<BootId>, cluster_us: u64) -> bool {
         let news = self.last_known.remove(node).is_some();
         self.lost.remove(node);
         if self.parted.len() < MEMBERS_MAX || self.parted.contains_key(node) {
-            self.parted.insert(node.clone(), cluster_us);
+            self.parted.insert(node.clone(), (cluster_us, boot));
         }
         news
     }
 
-    /// Whether a member is remembered that gossip does not show.
-    pub(super) fn anybody_missing(&self) -> bool {
-        self.last_known.keys().any(|node| !self.view.contains_key(node))
+    /// Members that are remembered and that gossip does not show.
+    pub(super) fn missing(&self) -> impl Iterator<Item = &NodeId> {
+        self.last_known.keys().filter(|node| !self.view.contains_key(node))
     }
 
-    /// Whether more than half of three or more members went without a good-bye, this node counted among those left.
-    pub(super) fn lost_most(&self) -> bool {
+    /// Whether more than half of three or more members, this node counted, are lost without a good-bye or `suspect`.
+    pub(super) fn lost_most(&self, suspects: impl Iterator<Item = NodeId>) -> bool {
         let members = self.last_known.len() + 1;
-        members >= 3 && self.lost.len() * 2 > members
+        let lost: BTreeSet<NodeId> = self.lost.iter().cloned().chain(suspects).collect();
+        members >= 3 && lost.len() * 2 > members
     }
 
     /// Whether gossip shows two members that are not linked with each other, though both are in sync.
@@ -223,7 +239,7 @@ mod tests {
         let mut members = Members::default();
         let known = |seen_us| LastKnown { node: id("n2"), expires_max_s: 60, seen_us };
         assert!(members.remember(known(10)));
-        assert!(members.part(&id("n2"), 20));
+        assert!(members.part(&id("n2"), Some(BootId(7)), 20));
         assert!(!members.remember(known(15)), "older news");
         assert!(members.last_known.is_empty());
         assert!(members.remember(known(25)));

@@ -180,8 +180,12 @@ impl<R> Replication<R> {
             }
             frame => self.with_live(now, |live| judged = live.handle_frame(peer, header, frame, now)),
         };
-        // Effects of a frame that is refused belong to the others all the same; there are none but events.
-        judged.map(|()| effects)
+        if judged.is_err() {
+            // What it brought about all the same goes out with the next call.
+            self.live.lock().effects.append(effects);
+            return judged.map(|()| Effects::default());
+        }
+        Ok(effects)
     }
 
     /// Appends whole frames that are due to `buf`, about 64 KiB at a time; `false` when there was nothing: the writer then

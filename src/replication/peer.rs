@@ -50,7 +50,8 @@ impl Peer {
     /// Whether the link's writer has something to fetch.
     pub(super) fn has_due(&self, head: u64) -> bool {
         let Some(link) = &self.link else { return false };
-        link.has_due() || self.subscriber.as_ref().is_some_and(|place| !place.overtaken && place.sent < head)
+        let changes = |place: &Subscriber| !place.overtaken && place.sent < head;
+        link.has_due() || (link.subscribed && self.subscriber.as_ref().is_some_and(changes))
     }
 }
 
@@ -61,10 +62,11 @@ pub(super) struct Link {
     pub(super) last_sent_us: u64,
     /// The writer was told to fetch and has not yet come back empty-handed.
     pub(super) awake: bool,
+    /// The other side's Subscribe came on this link: only from then on changes are sent on it.
+    pub(super) subscribed: bool,
     pub(super) subscribe_due: bool,
     pub(super) state_due: bool,
     pub(super) backlog_due: Option<u64>,
-    pub(super) mark_due: bool,
     pub(super) ack_due: bool,
     pub(super) rejoin_due: Option<(u64, RejoinReason)>,
     pub(super) ping_due: Option<u64>,
@@ -80,10 +82,10 @@ impl Link {
             since_us: now_us,
             last_sent_us: now_us,
             awake: false,
+            subscribed: false,
             subscribe_due: true,
             state_due: true,
             backlog_due: None,
-            mark_due: false,
             ack_due: false,
             rejoin_due: None,
             ping_due: None,
@@ -97,7 +99,6 @@ impl Link {
         self.subscribe_due
             || self.state_due
             || self.ack_due
-            || self.mark_due
             || self.bye_due
             || self.backlog_due.is_some()
             || self.rejoin_due.is_some()
@@ -120,6 +121,8 @@ pub(super) struct Subscriber {
     pub(super) awaited_from: u64,
     /// In the ack set; otherwise suspect.
     pub(super) awaited: bool,
+    /// It is told that it is suspect. A node that is itself not in sync accuses nobody: it may be the one that slept.
+    pub(super) accused: bool,
     /// A suspect is trusted again once it acked this.
     pub(super) trusted_at: u64,
     /// Changes it lacks are no longer kept.

@@ -97,7 +97,7 @@ pub struct Readiness {
 
 impl<R> Live<R> {
     pub(super) fn serving(&self, now_us: u64) -> Serving {
-        let doubt = self.members.doubt_until_us.is_some_and(|until_us| now_us < until_us);
+        let doubt = self.doubt_until_us.is_some_and(|until_us| now_us < until_us);
         let denies_unknown = !doubt && self.partial.is_empty();
         match &self.mode {
             Mode::Joining(_) | Mode::Left => Serving { requests: false, options: false, denies_unknown: false },
@@ -160,6 +160,9 @@ impl<R> Live<R> {
         if let Some(id) = self.unmarked(now.mono_us) {
             return Step::Wait(format!("waits for the Mark of {id}"));
         }
+        if let Some(id) = self.unsubscribed() {
+            return Step::Wait(format!("waits for {id} to subscribe"));
+        }
         let unlinked: Vec<&NodeId> = in_sync.into_iter().filter(|id| !self.is_linked(id)).collect();
         let exchanged = joining.exchanged_at == Some(self.marks);
         if exchanged && unlinked.is_empty() && self.clock.is_set() {
@@ -190,6 +193,15 @@ impl<R> Live<R> {
         self.peers.iter().find(owes).map(|(id, _)| id)
     }
 
+    /// A linked node in sync that would miss what is published here.
+    fn unsubscribed(&self) -> Option<&NodeId> {
+        let misses = |(id, peer): &(&NodeId, &super::peer::Peer)| {
+            let gets = peer.subscriber.as_ref().is_some_and(|place| !place.overtaken);
+            peer.link.is_some() && self.is_in_sync(id) && !gets
+        };
+        self.peers.iter().find(misses).map(|(id, _)| id)
+    }
+
     /// The next donor: in sync, linked on both connections; first those that did not break off and stay, and among them
     /// the one after this node's own name, so that several joiners spread over several donors.
     fn donor(&self, joining: &Joining) -> Option<NodeId> {
@@ -208,6 +220,8 @@ impl<R> Live<R> {
             self.partial = missing.cloned().collect();
         }
         self.mode = Mode::Ready;
+        self.await_all_linked();
+        self.caught_up();
         self.schedule.reset(now.mono_us);
         for id in &self.partial {
             self.schedule.repair(id);
@@ -217,7 +231,7 @@ impl<R> Live<R> {
     }
 
     /// Starts over: a new epoch on every link, and, if others can serve meanwhile, 503 until this node is in sync again.
-    /// Of two that accuse each other the smaller id stays.
+    /// Of two that accuse each other the one that was cut off from most members goes, else the greater id.
     pub(super) fn rejoin(&mut self, why: &str, accuser: Option<&NodeId>, now: Now) {
         self.epoch += 1;
         for peer in self.peers.values_mut() {
@@ -250,9 +264,16 @@ impl<R> Live<R> {
             return false;
         }
         let Some(accuser) = accuser else { return true };
-        let accused = self.peers.get(accuser).and_then(|peer| peer.subscriber.as_ref());
-        let mutual = accused.is_some_and(|place| !place.awaited);
-        !mutual || self.settings.node > *accuser
+        let peer = self.peers.get(accuser);
+        let they_are_cut_off = peer.is_some_and(|peer| peer.state.cut_off);
+        let mutual = peer.and_then(|peer| peer.subscriber.as_ref()).is_some_and(|place| place.accused);
+        match (self.cut_off, they_are_cut_off) {
+            // An accuser that is out of step itself is no judge.
+            _ if !self.is_in_sync(accuser) => false,
+            (true, false) => true,
+            (false, true) => false,
+            _ => !mutual || self.settings.node > *accuser,
+        }
     }
 
     /// An operator says that this node is to serve with what it has.

@@ -66,7 +66,8 @@ impl<R> Live<R> {
         let sent_us = self.sent_us();
         let Some(peer) = self.peers.get_mut(peer_id) else { return };
         let Some(link) = &mut peer.link else { return };
-        if let Some(place) = peer.subscriber.as_mut().filter(|place| !place.overtaken) {
+        let place = peer.subscriber.as_mut().filter(|place| link.subscribed && !place.overtaken);
+        if let Some(place) = place {
             let epoch = place.epoch;
             if let Some(first_seq) = link.backlog_due.take() {
                 drop(Frame::Backlog { epoch, first_seq }.encode(sent_us, buf));

@@ -119,7 +119,8 @@ fn gossip_that_makes_chitchat_panic_costs_a_restart_of_it() {
     b.above.until("a's next start", |above| {
         above.members().iter().any(|m| m.generation == 2 && m.values.contains_key("after"))
     });
-    assert_eq!(logged(&["gossip failed and is started again"]).len(), 1);
+    let lines = logged(&["gossip failed and is started again"]);
+    assert_eq!(lines.len(), 1, "{lines:#?}");
     b.cluster().gossip("after", "the panic").unwrap();
     a.above.until("gossip", |above| above.members().iter().any(|m| m.values.contains_key("after")));
     unharmed(&a, &b);

@@ -45,6 +45,10 @@ fn a_foreign_ca_is_refused() {
     let a = Start::new("a", 1, &[]).run(ours.identity("a"));
     let b = Start::new("b", 2, &[a.address]).run(foreign.identity("b"));
     refused(&a, &b, "not signed by this cluster's CA; issue it with `aorta cert issue`");
+    // What strangers say is no word of a peer's.
+    for node in [&a, &b] {
+        assert!(node.above.refusals().iter().all(|refusal| refusal.kind == RefusalKind::Handshake));
+    }
 }
 
 #[test]
@@ -65,6 +69,7 @@ fn an_expired_certificate_is_refused_and_its_own_node_knows() {
     assert!(identity.validity.problem(now_s()).unwrap().contains("expired on"));
     let b = Start::new("b", 2, &[a.address]).run(identity);
     refused(&a, &b, "the certificate of node 'b' expired on");
+    assert!(b.above.refusals().iter().all(|refusal| refusal.kind == RefusalKind::ByPeer));
     assert!(b.cluster().certificate().validity.problem(now_s()).is_some());
 }
 

@@ -131,7 +131,7 @@ impl Bench {
     /// How many INVITEs this node has had since it started; 0 while it does not answer.
     pub(crate) fn invites(&self, node: usize) -> u64 {
         let Ok((200, text)) = self.fleet.nodes()[node].client().get("/metrics") else { return 0 };
-        let counter = text.lines().find(|line| line.starts_with("aorta_sip_requests_total{method=\"INVITE\"}"));
+        let counter = text.lines().find(|line| line.starts_with("aorta_sip_requests_total{method=\"invite\"}"));
         counter.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
     }
 

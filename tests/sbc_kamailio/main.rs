@@ -3,6 +3,7 @@
 
 mod bench;
 
+use std::process::Command;
 use std::time::Duration;
 
 use bench::{Bench, NODE_TIMEOUT, tools_are_here, until};
@@ -62,4 +63,20 @@ fn a_drained_node_is_missed_by_nobody() {
     assert_eq!((calls.retransmissions, registrations.retransmissions), (0, 0), "no request timed out");
     let longest = calls.longest.max(registrations.longest);
     assert!(longest < NODE_TIMEOUT, "longest answer {longest:?}");
+}
+
+#[test]
+fn kamailio_takes_the_configuration_as_it_is_shipped() {
+    if !tools_are_here() {
+        return;
+    }
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/sbc");
+    for more in [None, Some("PEER_SBCS=\"^192\\.0\\.2\\.(11|12)$\"")] {
+        let mut check = Command::new("kamailio");
+        check.args(["-c", "-f", &format!("{folder}/kamailio.cfg")]);
+        check.args(["-A", &format!("NODES_FILE=\"{folder}/dispatcher.list\"")]);
+        check.args(more.iter().flat_map(|define| ["-A", define]));
+        let output = check.output().expect("kamailio runs");
+        assert!(output.status.success(), "{more:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }

@@ -5,7 +5,7 @@ use crate::fleet::{Fleet, Report, Turn};
 use crate::message::Message;
 use crate::nodes::Nodes;
 use crate::phone::{Ask, Household, Phone};
-use crate::stats::Stats;
+use crate::stats::{Latency, Stats};
 use crate::verdict::{Judged, Listed, Mismatch, Mismatches, judge_absent, judge_redirect, judge_register};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -65,8 +65,8 @@ pub struct ElsewhereReport {
     pub mismatches: Mismatches,
     /// The pairs' counts and latencies.
     pub stats: Stats,
-    /// Longest time between reading a 200 and sending the removal.
-    pub gap_max: Duration,
+    /// From reading a 200 to sending its removal.
+    pub gap: Latency,
 }
 
 struct Pairs {
@@ -110,7 +110,7 @@ impl Work for Pairs {
             return None;
         }
         let text = phone.register(Ask::Unbind, 2);
-        self.report.gap_max = self.report.gap_max.max(read.elapsed());
+        self.report.gap.add(read.elapsed());
         Some(Request { tag: outcome.tag + 1, text, to: Some(1), due: None })
     }
 }

@@ -128,6 +128,7 @@ struct Shared {
     waiting: Mutex<HashMap<String, oneshot::Sender<Vec<u8>>>>,
     places: Semaphore,
     completed: AtomicU64,
+    malformed: Mutex<Counted<String>>,
 }
 
 /// A running SBC; dropped, it is gone.
@@ -153,7 +154,16 @@ impl Sbc {
         let sent_by = socket.local_addr()?.to_string();
         let waiting = Mutex::default();
         let places = Semaphore::new(CALLS_MAX);
-        let shared = Arc::new(Shared { socket, sent_by, nodes, timers, waiting, places, completed: AtomicU64::new(0) });
+        let shared = Arc::new(Shared {
+            socket,
+            sent_by,
+            nodes,
+            timers,
+            waiting,
+            places,
+            completed: AtomicU64::new(0),
+            malformed: Mutex::default(),
+        });
         let mut tasks = vec![tokio::spawn(shared.clone().receive())];
         for node in 0..shared.nodes.addresses().len() {
             tasks.push(tokio::spawn(shared.clone().probe(node)));
@@ -206,6 +216,12 @@ impl Sbc {
         }
     }
 
+    /// Replies that could not be read.
+    #[must_use]
+    pub fn malformed(&self) -> Counted<String> {
+        self.shared.malformed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Calls completed so far, for whoever watches.
     #[must_use]
     pub fn completed(&self) -> u64 {
@@ -222,7 +238,14 @@ impl Shared {
                 Err(error) if is_passing(&error) => continue,
                 Err(_) => return,
             };
-            let Ok(message) = Message::read(&buffer[..length]) else { continue };
+            let message = match Message::read(&buffer[..length]) {
+                Ok(message) => message,
+                Err(why) => {
+                    let text = format!("{why} in {:?}", String::from_utf8_lossy(&buffer[..length]));
+                    self.malformed.lock().unwrap_or_else(PoisonError::into_inner).add(text);
+                    continue;
+                }
+            };
             let branch = message.raw("Via").next().and_then(branch_of);
             let provisional = message.status().is_none_or(|s| s < 200);
             let Some(branch) = branch.filter(|_| !provisional) else { continue };

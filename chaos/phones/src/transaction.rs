@@ -33,16 +33,23 @@ pub(crate) fn answers(reply: &Message<'_>, sent: &[u8]) -> Result<(), Malformed>
     same_top_via(ours[0], theirs[0])?;
     for name in ["From", "Call-ID", "CSeq"] {
         let (ours, theirs) = (sent.exactly_one(name)?, reply.exactly_one(name)?);
-        if ours != theirs {
+        if !same_words(ours, theirs) {
             return malformed(format!("{name} {theirs:?} for {ours:?}"));
         }
     }
     let (ours, theirs) = (sent.exactly_one("To")?, reply.exactly_one("To")?);
     let tag = NameAddr::read(theirs)?.param("tag");
-    if !theirs.starts_with(ours) || (reply.status() != Some(100) && tag.is_none_or(str::is_empty)) {
+    let untagged = theirs.rsplit_once(";tag=").map_or(theirs, |(before, _)| before);
+    if !same_words(ours, untagged) || (reply.status() != Some(100) && tag.is_none_or(str::is_empty)) {
         return malformed(format!("To {theirs:?} for {ours:?}"));
     }
     Ok(())
+}
+
+/// Equal but for the amount of white space: a fold and any run of it mean one space (RFC 3261 §7.3.1). No phone of ours
+/// sends such a run inside quotes, where it would count.
+fn same_words(ours: &str, theirs: &str) -> bool {
+    ours.split_ascii_whitespace().eq(theirs.split_ascii_whitespace())
 }
 
 /// The top Via comes back as sent, with `received` and the value of `rport` filled in (RFC 3581 §4).

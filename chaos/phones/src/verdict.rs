@@ -200,3 +200,122 @@ fn same_params(sent: &Contact, got: &NameAddr<'_>, except: &[&str]) -> Judged {
     others.sort_unstable();
     if expected == others { Ok(()) } else { Err((format!("{expected:?}"), format!("{others:?} at {}", got.uri))) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Listed, judge_redirect, judge_register};
+    use crate::message::Message;
+    use crate::phone::{Ask, Household, Phone};
+
+    /// A phone with two contacts of different q, one with an instance, and a Path with an escape in it.
+    fn phone() -> Phone {
+        let household = Household::new(1);
+        let fits = |p: &Phone| {
+            let q = |n: usize| p.contacts[n].q.map_or(1000, |q| super::read_q(q).expect("a q"));
+            p.contacts.len() == 2
+                && q(0) > q(1)
+                && p.contacts.iter().all(|c| c.params.len() == 1 && c.params[0].0 == "+sip.instance")
+                && p.contacts.iter().all(|c| !c.uri.contains('?'))
+                && p.paths.len() == 1
+                && p.supports_path
+        };
+        (0..200_000).map(|i| Phone::new(&household, i)).find(fits).expect("one of many")
+    }
+
+    fn escaped(text: &str) -> String {
+        text.bytes().fold(String::new(), |all, b| match b {
+            b if b.is_ascii_alphanumeric() => all + &char::from(b).to_string(),
+            b => all + &format!("%{b:02x}"),
+        })
+    }
+
+    fn params(phone: &Phone, nth: usize) -> String {
+        let contact = &phone.contacts[nth];
+        let q = contact.q.map(|q| format!(";q={q}")).unwrap_or_default();
+        format!("{q};+sip.instance={}", contact.params[0].1.as_deref().expect("an instance"))
+    }
+
+    fn redirect(phone: &Phone) -> String {
+        let contact =
+            |n: usize| format!("<{}?Route={}>{}", phone.contacts[n].uri, escaped(&phone.paths[0]), params(phone, n));
+        format!("SIP/2.0 302 Moved\r\nContact: {}\r\nContact: {}\r\n\r\n", contact(0), contact(1))
+    }
+
+    fn listing(phone: &Phone) -> String {
+        let contact = |n: usize| format!("<{}>{};expires=60", phone.contacts[n].uri, params(phone, n));
+        format!(
+            "SIP/2.0 200 OK\r\nDate: Sat, 21 Nov 2026 00:00:00 GMT\r\nContact: {},\r\n {}\r\nPath: {}\r\n\r\n",
+            contact(0),
+            contact(1),
+            phone.paths[0]
+        )
+    }
+
+    #[test]
+    fn a_redirect_must_say_what_was_sent() {
+        let phone = phone();
+        let right = redirect(&phone);
+        let judged = |text: &str| judge_redirect(&phone, &Message::read(text.as_bytes()).expect("well formed"));
+        assert_eq!(judged(&right), Ok(()));
+        let uri = &phone.contacts[1].uri;
+        let instance = phone.contacts[1].params[0].1.clone().expect("an instance");
+        let lines: Vec<&str> = right.split("\r\n").collect();
+        let swapped = [lines[0], lines[2], lines[1], "", ""].join("\r\n");
+        let wrong = [
+            ("another status", right.replace("302", "300")),
+            ("falling q reversed", swapped),
+            ("a contact less", [lines[0], lines[1], "", ""].join("\r\n")),
+            ("a contact twice", [lines[0], lines[1], lines[1], "", ""].join("\r\n")),
+            ("another port", right.replace(uri.as_str(), &uri.replacen("506", "507", 1))),
+            ("another case", right.replace(uri.as_str(), &uri.to_ascii_uppercase())),
+            ("another instance", right.replace(&instance, "\"<urn:uuid:0>\"")),
+            ("no instance", right.replace(&format!(";+sip.instance={instance}"), "")),
+            ("an instance unquoted", right.replace(&instance, "x")),
+            ("expires", right.replace(&instance, &format!("{instance};expires=5"))),
+            ("no route", right.replace("?Route=", "?X=")),
+            ("two routes", right.replace("?Route=", "?Route=%3csip:a%3e&Route=")),
+            ("a route unescaped", right.replace(&escaped(&phone.paths[0]), &phone.paths[0].replace(['<', '>'], ""))),
+            ("another route", right.replace("%3blr", "%3blx")),
+            ("an escape undone too often", right.replace("%40", "%2540")),
+        ];
+        for (what, text) in wrong {
+            assert_ne!(text, right, "{what}");
+            assert!(judged(&text).is_err(), "{what}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_listing_must_say_what_was_sent() {
+        let phone = phone();
+        let right = listing(&phone);
+        let all = Listed::All { least: 59, most: 60 };
+        let judged = |text: &str, listed, bound| {
+            judge_register(&phone, &Message::read(text.as_bytes()).expect("well formed"), listed, bound)
+        };
+        assert_eq!(judged(&right, all, true), Ok(()));
+        assert!(judged(&right, Listed::None, false).is_err(), "nothing was to be left");
+        let wrong = [
+            ("no Date", right.replace("Date", "X")),
+            ("a Date of another zone", right.replace("GMT", "CET")),
+            ("another lifetime", right.replace("expires=60", "expires=61")),
+            ("no lifetime", right.replacen(";expires=60", "", 1)),
+            ("a URI without brackets", right.replacen('<', "", 1).replacen('>', "", 1)),
+            ("another Path", right.replace(&phone.paths[0], "<sip:x;lr>")),
+            ("no Path", right.replace("Path", "X")),
+        ];
+        for (what, text) in wrong {
+            assert_ne!(text, right, "{what}");
+            assert!(judged(&text, all, true).is_err(), "{what}: {text}");
+        }
+        assert!(judged(&right.replace("Path", "X"), all, false).is_ok(), "a query's 200 has no Path to copy");
+    }
+
+    #[test]
+    fn what_the_phone_sends_lists_itself() {
+        let phone = phone();
+        let sent = phone.register(Ask::Bind(60), 1).datagram("127.0.0.1:1", "z9hG4bK1");
+        let sent = Message::read(&sent).expect("well formed");
+        let uris: Vec<&str> = sent.contacts().expect("contacts").iter().map(|c| c.uri).collect();
+        assert_eq!(uris, phone.contacts.iter().map(|c| c.uri.as_str()).collect::<Vec<_>>());
+    }
+}

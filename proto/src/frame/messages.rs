@@ -34,6 +34,8 @@ pub struct State {
     pub is: PeerState,
     /// The longest lifetime it grants, seconds; all forget by the largest.
     pub expires_max_s: u32,
+    /// It lost more than half of the members, and has not caught up with the others since.
+    pub cut_off: bool,
     /// Whom it is linked with: nodes that see each other may start a cluster together.
     pub links: Vec<NodeId>,
     /// Members that were missing when the cluster last started from disks, and are still: an AoR unknown here may be theirs.

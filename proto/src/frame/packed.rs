@@ -3,9 +3,10 @@
 
 use serde::de::DeserializeOwned;
 
-use super::{BODY_BYTES_MAX, FrameError, codec};
+use super::codec::codec;
+use super::{BODY_BYTES_MAX, FrameError};
 use crate::aor::{AOR_BYTES_MAX, Aor};
-use crate::record::{Cleared, Entry, Record};
+use crate::record::Record;
 
 /// Bytes of the length before each change.
 pub(super) const LENGTH_BYTES: usize = 4;
@@ -85,30 +86,16 @@ const CHANGE_BYTES_SOFT: usize = 48 * 1024;
 /// # Errors
 /// When a single entry is longer than [`CHANGE_BYTES_MAX`].
 pub fn encode_changes(aor: &Aor, record: &Record) -> Result<Vec<Vec<u8>>, FrameError> {
-    let mut changes = Vec::with_capacity(1);
-    encode_part(aor, record.cleared, &record.entries, &mut changes)?;
-    Ok(changes)
+    if record.encoded_bytes_max() <= CHANGE_BYTES_SOFT {
+        return Ok(vec![encode_change(aor, record)?]);
+    }
+    record.clone().split(CHANGE_BYTES_SOFT).iter().map(|part| encode_change(aor, part)).collect()
 }
 
-fn encode_part(
-    aor: &Aor,
-    cleared: Option<Cleared>,
-    entries: &[Entry],
-    changes: &mut Vec<Vec<u8>>,
-) -> Result<(), FrameError> {
-    // The same bytes as of a `Record` of these parts, which has these two fields in this order.
-    let encoded = bincode::serde::encode_to_vec((aor, (cleared, entries)), bincode::config::standard())
+fn encode_change(aor: &Aor, record: &Record) -> Result<Vec<u8>, FrameError> {
+    let change = bincode::serde::encode_to_vec((aor, record), codec())
         .map_err(|error| FrameError::Body { kind: 0, why: error.to_string() })?;
-    if encoded.len() <= CHANGE_BYTES_SOFT || (entries.len() < 2 && encoded.len() <= CHANGE_BYTES_MAX) {
-        changes.push(encoded);
-        return Ok(());
-    }
-    if entries.len() < 2 {
-        return Err(FrameError::TooLong(encoded.len()));
-    }
-    let (one, two) = entries.split_at(entries.len() / 2);
-    encode_part(aor, cleared, one, changes)?;
-    encode_part(aor, None, two, changes)
+    if change.len() <= CHANGE_BYTES_MAX { Ok(change) } else { Err(FrameError::TooLong(change.len())) }
 }
 
 /// Decodes one change.

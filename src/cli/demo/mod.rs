@@ -55,7 +55,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         println!("\n8 · Summary\n    ✓ all of it held, in {:.0} s. {}", begun.elapsed().as_secs_f64(), stage.tally());
         println!("Next: `aorta dev` runs three nodes for you to try; README.md has three nodes on three hosts.");
     } else {
-        println!("\nIt did not hold.");
+        println!("\nIt did not hold; the steps after it were not tried.");
     }
     Ok(ExitCode::from(u8::from(!held)))
 }

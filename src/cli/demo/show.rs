@@ -1,8 +1,14 @@
 //! How the demo tells its story: a line a step, a bar while it takes time, ✓ or ✗ with a figure. It checks nothing.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+
+/// Lines of a reason that are shown.
+const WHY_LINES: usize = 12;
+
+/// Time between two turns of the spinner.
+const SPIN: Duration = Duration::from_millis(120);
 
 /// The terminal.
 pub(super) struct Show {
@@ -44,7 +50,7 @@ impl Show {
         self.bar.set_length(1);
         self.bar.set_position(0);
         self.bar.set_message(what.to_owned());
-        self.bar.tick();
+        self.bar.enable_steady_tick(SPIN);
     }
 
     /// The step does something that is counted.
@@ -59,12 +65,18 @@ impl Show {
 
     /// The step ended well.
     pub(super) fn done(&self) {
-        self.say(&format!("      {:.1} s", self.begun.elapsed().as_secs_f64()));
+        self.say(&format!("      {}", took(self.begun.elapsed())));
     }
 
-    /// The step ended badly.
+    /// The step ended badly. What went wrong a thousand times is shown a few times.
     pub(super) fn failed(&self, why: &str) {
-        self.say(&format!("    ✗ {why}"));
+        let mut lines = why.lines();
+        let shown: Vec<&str> = lines.by_ref().take(WHY_LINES).collect();
+        let more = lines.count();
+        self.say(&format!("    ✗ {}", shown.join("\n      ")));
+        if more > 0 {
+            self.say(&format!("      … and {more} lines more"));
+        }
     }
 
     pub(super) fn clear(&self) {
@@ -81,6 +93,15 @@ pub(super) fn bytes(count: f64) -> String {
     }
 }
 
+/// A time for people.
+pub(super) fn took(time: Duration) -> String {
+    match time.as_secs_f64() {
+        seconds if seconds < 0.01 => format!("{:.1} ms", seconds * 1e3),
+        seconds if seconds < 1.0 => format!("{:.0} ms", seconds * 1e3),
+        seconds => format!("{seconds:.1} s"),
+    }
+}
+
 /// A count with thin gaps: `10 000`.
 pub(super) fn many(count: usize) -> String {
     let digits = count.to_string();
@@ -91,11 +112,15 @@ pub(super) fn many(count: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{bytes, many};
+    use super::{Duration, bytes, many, took};
 
     #[test]
     fn figures_are_readable() {
         assert_eq!([many(0), many(999), many(10_000), many(1_234_567)], ["0", "999", "10 000", "1 234 567"]);
+        assert_eq!(
+            [3_400, 340_000, 3_400_000].map(|us| took(Duration::from_micros(us))),
+            ["3.4 ms", "340 ms", "3.4 s"]
+        );
         assert_eq!([bytes(120.0), bytes(120_000.0), bytes(12e6)], ["120 B", "120 kB", "12.0 MB"]);
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use aorta_phones::judges::{Expect, TickPlan, Ticker};
 use aorta_phones::{Pace, Turn};
 
-use super::show::{Show, bytes, many};
+use super::show::{Show, bytes, many, took};
 use super::stage::{NEWCOMERS, Stage, timers};
 
 /// One step: its title and what it does.
@@ -62,7 +62,7 @@ fn start(stage: &mut Stage, show: &mut Show) -> anyhow::Result<()> {
     }
     let ready = begun.elapsed();
     stage.agree(&FIRST)?;
-    show.held(&format!("ready after {:.1} s, linked with each other, in sync", ready.as_secs_f64()));
+    show.held(&format!("ready after {}, linked with each other, in sync", took(ready)));
     Ok(())
 }
 
@@ -71,15 +71,16 @@ fn register(stage: &mut Stage, show: &mut Show) -> anyhow::Result<()> {
     let report = stage.turn(Turn::Register(EXPIRES_S), 0..stage.first, &FIRST)?;
     let (rate, p99) = (report.stats.per_second(), report.stats.latency.quantile(0.99));
     show.held(&format!(
-        "{} phones have their 200, {rate:.0} a second, 99 % within {:.1} ms: each known by all three nodes before its 200",
+        "{} phones have their 200, {} a second, 99 % within {}; a 200 waits until all three nodes know",
         many(stage.first),
-        p99.as_secs_f64() * 1e3
+        rate.round(),
+        took(p99)
     ));
     show.count("every node is asked for every phone");
     let answers = stage.all_know_all(&FIRST)?;
     let contacts = stage.contacts(&FIRST)?;
     stage.agree(&FIRST)?;
-    show.held(&format!("{} lookups, every node for every phone, all right", many(answers)));
+    show.held(&format!("{} lookups: every node was asked for every phone, and was right", many(answers)));
     show.held(&format!("{} contacts on each node, and equal digests", many(contacts)));
     Ok(())
 }
@@ -90,10 +91,10 @@ fn call(stage: &mut Stage, show: &mut Show) -> anyhow::Result<()> {
     let calls = stage.ended(calls)?;
     anyhow::ensure!(calls.by_node.len() == FIRST.len(), "not every node was asked: {calls}");
     show.held(&format!(
-        "{} calls, each redirected right, set-up {:.1} ms (median), {:.1} ms (slowest)",
+        "{} calls, each redirected right; set-up {} (median), {} (slowest)",
         many(usize::try_from(calls.completed)?),
-        calls.setup.quantile(0.5).as_secs_f64() * 1e3,
-        calls.setup.max().as_secs_f64() * 1e3
+        took(calls.setup.quantile(0.5)),
+        took(calls.setup.max())
     ));
     Ok(())
 }
@@ -110,10 +111,10 @@ fn kill(stage: &mut Stage, show: &mut Show) -> anyhow::Result<()> {
     anyhow::ensure!(slowest <= limit, "a call took {slowest:?} to set up, more than {limit:?}");
     anyhow::ensure!(calls.failed_over > 0, "no call met the dead node: {calls}");
     show.held(&format!(
-        "{} calls, {} of them met the dead node and went on at another, none failed; slowest set-up {:.0} ms",
+        "{} calls, {} of them met the dead node and went on at another, none failed; slowest set-up {}",
         many(usize::try_from(calls.completed)?),
         calls.failed_over,
-        slowest.as_secs_f64() * 1e3
+        took(slowest)
     ));
     Ok(())
 }
@@ -138,8 +139,8 @@ fn restart(stage: &mut Stage, show: &mut Show) -> anyhow::Result<()> {
     let share = records / stage.first as f64;
     anyhow::ensure!(share < 0.5, "it fetched {records} records to learn of {missed} changes: it came back empty");
     show.held(&format!(
-        "ready after {:.1} s; of {missed} changes that it missed it knows all, for {} over the wire ({records:.0} records)",
-        ready.as_secs_f64(),
+        "ready after {}; of {missed} changes that it missed it knows all, for {} over the wire ({records:.0} records)",
+        took(ready),
         bytes(stage.caught_up_bytes)
     ));
     show.held("what was removed while it was away stays removed");
@@ -172,8 +173,8 @@ fn join(stage: &mut Stage, show: &mut Show) -> anyhow::Result<()> {
     stage.agree(&ALL)?;
     let contacts = stage.contacts(&ALL)?;
     show.held(&format!(
-        "ready after {:.1} s with all {} contacts, {} over the wire",
-        ready.as_secs_f64(),
+        "ready after {} with all {} contacts, {} over the wire",
+        took(ready),
         many(contacts),
         bytes(fetched)
     ));

@@ -43,12 +43,6 @@ fn spaced(status: u16) -> String {
     phrase
 }
 
-/// Whether `method` is one that some RFC defines.
-#[must_use]
-pub fn is_known_method(method: &[u8]) -> bool {
-    Method::all().iter().any(|known| known.to_string().as_bytes() == method)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,7 +66,5 @@ mod tests {
     #[test]
     fn methods() {
         assert_eq!(allow(), "REGISTER, INVITE, ACK, CANCEL, OPTIONS, BYE");
-        assert!(is_known_method(b"PRACK"));
-        assert!(!is_known_method(b"invite"));
     }
 }

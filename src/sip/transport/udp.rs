@@ -46,7 +46,8 @@ pub(super) struct Datagram {
     pub(super) peer: SocketAddr,
     /// The address and port that it was sent to.
     pub(super) local: SocketAddr,
-    /// How long it waited in the socket, microseconds.
+    /// How long it waited in the socket, microseconds. 0 for what came within some milliseconds of the bind of the first
+    /// such socket on a machine: the kernel takes so long to begin to stamp.
     pub(super) age_us: u64,
 }
 

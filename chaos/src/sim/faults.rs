@@ -1,0 +1,193 @@
+//! What goes wrong in a simulated world, one thing at a time: how it begins, lasts under load, and ends.
+
+use super::world::World;
+use super::{bounded, calm, node};
+
+/// One thing that goes wrong, then is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// One node is cut off from all others.
+    Isolate(usize),
+    /// Two nodes do not reach each other; both reach the rest.
+    CutPair(usize, usize),
+    /// One direction between two nodes.
+    CutOneWay(usize, usize),
+    /// Killed, started again with its disk.
+    Crash(usize),
+    /// Killed, started again with nothing.
+    CrashEmpty(usize),
+    /// Stopped for a while.
+    Sleep(usize),
+    /// Everything dies and starts again from the disks.
+    CrashAll,
+    /// Leaves, and comes back with its old disk.
+    Leave(usize),
+    /// Connections of one node break again and again.
+    Flap(usize),
+    /// Everything one node sends takes longer than acks are waited for.
+    Slow(usize),
+    /// Everything dies; one comes back late, and only its disk is up to date.
+    CrashAllOneLate(usize),
+    /// Killed while another is cut off.
+    CrashInCut(usize, usize),
+    /// Nothing but load.
+    None,
+}
+
+/// Any of them, and at whom.
+pub(super) fn choose(rng: &mut fastrand::Rng, nodes: usize) -> Fault {
+    let one = rng.usize(..nodes);
+    let two = (one + rng.usize(1..nodes)) % nodes;
+    match rng.u8(..13) {
+        0 => Fault::Isolate(one),
+        1 => Fault::CutPair(one, two),
+        2 => Fault::CutOneWay(one, two),
+        3 => Fault::Crash(one),
+        4 => Fault::CrashEmpty(one),
+        5 => Fault::Sleep(one),
+        6 => Fault::CrashAll,
+        7 => Fault::Leave(one),
+        8 => Fault::Flap(one),
+        9 => Fault::Slow(one),
+        10 => Fault::CrashAllOneLate(one),
+        11 => Fault::CrashInCut(one, two),
+        _ => Fault::None,
+    }
+}
+
+/// Lets a fault happen, lasts a while under load, and ends it.
+pub(super) fn strike(world: &mut World, fault: Fault, rng: &mut fastrand::Rng) -> Result<(), String> {
+    let lasts_us = rng.u64(100_000..6_000_000);
+    let nodes = world.nodes.len();
+    match fault {
+        Fault::Isolate(one) => {
+            let others = (0..nodes).filter(|other| *other != one);
+            cut(world, others.flat_map(|other| [(one, other), (other, one)]).collect(), lasts_us)
+        }
+        Fault::CutPair(one, two) => cut(world, vec![(one, two), (two, one)], lasts_us),
+        Fault::CutOneWay(one, two) => cut(world, vec![(one, two)], lasts_us),
+        Fault::Crash(node) | Fault::CrashEmpty(node) => {
+            world.crash(node);
+            if matches!(fault, Fault::CrashEmpty(_)) {
+                world.nodes[node].disk = node::Disk::default();
+            }
+            world.run(lasts_us, calm)?;
+            world.start(node);
+            world.run(rng.u64(1..2_000_000), calm).map(drop)
+        }
+        Fault::Sleep(node) => {
+            world.sleep(node);
+            world.run(lasts_us, calm)?;
+            world.wake(node);
+            world.run(rng.u64(1..2_000_000), calm).map(drop)
+        }
+        Fault::CrashAll => {
+            world.load = false;
+            world.run(1_500_000, calm)?;
+            (0..nodes).for_each(|node| world.crash(node));
+            world.ahead_us += node::CEILING_AHEAD_US;
+            world.run(lasts_us, |_| Ok(false))?;
+            for node in 0..nodes {
+                world.start(node);
+                world.run(rng.u64(1..1_000_000), calm)?;
+            }
+            Ok(())
+        }
+        Fault::Leave(node) => leave(world, node, lasts_us),
+        Fault::Flap(node) => flap(world, node, lasts_us, rng),
+        Fault::Slow(node) => {
+            world.slow = Some(node);
+            world.run(lasts_us, calm)?;
+            world.slow = None;
+            Ok(())
+        }
+        Fault::CrashAllOneLate(late) => crash_all_one_late(world, late, rng),
+        Fault::CrashInCut(one, two) => crash_in_cut(world, (one, two), lasts_us, rng),
+        Fault::None => world.run(lasts_us, calm).map(drop),
+    }
+}
+
+/// Those that are back first hold old tables and must deny nobody until the last one is back.
+fn crash_all_one_late(world: &mut World, late: usize, rng: &mut fastrand::Rng) -> Result<(), String> {
+    let nodes = world.nodes.len();
+    let old: Vec<node::Disk> = world.nodes.iter().map(|node| node.disk.clone()).collect();
+    world.run(rng.u64(500_000..1_500_000), calm)?;
+    world.load = false;
+    world.run(1_500_000, calm)?;
+    for (node, disk) in old.into_iter().enumerate() {
+        world.crash(node);
+        if node != late {
+            world.nodes[node].disk = disk;
+        }
+    }
+    world.ahead_us += 2 * node::CEILING_AHEAD_US;
+    world.judge_ghosts = false;
+    for node in (0..nodes).filter(|node| *node != late) {
+        world.start(node);
+    }
+    world.run(rng.u64(1_000_000..6_000_000), calm)?;
+    world.start(late);
+    world.run(3_000_000, calm)?;
+    world.judge_ghosts = true;
+    Ok(())
+}
+
+/// Cuts paths, waits, and opens them again.
+fn cut(world: &mut World, paths: Vec<(usize, usize)>, lasts_us: u64) -> Result<(), String> {
+    world.net.cut.extend(paths);
+    world.run(lasts_us, bounded)?;
+    world.net.cut.clear();
+    Ok(())
+}
+
+fn leave(world: &mut World, node: usize, away_us: u64) -> Result<(), String> {
+    world.with(node, |process, now| ((), process.replication.drain(500_000, 10_000_000, now)));
+    let left = world.run(12_000_000, |world| {
+        calm(world)?;
+        Ok(world.nodes[node].process.as_ref().is_some_and(|process| process.drained))
+    })?;
+    if !left {
+        return Err(format!("n{} did not finish draining", node + 1));
+    }
+    if let Some(process) = &mut world.nodes[node].process {
+        process.leaving = true;
+    }
+    world.with(node, |process, now| ((), process.replication.leave(now)));
+    world.run(100_000, calm)?;
+    world.crash(node);
+    world.run(away_us, calm)?;
+    world.start(node);
+    Ok(())
+}
+
+fn flap(world: &mut World, node: usize, lasts_us: u64, rng: &mut fastrand::Rng) -> Result<(), String> {
+    let until_us = world.now_us + lasts_us;
+    while world.now_us < until_us {
+        world.run(rng.u64(20_000..400_000), calm)?;
+        let of = world.net.of(node);
+        if !of.is_empty() {
+            world.close(of[rng.usize(..of.len())]);
+        }
+    }
+    Ok(())
+}
+
+/// One is killed while another is cut off. What the first answered in full is elsewhere, unless the only other holder is
+/// the one that is cut off: so nothing is asked in the meantime, and answers are judged after it is back.
+fn crash_in_cut(
+    world: &mut World,
+    (one, two): (usize, usize),
+    lasts_us: u64,
+    rng: &mut fastrand::Rng,
+) -> Result<(), String> {
+    let others = (0..world.nodes.len()).filter(|other| *other != two);
+    world.net.cut.extend(others.flat_map(|other| [(two, other), (other, two)]));
+    world.run(lasts_us / 2, bounded)?;
+    world.load = false;
+    world.crash(one);
+    world.run(lasts_us / 2, bounded)?;
+    world.net.cut.clear();
+    world.run(rng.u64(1..3_000_000), bounded)?;
+    world.start(one);
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! The network between simulated nodes: connections like QUIC's (ordered, reliable, or broken), with delay, and paths that
+//! can be cut one way. Knows no node.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use aorta_proto::frame::Class;
+
+/// A connection that hears nothing for so long breaks, µs.
+pub(super) const IDLE_US: u64 = 2_000_000;
+
+/// Bytes that may be under way in one direction before the writer has to wait.
+const WINDOW_BYTES: usize = 256 * 1024;
+
+/// One end of a connection.
+#[derive(Debug, Default)]
+pub(super) struct End {
+    /// This end believes that the connection serves.
+    pub(super) open: bool,
+    /// When it last heard the other end, µs.
+    pub(super) heard_us: u64,
+    /// Frames on their way to it, and when they arrive.
+    pub(super) inbound: VecDeque<(u64, Vec<u8>)>,
+}
+
+/// A connection of one class between two nodes, the lower index first.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) id: u64,
+    pub(super) ends: [End; 2],
+}
+
+/// Which connection: two nodes, lower index first, and the class.
+pub(super) type Pair = (usize, usize, Class);
+
+/// All paths and connections.
+#[derive(Debug, Default)]
+pub(super) struct Net {
+    pub(super) connections: BTreeMap<Pair, Connection>,
+    /// Directed paths on which nothing passes.
+    pub(super) cut: BTreeSet<(usize, usize)>,
+    last_id: u64,
+}
+
+pub(super) fn pair(one: usize, two: usize, class: Class) -> Pair {
+    (one.min(two), one.max(two), class)
+}
+
+/// Which end of the connection `node` is.
+pub(super) fn end_of(node: usize, pair: Pair) -> usize {
+    usize::from(node == pair.1)
+}
+
+impl Net {
+    /// Whether something sent now would pass.
+    pub(super) fn passes(&self, from: usize, to: usize) -> bool {
+        !self.cut.contains(&(from, to))
+    }
+
+    /// Whether a connection can be made.
+    pub(super) fn passes_both_ways(&self, one: usize, two: usize) -> bool {
+        self.passes(one, two) && self.passes(two, one)
+    }
+
+    /// Opens a connection in place of whatever was there.
+    pub(super) fn open(&mut self, pair: Pair, now_us: u64) {
+        self.last_id += 1;
+        let end = || End { open: true, heard_us: now_us, inbound: VecDeque::new() };
+        self.connections.insert(pair, Connection { id: self.last_id, ends: [end(), end()] });
+    }
+
+    /// Puts a frame on its way; when it arrives. Order is kept.
+    pub(super) fn send(
+        &mut self,
+        from: usize,
+        to: usize,
+        class: Class,
+        bytes: Vec<u8>,
+        arrives_us: u64,
+    ) -> Option<(u64, u64)> {
+        let pair = pair(from, to, class);
+        let connection = self.connections.get_mut(&pair)?;
+        let id = connection.id;
+        let inbound = &mut connection.ends[end_of(to, pair)].inbound;
+        let arrives_us = inbound.back().map_or(arrives_us, |(last_us, _)| arrives_us.max(*last_us));
+        inbound.push_back((arrives_us, bytes));
+        Some((id, arrives_us))
+    }
+
+    /// Whether the writer towards `to` has room.
+    pub(super) fn has_room(&self, from: usize, to: usize, class: Class) -> bool {
+        let pair = pair(from, to, class);
+        let Some(connection) = self.connections.get(&pair) else { return false };
+        let inbound = &connection.ends[end_of(to, pair)].inbound;
+        inbound.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() < WINDOW_BYTES
+    }
+
+    /// Connections of a node on which its end is open.
+    pub(super) fn of(&self, node: usize) -> Vec<Pair> {
+        let mine = |(pair, connection): &(&Pair, &Connection)| {
+            (pair.0 == node || pair.1 == node) && connection.ends[end_of(node, **pair)].open
+        };
+        self.connections.iter().filter(mine).map(|(pair, _)| *pair).collect()
+    }
+}

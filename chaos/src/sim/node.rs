@@ -1,0 +1,120 @@
+//! One simulated node: the real pure rooms, a clock that the simulator turns, and a disk that keeps what was flushed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aorta::clock::{Clock, Now};
+use aorta::location::Location;
+use aorta::replication::{Replication, Settings, Start};
+use aorta_proto::frame::LastKnown;
+use aorta_proto::{Aor, BootId, NodeId, Record};
+
+/// The digest key of the simulated cluster.
+const DIGEST_KEY: [u8; 16] = *b"simulated digest";
+
+/// Cluster time up to which stamps may be drawn before the next snapshot is flushed, µs ahead.
+pub(super) const CEILING_AHEAD_US: u64 = 2_000_000;
+
+/// What survives a crash.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Disk {
+    records: BTreeMap<Aor, Record>,
+    last_known: Vec<LastKnown>,
+    cluster_us: u64,
+    wall_us: u64,
+}
+
+/// A process that runs, or is stopped by SIGSTOP.
+pub(super) struct Process {
+    pub(super) location: Arc<Location>,
+    pub(super) clock: Arc<Clock>,
+    pub(super) replication: Replication<u64>,
+    pub(super) asleep: bool,
+    pub(super) drained: bool,
+    pub(super) leaving: bool,
+    pub(super) boot: u64,
+    mono: Arc<AtomicU64>,
+}
+
+/// A machine.
+pub(super) struct Node {
+    pub(super) id: NodeId,
+    pub(super) disk: Disk,
+    pub(super) process: Option<Process>,
+    /// Its monotonic clock minus the simulator's, µs.
+    mono_offset_us: u64,
+    /// Its wall clock minus the true one, µs.
+    wall_skew_us: i64,
+    boots: u64,
+}
+
+/// The true wall clock at the simulator's zero, µs since 1970.
+const EPOCH_US: u64 = 1_700_000_000_000_000;
+
+impl Node {
+    pub(super) fn new(index: usize, mono_offset_us: u64, wall_skew_us: i64) -> Self {
+        let id = NodeId::new(&format!("n{}", index + 1)).expect("a node id");
+        Self { id, disk: Disk::default(), process: None, mono_offset_us, wall_skew_us, boots: 0 }
+    }
+
+    fn wall_us(&self, true_us: u64) -> u64 {
+        (EPOCH_US + true_us).saturating_add_signed(self.wall_skew_us)
+    }
+
+    /// Starts a process from what the disk holds.
+    pub(super) fn start(&mut self, true_us: u64, bootstrap_min_nodes: usize, index: usize) {
+        self.boots += 1;
+        let boot = (index as u64 + 1) << 32 | self.boots;
+        let mono = Arc::new(AtomicU64::new(true_us + self.mono_offset_us));
+        let clock = Arc::new(Clock::manual(Arc::clone(&mono), BootId(boot)));
+        let location = Arc::new(Location::new(DIGEST_KEY, true));
+        for (aor, record) in &self.disk.records {
+            location.restore(aor, record.clone());
+        }
+        let wall_us = self.wall_us(true_us);
+        let persisted = self.disk.cluster_us > 0;
+        let passed_us = wall_us.saturating_sub(self.disk.wall_us);
+        let start = Start {
+            wall_us,
+            clock_guess_us: persisted.then_some(self.disk.cluster_us + passed_us),
+            clock_ceiling_us: persisted.then_some(self.disk.cluster_us + CEILING_AHEAD_US),
+            clock_only_from_peers: false,
+            last_known: self.disk.last_known.clone(),
+        };
+        let settings = Settings { bootstrap_min_nodes, ..Settings::new(self.id.clone(), BootId(boot)) };
+        let (table, time) = (Arc::clone(&location), Arc::clone(&clock));
+        let replication = Replication::new(settings, start, table, time, clock.now());
+        let (asleep, drained, leaving) = (false, false, false);
+        self.process = Some(Process { location, clock, replication, asleep, drained, leaving, boot, mono });
+    }
+
+    /// Turns the clock and gives the process, if one runs and is not stopped.
+    pub(super) fn awake(&mut self, true_us: u64) -> Option<(&mut Process, Now)> {
+        let process = self.process.as_mut().filter(|process| !process.asleep)?;
+        process.mono.store(true_us + self.mono_offset_us, Ordering::Release);
+        let now = process.clock.now();
+        Some((process, now))
+    }
+
+    /// Whether a process runs and is not stopped.
+    pub(super) fn is_awake(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| !process.asleep)
+    }
+
+    /// Writes what changed since the last time.
+    pub(super) fn snapshot(&mut self, true_us: u64) {
+        let wall_us = self.wall_us(true_us);
+        let Some((process, now)) = self.awake(true_us) else { return };
+        if !process.clock.is_set() {
+            return;
+        }
+        let dirty: Vec<_> = process.location.take_dirty();
+        let dirty: Vec<_> = dirty.into_iter().map(|aor| (aor.clone(), process.location.take_record(&aor))).collect();
+        let last_known = process.replication.last_known();
+        self.disk.records.extend(dirty);
+        self.disk.last_known = last_known;
+        self.disk.cluster_us = now.cluster_us;
+        self.disk.wall_us = wall_us;
+    }
+}

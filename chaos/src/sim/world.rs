@@ -1,0 +1,312 @@
+//! The simulated world: virtual time, the order of everything that happens, and how effects become frames. Judges nothing.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use aorta::replication::{Effects, Event, Member};
+use aorta_proto::frame::Class;
+
+use super::gossip::Gossip;
+use super::net::{Net, Pair, end_of};
+use super::node::Node;
+use super::phones::{Heard, Phone};
+
+/// What happens at some moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Happening {
+    Arrival { pair: Pair, id: u64, end: usize },
+    Pump { from: usize, to: usize, class: Class },
+    Tick { node: usize },
+    Network,
+    Gossip,
+    Snapshot { node: usize },
+    Request,
+}
+
+const TICK_US: u64 = 20_000;
+const NETWORK_US: u64 = 100_000;
+const GOSSIP_US: u64 = 200_000;
+const SNAPSHOT_US: u64 = 500_000;
+
+/// Figures of a run.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Figures {
+    /// Things that happened.
+    pub happenings: u64,
+    /// Requests sent.
+    pub requests: u64,
+    /// Answered 200 with all acks.
+    pub full: u64,
+    /// Answered 200, short.
+    pub short: u64,
+    /// Frames delivered.
+    pub frames: u64,
+    /// Exchanges finished.
+    pub exchanges: u64,
+    /// Times a node stopped serving and rejoined.
+    pub fenced: u64,
+    /// Hash of everything that happened, in order: the same seed gives the same.
+    pub trace: u64,
+}
+
+pub(super) struct World {
+    pub(super) now_us: u64,
+    pub(super) nodes: Vec<Node>,
+    pub(super) net: Net,
+    pub(super) phones: Vec<Phone>,
+    pub(super) rng: fastrand::Rng,
+    pub(super) figures: Figures,
+    pub(super) bootstrap_min_nodes: usize,
+    pub(super) load: bool,
+    /// Requests come this far apart on average, µs.
+    pub(super) request_every_us: u64,
+    pub(super) said: Option<Vec<String>>,
+    /// By how much starts from disks may have moved cluster time ahead of true time, µs.
+    pub(super) ahead_us: u64,
+    /// A node whose frames take long.
+    pub(super) slow: Option<usize>,
+    /// Whether a removal that was answered must be known everywhere: not while only an absent disk has it.
+    pub(super) judge_ghosts: bool,
+    /// The last thing that a correct node never makes another say.
+    pub(super) alarm: Option<String>,
+    gossips: Vec<Gossip>,
+    queue: BinaryHeap<Reverse<(u64, u64, Happening)>>,
+    pub(super) order: u64,
+    /// Who waits for which reply.
+    pub(super) asked: BTreeMap<u64, usize>,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, nodes: usize, phones: Vec<Phone>) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let hour_us = 3_600_000_000i64;
+        let machines = (0..nodes)
+            .map(|index| Node::new(index, rng.u64(1_000_000..1_000_000_000), rng.i64(-hour_us..hour_us)))
+            .collect();
+        let mut world = Self {
+            now_us: 0,
+            nodes: machines,
+            net: Net::default(),
+            phones,
+            rng,
+            figures: Figures::default(),
+            bootstrap_min_nodes: nodes.min(3) / 2 + 1,
+            load: false,
+            request_every_us: 5_000,
+            said: None,
+            ahead_us: 0,
+            slow: None,
+            judge_ghosts: true,
+            alarm: None,
+            gossips: vec![Gossip::default(); nodes],
+            queue: BinaryHeap::new(),
+            order: 0,
+            asked: BTreeMap::new(),
+        };
+        for node in 0..nodes {
+            world.at(node as u64 * 1000, Happening::Tick { node });
+            world.at(SNAPSHOT_US + node as u64 * 7000, Happening::Snapshot { node });
+        }
+        world.at(0, Happening::Network);
+        world.at(0, Happening::Gossip);
+        world.at(0, Happening::Request);
+        world
+    }
+
+    pub(super) fn at(&mut self, at_us: u64, happening: Happening) {
+        self.order += 1;
+        self.queue.push(Reverse((at_us, self.order, happening)));
+    }
+
+    pub(super) fn after(&mut self, us: u64, happening: Happening) {
+        self.at(self.now_us + us, happening);
+    }
+
+    /// Lets time pass; `watch` looks at the world now and then and may end it.
+    pub(super) fn run(
+        &mut self,
+        us: u64,
+        mut watch: impl FnMut(&mut Self) -> Result<bool, String>,
+    ) -> Result<bool, String> {
+        let until_us = self.now_us + us;
+        let mut next_watch_us = self.now_us;
+        while let Some(Reverse((at_us, _, _))) = self.queue.peek() {
+            if *at_us > until_us {
+                break;
+            }
+            let Some(Reverse((at_us, order, happening))) = self.queue.pop() else { break };
+            self.now_us = at_us;
+            self.note(order ^ at_us.rotate_left(20));
+            self.happen(happening);
+            if let Some(alarm) = self.alarm.take() {
+                return Err(alarm);
+            }
+            if self.now_us >= next_watch_us {
+                next_watch_us = self.now_us + 50_000;
+                if watch(self)? {
+                    return Ok(true);
+                }
+            }
+        }
+        self.now_us = until_us;
+        Ok(false)
+    }
+
+    pub(super) fn note(&mut self, what: u64) {
+        self.figures.happenings += 1;
+        let mixed = (self.figures.trace ^ what).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.figures.trace = mixed ^ (mixed >> 29);
+    }
+
+    pub(super) fn say(&mut self, text: impl FnOnce() -> String) {
+        let now_us = self.now_us;
+        if let Some(said) = &mut self.said {
+            said.push(format!("{:>9.3} {}", now_us as f64 / 1e6, text()));
+        }
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Arrival { pair, id, end } => self.arrive(pair, id, end),
+            Happening::Pump { from, to, class } => self.pump(from, to, class),
+            Happening::Tick { node } => {
+                self.tick(node);
+                self.after(TICK_US, happening);
+            }
+            Happening::Network => {
+                self.look_after_connections();
+                self.after(NETWORK_US, happening);
+            }
+            Happening::Gossip => {
+                self.gossip();
+                self.after(GOSSIP_US, happening);
+            }
+            Happening::Snapshot { node } => {
+                let now_us = self.now_us;
+                self.nodes[node].snapshot(now_us);
+                self.after(SNAPSHOT_US, happening);
+            }
+            Happening::Request => {
+                if self.load {
+                    self.request();
+                }
+                let us = self.rng.u64(1..2 * self.request_every_us);
+                self.after(us, happening);
+            }
+        }
+    }
+
+    /// Does something with a node that is awake, and carries out what follows.
+    pub(super) fn with<T>(
+        &mut self,
+        node: usize,
+        act: impl FnOnce(&mut super::node::Process, aorta::clock::Now) -> (T, Effects<u64>),
+    ) -> Option<T> {
+        let now_us = self.now_us;
+        let (process, now) = self.nodes[node].awake(now_us)?;
+        let (value, effects) = act(process, now);
+        self.carry_out(node, effects);
+        Some(value)
+    }
+
+    pub(super) fn carry_out(&mut self, node: usize, effects: Effects<u64>) {
+        for (peer, class) in effects.wake {
+            let Some(to) = self.nodes.iter().position(|node| node.id == peer) else { continue };
+            let us = self.rng.u64(1..300);
+            self.after(us, Happening::Pump { from: node, to, class });
+        }
+        for released in effects.released {
+            let heard = if released.short { Heard::Short } else { Heard::Full };
+            self.figures.short += u64::from(released.short);
+            self.figures.full += u64::from(!released.short);
+            if let Some(phone) = self.asked.remove(&released.reply) {
+                self.phones[phone].hears(released.reply, heard);
+            }
+        }
+        for event in effects.events {
+            self.note(node as u64 + 1);
+            match &event {
+                Event::Fenced { .. } => self.figures.fenced += 1,
+                Event::ExchangeDone { .. } => self.figures.exchanges += 1,
+                Event::Drained => {
+                    if let Some(process) = &mut self.nodes[node].process {
+                        process.drained = true;
+                    }
+                }
+                Event::Conflict { .. } | Event::StampAhead { .. } | Event::TooLarge { .. } => {
+                    self.alarm = Some(format!("{}: {event:?}", self.nodes[node].id));
+                }
+                _ => {}
+            }
+            self.say(|| format!("n{}: {event:?}", node + 1));
+        }
+    }
+
+    /// Kills a process; its machine keeps the disk as it is.
+    pub(super) fn crash(&mut self, node: usize) {
+        self.say(|| format!("n{} is killed", node + 1));
+        self.nodes[node].process = None;
+        for pair in self.net.of(node) {
+            if let Some(connection) = self.net.connections.get_mut(&pair) {
+                connection.ends[end_of(node, pair)].open = false;
+            }
+        }
+    }
+
+    pub(super) fn start(&mut self, node: usize) {
+        self.say(|| format!("n{} starts", node + 1));
+        let (now_us, min) = (self.now_us, self.bootstrap_min_nodes);
+        self.gossips[node] = Gossip::default();
+        self.nodes[node].start(now_us, min, node);
+    }
+
+    /// SIGSTOP.
+    pub(super) fn sleep(&mut self, node: usize) {
+        self.say(|| format!("n{} is stopped", node + 1));
+        if let Some(process) = &mut self.nodes[node].process {
+            process.asleep = true;
+        }
+    }
+
+    /// SIGCONT: the first thing that happens is that a SIP thread sees its tick late.
+    pub(super) fn wake(&mut self, node: usize) {
+        self.say(|| format!("n{} goes on", node + 1));
+        if let Some(process) = &mut self.nodes[node].process {
+            process.asleep = false;
+        }
+        self.with(node, |process, now| ((), process.replication.slept(0, now)));
+    }
+
+    fn tick(&mut self, node: usize) {
+        self.with(node, |process, now| ((), process.replication.timeout(now)));
+        let idle: Vec<Pair> = self.net.of(node).into_iter().filter(|pair| self.is_idle(node, *pair)).collect();
+        if self.nodes[node].is_awake() {
+            idle.into_iter().for_each(|pair| self.close(pair));
+        }
+    }
+
+    fn gossip(&mut self) {
+        let now_us = self.now_us;
+        for node in 0..self.nodes.len() {
+            let me = self.nodes[node].id.clone();
+            let said = self.with(node, |process, _| ((process.boot, process.replication.gossip()), Effects::default()));
+            if let Some((boot, keys)) = said {
+                self.gossips[node].beat(&me, boot, keys, now_us);
+            }
+        }
+        for pair in self.net.connections.keys().copied().filter(|pair| pair.2 == Class::Live).collect::<Vec<_>>() {
+            for (from, to) in [(pair.0, pair.1), (pair.1, pair.0)] {
+                let both = self.nodes[from].is_awake() && self.nodes[to].is_awake();
+                if both && self.net.passes(from, to) {
+                    let heard = self.gossips[from].clone();
+                    self.gossips[to].hear(&heard, now_us);
+                }
+            }
+        }
+        for node in 0..self.nodes.len() {
+            let alive = self.gossips[node].alive(now_us);
+            let view: Vec<Member> = alive.filter_map(|(id, keys)| Member::from_keys(id.clone(), keys).ok()).collect();
+            self.with(node, |process, now| ((), process.replication.members(view, now)));
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Frames to bytes and back. What each kind means is in [`super::Frame`].
+
+use bincode::config::{Configuration, Limit, LittleEndian, Varint};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::messages::{self, Buckets, Span};
+use super::packed::{self, Packed};
+use super::{BODY_BYTES_MAX, FRAME_BYTES_MAX, Frame, FrameError, HEADER_BYTES, Header, VERSION};
+
+pub(super) type Codec = Configuration<LittleEndian, Varint, Limit<BODY_BYTES_MAX>>;
+
+pub(super) fn codec() -> Codec {
+    bincode::config::standard().with_limit::<BODY_BYTES_MAX>()
+}
+
+/// Kind bytes; those from `BEGIN` on travel in [`Class::Bulk`].
+pub(super) mod kind {
+    pub(in crate::frame) const HELLO: u8 = 1;
+    pub(in crate::frame) const SUBSCRIBE: u8 = 2;
+    pub(in crate::frame) const BACKLOG: u8 = 3;
+    pub(in crate::frame) const DELTAS: u8 = 4;
+    pub(in crate::frame) const MARK: u8 = 5;
+    pub(in crate::frame) const ACK: u8 = 6;
+    pub(in crate::frame) const STATE: u8 = 7;
+    pub(in crate::frame) const REJOIN: u8 = 8;
+    pub(in crate::frame) const PING: u8 = 9;
+    pub(in crate::frame) const PONG: u8 = 10;
+    pub(in crate::frame) const FORGET: u8 = 11;
+    pub(in crate::frame) const BYE: u8 = 12;
+    pub(in crate::frame) const BEGIN: u8 = 32;
+    pub(in crate::frame) const ROOT: u8 = 33;
+    pub(in crate::frame) const ASK: u8 = 34;
+    pub(in crate::frame) const SUMS: u8 = 35;
+    pub(in crate::frame) const LISTS: u8 = 36;
+    pub(in crate::frame) const ENTRIES: u8 = 37;
+    pub(in crate::frame) const WANT: u8 = 38;
+    pub(in crate::frame) const DONE: u8 = 39;
+    pub(in crate::frame) const REFUSE: u8 = 40;
+}
+
+/// A sum travels as its 16 bytes: as a varint it would cost 17.
+type SumBytes = [u8; 16];
+
+impl<'a> Frame<'a> {
+    /// Reads one whole frame: header, body and nothing after it.
+    ///
+    /// # Errors
+    /// Whatever is not exactly one frame of this version; no input panics.
+    pub fn decode(bytes: &'a [u8]) -> Result<(Header, Self), FrameError> {
+        let header = Header::read(bytes)?.ok_or(FrameError::Short)?;
+        let body = bytes.get(HEADER_BYTES..).ok_or(FrameError::Short)?;
+        if body.len() < header.body_bytes {
+            return Err(FrameError::Short);
+        }
+        if body.len() > header.body_bytes {
+            return Err(FrameError::Trailing(body.len() - header.body_bytes));
+        }
+        Ok((header, Self::decode_body(header.kind, body)?))
+    }
+
+    fn decode_body(kind: u8, body: &'a [u8]) -> Result<Self, FrameError> {
+        Ok(match kind {
+            kind::HELLO => Frame::Hello(read(kind, body)?),
+            kind::SUBSCRIBE => Frame::Subscribe { epoch: read(kind, body)? },
+            kind::BACKLOG => {
+                let (epoch, first_seq) = read(kind, body)?;
+                Frame::Backlog { epoch, first_seq }
+            }
+            kind::DELTAS => {
+                let ((epoch, first_seq), changes) = packed::split(kind, body)?;
+                Frame::Deltas { epoch, first_seq, changes }
+            }
+            kind::MARK => Frame::Mark { epoch: read(kind, body)? },
+            kind::ACK => {
+                let (epoch, seq) = read(kind, body)?;
+                Frame::Ack { epoch, seq }
+            }
+            kind::STATE => Frame::State(read(kind, body)?),
+            kind::REJOIN => {
+                let (epoch, why) = read(kind, body)?;
+                Frame::Rejoin { epoch, why }
+            }
+            kind::PING => Frame::Ping { nonce: read(kind, body)? },
+            kind::PONG => Frame::Pong { nonce: read(kind, body)? },
+            kind::FORGET => Frame::Forget { node: read(kind, body)? },
+            kind::BYE if body.is_empty() => Frame::Bye,
+            kind::BYE => return Err(FrameError::Trailing(body.len())),
+            _ => return Self::decode_bulk(kind, body),
+        })
+    }
+
+    fn decode_bulk(kind: u8, body: &'a [u8]) -> Result<Self, FrameError> {
+        Ok(match kind {
+            kind::BEGIN => {
+                let (id, floor_us) = read(kind, body)?;
+                Frame::Begin { id, floor_us }
+            }
+            kind::ROOT => {
+                let (id, floor_us, root): (u64, u64, SumBytes) = read(kind, body)?;
+                Frame::Root { id, floor_us, root: u128::from_le_bytes(root) }
+            }
+            kind::ASK => {
+                let (id, level, indexes): (u64, u8, Vec<u16>) = read(kind, body)?;
+                messages::check_indexes(level, &indexes)?;
+                Frame::Ask { id, level, indexes }
+            }
+            kind::SUMS => {
+                let (id, sums): (u64, Vec<SumBytes>) = read(kind, body)?;
+                Frame::Sums { id, sums: sums.into_iter().map(u128::from_le_bytes).collect() }
+            }
+            kind::LISTS => {
+                let (id, batch, spans, have): (u64, u32, Vec<Span>, Vec<Buckets>) = read(kind, body)?;
+                messages::check_lists(&spans, &have)?;
+                Frame::Lists { id, batch, spans, have }
+            }
+            kind::ENTRIES => {
+                let ((id, batch, last), changes) = packed::split(kind, body)?;
+                Frame::Entries { id, batch, last, changes }
+            }
+            kind::WANT => {
+                let (id, batch, buckets) = read(kind, body)?;
+                Frame::Want { id, batch, buckets }
+            }
+            kind::DONE => {
+                let (id, batch) = read(kind, body)?;
+                Frame::Done { id, batch }
+            }
+            kind::REFUSE => {
+                let (id, why) = read(kind, body)?;
+                Frame::Refuse { id, why }
+            }
+            other => return Err(FrameError::Kind(other)),
+        })
+    }
+
+    /// Appends this frame to `out`. `sent_us` is the sender's cluster time, 0 while it has none. On an error `out` is as
+    /// it was.
+    ///
+    /// # Errors
+    /// When it would be longer than [`FRAME_BYTES_MAX`].
+    pub fn encode(&self, sent_us: u64, out: &mut Vec<u8>) -> Result<(), FrameError> {
+        let start = out.len();
+        let written = match self {
+            Frame::Hello(hello) => write(kind::HELLO, hello, sent_us, out),
+            Frame::Subscribe { epoch } => write(kind::SUBSCRIBE, epoch, sent_us, out),
+            Frame::Backlog { epoch, first_seq } => write(kind::BACKLOG, &(epoch, first_seq), sent_us, out),
+            Frame::Deltas { epoch, first_seq, changes } => {
+                write_packed(kind::DELTAS, &(epoch, first_seq), changes, sent_us, out)
+            }
+            Frame::Mark { epoch } => write(kind::MARK, epoch, sent_us, out),
+            Frame::Ack { epoch, seq } => write(kind::ACK, &(epoch, seq), sent_us, out),
+            Frame::State(state) => write(kind::STATE, state, sent_us, out),
+            Frame::Rejoin { epoch, why } => write(kind::REJOIN, &(epoch, why), sent_us, out),
+            Frame::Ping { nonce } => write(kind::PING, nonce, sent_us, out),
+            Frame::Pong { nonce } => write(kind::PONG, nonce, sent_us, out),
+            Frame::Forget { node } => write(kind::FORGET, node, sent_us, out),
+            Frame::Bye => {
+                begin(kind::BYE, sent_us, out);
+                finish(start, out)
+            }
+            Frame::Begin { id, floor_us } => write(kind::BEGIN, &(id, floor_us), sent_us, out),
+            Frame::Root { id, floor_us, root } => write(kind::ROOT, &(id, floor_us, root.to_le_bytes()), sent_us, out),
+            Frame::Ask { id, level, indexes } => write(kind::ASK, &(id, level, indexes), sent_us, out),
+            Frame::Sums { id, sums } => {
+                let sums: Vec<SumBytes> = sums.iter().map(|sum| sum.to_le_bytes()).collect();
+                write(kind::SUMS, &(id, sums), sent_us, out)
+            }
+            Frame::Lists { id, batch, spans, have } => write(kind::LISTS, &(id, batch, spans, have), sent_us, out),
+            Frame::Entries { id, batch, last, changes } => {
+                write_packed(kind::ENTRIES, &(id, batch, last), changes, sent_us, out)
+            }
+            Frame::Want { id, batch, buckets } => write(kind::WANT, &(id, batch, buckets), sent_us, out),
+            Frame::Done { id, batch } => write(kind::DONE, &(id, batch), sent_us, out),
+            Frame::Refuse { id, why } => write(kind::REFUSE, &(id, why), sent_us, out),
+        };
+        if written.is_err() {
+            out.truncate(start);
+        }
+        written
+    }
+}
+
+/// Appends a [`Frame::Deltas`] made of changes that are already encoded, without gathering them first. Takes as many as
+/// fit in `bytes_max` (one at least) and says how many that were.
+pub fn encode_deltas<'c>(
+    epoch: u64,
+    first_seq: u64,
+    changes: impl Iterator<Item = &'c [u8]>,
+    bytes_max: usize,
+    sent_us: u64,
+    out: &mut Vec<u8>,
+) -> usize {
+    encode_many(kind::DELTAS, &(epoch, first_seq), changes, bytes_max, sent_us, out)
+}
+
+/// Appends a [`Frame::Entries`] in the same way.
+pub fn encode_entries<'c>(
+    head: (u64, u32, bool),
+    changes: impl Iterator<Item = &'c [u8]>,
+    bytes_max: usize,
+    sent_us: u64,
+    out: &mut Vec<u8>,
+) -> usize {
+    encode_many(kind::ENTRIES, &head, changes, bytes_max, sent_us, out)
+}
+
+fn encode_many<'c, H: Serialize>(
+    kind: u8,
+    head: &H,
+    changes: impl Iterator<Item = &'c [u8]>,
+    bytes_max: usize,
+    sent_us: u64,
+    out: &mut Vec<u8>,
+) -> usize {
+    let start = out.len();
+    begin(kind, sent_us, out);
+    // Three integers: far below the limit, so this cannot fail; an empty body would be refused by the other side.
+    let _ = bincode::serde::encode_into_std_write(head, out, codec());
+    let mut taken = 0;
+    for change in changes {
+        let bytes = out.len() - start + packed::LENGTH_BYTES + change.len();
+        if taken > 0 && bytes > bytes_max.min(FRAME_BYTES_MAX) {
+            break;
+        }
+        packed::push(change, out);
+        taken += 1;
+    }
+    let _ = finish(start, out);
+    taken
+}
+
+fn read<T: DeserializeOwned>(kind: u8, body: &[u8]) -> Result<T, FrameError> {
+    let (value, used) = bincode::serde::decode_from_slice(body, codec())
+        .map_err(|error| FrameError::Body { kind, why: error.to_string() })?;
+    if used == body.len() { Ok(value) } else { Err(FrameError::Trailing(body.len() - used)) }
+}
+
+fn begin(kind: u8, sent_us: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(&[VERSION, kind, 0, 0, 0, 0]);
+    out.extend_from_slice(&sent_us.to_le_bytes());
+}
+
+/// Fills in the body length.
+fn finish(start: usize, out: &mut [u8]) -> Result<(), FrameError> {
+    let body_bytes = out.len() - start - HEADER_BYTES;
+    let length = u32::try_from(body_bytes).ok().filter(|_| body_bytes <= BODY_BYTES_MAX);
+    let length = length.ok_or(FrameError::TooLong(body_bytes + HEADER_BYTES))?;
+    if let Some(field) = out.get_mut(start + 2..start + 6) {
+        field.copy_from_slice(&length.to_le_bytes());
+    }
+    Ok(())
+}
+
+fn write<T: Serialize>(kind: u8, body: &T, sent_us: u64, out: &mut Vec<u8>) -> Result<(), FrameError> {
+    let start = out.len();
+    begin(kind, sent_us, out);
+    bincode::serde::encode_into_std_write(body, out, codec())
+        .map_err(|error| FrameError::Body { kind, why: error.to_string() })?;
+    finish(start, out)
+}
+
+fn write_packed<H: Serialize>(
+    kind: u8,
+    head: &H,
+    changes: &Packed<'_>,
+    sent_us: u64,
+    out: &mut Vec<u8>,
+) -> Result<(), FrameError> {
+    let start = out.len();
+    begin(kind, sent_us, out);
+    bincode::serde::encode_into_std_write(head, out, codec())
+        .map_err(|error| FrameError::Body { kind, why: error.to_string() })?;
+    out.extend_from_slice(changes.as_bytes());
+    finish(start, out)
+}

@@ -1,0 +1,270 @@
+//! Golden bytes: every frame kind, as this version writes it and must go on reading it. A difference is a new wire version,
+//! never a new vector. `AORTA_WRITE_VECTORS=1` writes files that do not exist yet; it changes none.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aorta_proto::frame::{
+    Buckets, Class, FRAME_BYTES_MAX, Frame, FrameError, HEADER_BYTES, Header, Hello, LastKnown, Packed, PeerState,
+    RefuseReason, RejoinReason, Span, State, VERSION, decode_change, encode_changes, encode_deltas, encode_entries,
+    packed,
+};
+use aorta_proto::{Aor, Binding, BootId, Cleared, ContactKey, Entry, Listed, NodeId, Octets, Record, Stamp, Value};
+use proptest::prelude::*;
+
+const SENT_US: u64 = 1_700_000_000_123_456;
+
+fn id(name: &str) -> NodeId {
+    NodeId::new(name).expect("a node id")
+}
+
+fn stamp(counter: u32) -> Stamp {
+    Stamp { time_us: 1_700_000_000_000_000, counter, boot: BootId(0x0123_4567_89ab_cdef) }
+}
+
+fn state() -> State {
+    State {
+        is: PeerState::Ready,
+        expires_max_s: 7200,
+        cut_off: true,
+        links: vec![id("n2"), id("n3")],
+        missing: vec![id("n4")],
+        last_known: vec![LastKnown { node: id("n2"), expires_max_s: 3600, seen_us: SENT_US }],
+    }
+}
+
+fn binding() -> Arc<Binding> {
+    Arc::new(Binding {
+        first: stamp(0),
+        granted_s: 300,
+        uri: Octets::from("sip:alice@192.0.2.7:5062;transport=tcp"),
+        params: Octets::from(";q=0.5;+sip.instance=\"<urn:uuid:1>\""),
+        q: Some(500),
+        path: vec![Octets::from("<sip:sbc.example.com;lr>")],
+        call_id: Octets::from("843817637684230@998sdasdh09"),
+        user_agent: Octets::from("phone/1.0"),
+        source: Octets::from("udp:192.0.2.7:5062"),
+        accepted_by: id("n1"),
+    })
+}
+
+fn record() -> Record {
+    let entry = |key, value| Entry { key, stamp: stamp(2), call_id_hash: 42, cseq: 1826, uri_hash: 43, value };
+    Record {
+        cleared: Some(Cleared { stamp: stamp(0), call_id_hash: 41, cseq: 7 }),
+        entries: vec![
+            entry(ContactKey::instance(b"<urn:uuid:1>", 1), Value::Live(binding())),
+            entry(ContactKey::uri(b"sip:alice@192.0.2.8"), Value::Gone),
+        ],
+    }
+}
+
+fn changes() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for change in encode_changes(&Aor::from_canonical("alice@example.com"), &record()).expect("fits") {
+        packed::push(&change, &mut bytes);
+    }
+    bytes
+}
+
+fn live_frames<'a>(changes: &'a [u8]) -> Vec<(&'static str, Frame<'a>)> {
+    let hello = Hello {
+        node: id("n1"),
+        boot: BootId(0x0123_4567_89ab_cdef),
+        version_min: 1,
+        version_max: 1,
+        digest_key_hash: 99,
+        state: state(),
+        clock_guess_us: Some(SENT_US),
+        clock_ceiling_us: None,
+    };
+    let changes = Packed::new(changes).expect("whole changes");
+    vec![
+        ("01-hello", Frame::Hello(hello)),
+        ("02-subscribe", Frame::Subscribe { epoch: 3 }),
+        ("03-backlog", Frame::Backlog { epoch: 3, first_seq: 1000 }),
+        ("04-deltas", Frame::Deltas { epoch: 3, first_seq: 1000, changes }),
+        ("05-mark", Frame::Mark { epoch: 3 }),
+        ("06-ack", Frame::Ack { epoch: 3, seq: 1001 }),
+        ("07-state", Frame::State(state())),
+        ("08-rejoin", Frame::Rejoin { epoch: 3, why: RejoinReason::Overflow }),
+        ("09-ping", Frame::Ping { nonce: 77 }),
+        ("10-pong", Frame::Pong { nonce: 77 }),
+        ("11-forget", Frame::Forget { node: id("n9") }),
+        ("12-bye", Frame::Bye),
+    ]
+}
+
+fn bulk_frames<'a>(changes: &'a [u8]) -> Vec<(&'static str, Frame<'a>)> {
+    let listed = Listed { hash: 0xfedc_ba98_7654_3210, stamp: stamp(2) };
+    let changes = Packed::new(changes).expect("whole changes");
+    vec![
+        ("32-begin", Frame::Begin { id: 5, floor_us: 1_699_999_990_000_000 }),
+        ("33-root", Frame::Root { id: 5, floor_us: 0, root: 1 << 127 | 1 }),
+        ("34-ask", Frame::Ask { id: 5, level: 2, indexes: vec![0, 17, 255] }),
+        ("35-sums", Frame::Sums { id: 5, sums: vec![0, u128::MAX, 7] }),
+        (
+            "36-lists",
+            Frame::Lists {
+                id: 5,
+                batch: 2,
+                spans: vec![Span { first: 0, more: 9 }, Span { first: 65_535, more: 0 }],
+                have: vec![Buckets { bucket: 3, items: vec![listed] }],
+            },
+        ),
+        ("37-entries", Frame::Entries { id: 5, batch: 2, last: true, changes }),
+        ("38-want", Frame::Want { id: 5, batch: 2, buckets: vec![(3, vec![1, 2]), (9, vec![3])] }),
+        ("39-done", Frame::Done { id: 5, batch: 2 }),
+        ("40-refuse", Frame::Refuse { id: 5, why: RefuseReason::Busy }),
+    ]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let lines = bytes.chunks(32).map(|line| line.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    lines.collect::<Vec<_>>().join("\n") + "\n"
+}
+
+#[test]
+fn every_kind_is_written_and_read_as_ever() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("vectors/v{VERSION}"));
+    let changes = changes();
+    for (name, frame) in live_frames(&changes).into_iter().chain(bulk_frames(&changes)) {
+        let mut bytes = Vec::new();
+        frame.encode(SENT_US, &mut bytes).expect("fits");
+        let path = folder.join(format!("{name}.hex"));
+        if !path.exists() && std::env::var_os("AORTA_WRITE_VECTORS").is_some() {
+            std::fs::create_dir_all(&folder).expect("a folder");
+            std::fs::write(&path, hex(&bytes)).expect("written");
+        }
+        let golden = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(hex(&bytes), golden, "{name} is written differently: that is a new wire version");
+        let (header, read) = Frame::decode(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(read, frame, "{name}");
+        assert_eq!(header.sent_us, SENT_US);
+        assert_eq!(header.frame_bytes(), bytes.len());
+        let kind: u8 = name.split('-').next().and_then(|kind| kind.parse().ok()).expect("names begin with the kind");
+        assert_eq!(header.kind, kind);
+        assert_eq!(header.class() == Class::Bulk, kind >= 32);
+    }
+}
+
+#[test]
+fn changes_come_out_as_they_went_in() {
+    let bytes = changes();
+    let packed = Packed::new(&bytes).expect("whole changes");
+    let read: Vec<_> = packed.iter().map(|change| decode_change(change).expect("a change")).collect();
+    assert_eq!(read, [(Aor::from_canonical("alice@example.com"), record())]);
+}
+
+#[test]
+fn many_changes_fill_a_frame_to_its_limit_and_no_further() {
+    let changes: Vec<Vec<u8>> = (0..1000u32).map(|n| vec![n as u8; 200]).collect();
+    let mut out = Vec::new();
+    let taken = encode_deltas(1, 1, changes.iter().map(Vec::as_slice), 64 * 1024, SENT_US, &mut out);
+    assert!((300..330).contains(&taken) && out.len() <= 64 * 1024, "{taken} changes in {} bytes", out.len());
+    let one_large = vec![7; packed::CHANGE_BYTES_MAX];
+    let mut out = Vec::new();
+    assert_eq!(encode_entries((1, 1, true), [one_large.as_slice()].into_iter(), 1000, SENT_US, &mut out), 1);
+    assert!(out.len() <= FRAME_BYTES_MAX);
+    assert!(Frame::decode(&out).is_ok(), "the largest change fits in a frame");
+}
+
+#[test]
+fn large_records_travel_in_parts_that_merge_to_the_whole() {
+    let entry = |n: u32| Entry {
+        key: ContactKey::uri(format!("sip:{n}@{}", "x".repeat(2000)).as_bytes()),
+        stamp: stamp(n * 2),
+        call_id_hash: 1,
+        cseq: n,
+        uri_hash: u64::from(n),
+        value: Value::Gone,
+    };
+    let aor = Aor::from_canonical("alice@example.com");
+    let mut whole =
+        Record { cleared: Some(Cleared { stamp: stamp(0), call_id_hash: 1, cseq: 1 }), entries: Vec::new() };
+    for n in 0..256 {
+        whole.merge(&Record::from(entry(n)));
+    }
+    let changes = encode_changes(&aor, &whole).expect("fits in parts");
+    assert!(changes.len() > 5 && changes.iter().all(|change| change.len() <= 48 * 1024));
+    let mut merged = Record::default();
+    for change in changes.iter().rev() {
+        merged.merge(&decode_change(change).expect("a change").1);
+    }
+    assert_eq!(merged, whole);
+}
+
+#[test]
+fn hostile_headers_and_lengths_are_refused() {
+    let mut bytes = Vec::new();
+    Frame::Bye.encode(0, &mut bytes).expect("fits");
+    assert_eq!(Frame::decode(&bytes[..HEADER_BYTES - 1]), Err(FrameError::Short));
+    assert_eq!(Frame::decode(&[9; 20]), Err(FrameError::Version(9)));
+    let mut unknown = bytes.clone();
+    unknown[1] = 200;
+    assert_eq!(Frame::decode(&unknown), Err(FrameError::Kind(200)));
+    let mut long = bytes.clone();
+    long[2..6].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert!(matches!(Header::read(&long), Err(FrameError::TooLong(_))));
+    let mut trailing = bytes.clone();
+    trailing.push(0);
+    assert_eq!(Frame::decode(&trailing), Err(FrameError::Trailing(1)));
+    // An `Ask` that claims 2^40 indexes in a few bytes.
+    let mut ask = vec![VERSION, 34, 11, 0, 0, 0];
+    ask.extend_from_slice(&0u64.to_le_bytes());
+    ask.extend_from_slice(&[5, 2, 253, 0, 0, 0, 0, 0, 1, 0, 0]);
+    assert!(matches!(Frame::decode(&ask), Err(FrameError::Body { kind: 34, .. })));
+}
+
+#[test]
+fn indexes_outside_the_tree_are_refused() {
+    let refuses = |frame: Frame<'_>| {
+        let mut bytes = Vec::new();
+        frame.encode(0, &mut bytes).expect("fits");
+        matches!(Frame::decode(&bytes), Err(FrameError::Range(_)))
+    };
+    let ask = |level, indexes| Frame::Ask { id: 1, level, indexes };
+    assert!(refuses(ask(5, vec![0])));
+    assert!(refuses(ask(1, vec![16])));
+    assert!(refuses(ask(2, vec![3, 3])), "twice the same");
+    assert!(!refuses(ask(4, vec![0, 65_535])));
+    let lists = |spans, have| Frame::Lists { id: 1, batch: 0, spans, have };
+    let bucket = |bucket| Buckets { bucket, items: Vec::new() };
+    assert!(refuses(lists(vec![Span { first: 65_535, more: 1 }], vec![])), "beyond the last bucket");
+    assert!(refuses(lists(vec![Span { first: 5, more: 5 }, Span { first: 10, more: 0 }], vec![])), "overlap");
+    assert!(refuses(lists(vec![Span { first: 5, more: 5 }], vec![bucket(11)])), "listed and not in question");
+    assert!(refuses(lists(vec![Span { first: 5, more: 5 }], vec![bucket(7), bucket(6)])), "order");
+    assert!(!refuses(lists(vec![Span { first: 0, more: 65_535 }], vec![bucket(0), bucket(65_535)])));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn no_bytes_panic(kind in 0u8..60, body in proptest::collection::vec(any::<u8>(), 0..200), sent in any::<u64>()) {
+        let mut bytes = vec![VERSION, kind];
+        bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&sent.to_le_bytes());
+        bytes.extend_from_slice(&body);
+        if let Ok((header, frame)) = Frame::decode(&bytes) {
+            prop_assert_eq!(header.sent_us, sent);
+            if let Frame::Deltas { changes, .. } | Frame::Entries { changes, .. } = frame {
+                changes.iter().for_each(|change| drop(decode_change(change)));
+            }
+        }
+        drop(Frame::decode(&body));
+    }
+
+    #[test]
+    fn no_flipped_byte_panics(which in 0usize..21, at in any::<proptest::sample::Index>(), flip in 1u8..) {
+        let changes = changes();
+        let frames: Vec<_> = live_frames(&changes).into_iter().chain(bulk_frames(&changes)).collect();
+        let mut bytes = Vec::new();
+        frames[which].1.encode(SENT_US, &mut bytes).expect("fits");
+        let at = at.index(bytes.len());
+        bytes[at] ^= flip;
+        if let Ok((_, Frame::Deltas { changes, .. } | Frame::Entries { changes, .. })) = Frame::decode(&bytes) {
+            changes.iter().for_each(|change| drop(decode_change(change)));
+        }
+    }
+}

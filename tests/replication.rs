@@ -1,0 +1,308 @@
+//! Replication between whole cores on perfect links, without sockets or tasks: what single rules of the design say, each in
+//! the words of its paragraph. What happens when everything goes wrong at once is the simulator's (`aorta-chaos sim`).
+
+mod replication_bench;
+
+use aorta::replication::{AckMode, Event, Linked, Purpose, Settings, Start};
+use aorta_proto::frame::{Class, Frame, LastKnown};
+use replication_bench::{Bench, EPOCH_US, id};
+
+/// Three nodes that started together and are ready.
+fn three() -> Bench {
+    let mut bench = Bench::default();
+    for name in ["n1", "n2", "n3"] {
+        bench.start(name, |settings| settings.bootstrap_min_nodes = 2, Start { wall_us: EPOCH_US, ..Start::default() });
+    }
+    bench.link_all();
+    bench.pass(2_000_000);
+    for name in ["n1", "n2", "n3"] {
+        assert!(bench.is_ready(name), "{name}: {:?}", bench.reason(name));
+    }
+    bench
+}
+
+#[test]
+fn a_node_without_a_cluster_serves_at_once() {
+    let mut bench = Bench::default();
+    bench.start("n1", |settings| settings.cluster = false, Start { wall_us: EPOCH_US, ..Start::default() });
+    bench.pass(100_000);
+    assert!(bench.is_ready("n1"));
+    assert!(bench.cluster_us("n1") >= EPOCH_US, "by the wall clock");
+    bench.register("n1", 0);
+    assert_eq!(bench.released("n1"), [(0, false)], "nobody is missing, so nothing is short");
+}
+
+#[test]
+fn a_reply_waits_for_everybody_and_a_lost_link_releases_nothing() {
+    let mut bench = three();
+    bench.register("n1", 0);
+    assert!(bench.released("n1").is_empty(), "before any frame went");
+    bench.pass(1_000);
+    assert_eq!(bench.released("n1"), [(0, false)]);
+    assert!(bench.knows("n2", 0) && bench.knows("n3", 0));
+
+    bench.unlink("n1", "n3");
+    bench.register("n1", 1);
+    bench.pass(200_000);
+    assert!(bench.released("n1").is_empty(), "n2 acked; n3 may live and serve");
+    bench.pass(200_000);
+    assert_eq!(bench.released("n1"), [(1, true)], "n3 is suspect after the ack timeout");
+    assert!(bench.events("n1").iter().any(|event| matches!(event, Event::Suspect { peer, .. } if *peer == id("n3"))));
+}
+
+#[test]
+fn ack_one_and_none_wait_for_less() {
+    let mut bench = Bench::default();
+    for (name, ack) in [("n1", AckMode::One), ("n2", AckMode::None), ("n3", AckMode::All)] {
+        let start = Start { wall_us: EPOCH_US, ..Start::default() };
+        bench.start(name, |settings| (settings.ack, settings.bootstrap_min_nodes) = (ack, 2), start);
+    }
+    bench.link_all();
+    bench.pass(2_000_000);
+    bench.unlink("n1", "n3");
+    bench.register("n1", 0);
+    bench.register("n2", 1);
+    assert_eq!(bench.released("n2"), [(1, false)]);
+    bench.pass(10_000);
+    assert_eq!(bench.released("n1"), [(0, false)], "n2 holds it");
+}
+
+#[test]
+fn waiting_replies_are_bounded_before_anything_is_written() {
+    let bench = three();
+    let places: Vec<_> = (0..65_536).map(|_| bench.core("n1").reserve()).collect();
+    assert!(places.iter().all(Option::is_some));
+    assert!(bench.core("n1").reserve().is_none());
+    drop(places);
+    assert!(bench.core("n1").reserve().is_some());
+}
+
+#[test]
+fn a_minority_does_not_start_a_cluster() {
+    let mut bench = Bench::default();
+    bench.start("n1", |settings| settings.bootstrap_min_nodes = 2, Start { wall_us: EPOCH_US, ..Start::default() });
+    bench.pass(60_000_000);
+    assert!(!bench.is_ready("n1"));
+    assert!(bench.reason("n1").contains("1 of at least 2"), "{}", bench.reason("n1"));
+    let effects = bench.core("n1").force_ready(bench.now("n1"));
+    bench.take("n1", effects);
+    assert!(bench.is_ready("n1"), "unless an operator says so");
+}
+
+#[test]
+fn the_start_clock_is_the_median_and_never_below_a_ceiling() {
+    let hour_us = 3_600_000_000;
+    let guesses = [EPOCH_US - hour_us, EPOCH_US, EPOCH_US + hour_us];
+    for (ceiling_us, expected_us) in [(EPOCH_US - 1, EPOCH_US), (EPOCH_US + 9_000_000, EPOCH_US + 9_000_000)] {
+        let mut bench = Bench::default();
+        for (name, guess_us) in ["n1", "n2", "n3"].into_iter().zip(guesses) {
+            let start = Start {
+                wall_us: EPOCH_US * 2,
+                clock_guess_us: Some(guess_us),
+                clock_ceiling_us: Some(ceiling_us),
+                ..Start::default()
+            };
+            bench.start(name, |settings| settings.bootstrap_min_nodes = 3, start);
+        }
+        bench.link_all();
+        bench.pass(500_000);
+        let off_us = bench.cluster_us("n1").abs_diff(expected_us);
+        assert!(bench.is_ready("n3") && off_us < 1_000_000, "{off_us} µs off");
+        assert!(bench.cluster_us("n1").abs_diff(bench.cluster_us("n3")) < 10_000, "one clock");
+    }
+}
+
+#[test]
+fn a_disk_too_far_ahead_keeps_its_node_out_and_says_why() {
+    let mut bench = three();
+    let start = Start { wall_us: EPOCH_US, clock_ceiling_us: Some(EPOCH_US * 2), ..Start::default() };
+    bench.start("n4", |settings| settings.bootstrap_min_nodes = 2, start);
+    let hello = bench.core("n1").hello(bench.now("n1"));
+    let (linked, effects) = bench.core("n4").linked(&id("n1"), Class::Live, &hello, bench.now("n4"));
+    bench.take("n4", effects);
+    assert!(matches!(linked, Linked::Refused(why) if why.contains("ahead")));
+    bench.pass(1_000_000);
+    assert!(!bench.is_ready("n4") && bench.reason("n4").contains("disk"), "{}", bench.reason("n4"));
+}
+
+#[test]
+fn without_a_missing_member_the_start_is_partial_until_it_is_back_or_forgotten() {
+    for forgotten in [true, false] {
+        let mut bench = Bench::default();
+        let known = |name| LastKnown { node: id(name), expires_max_s: 7200, seen_us: EPOCH_US };
+        let last_known = vec![known("n1"), known("n2"), known("n3")];
+        let start = Start { wall_us: EPOCH_US, last_known, ..Start::default() };
+        for name in ["n1", "n2"] {
+            bench.start(name, |settings| settings.bootstrap_min_nodes = 2, start.clone());
+        }
+        bench.link_all();
+        bench.pass(2_000_000);
+        assert!(!bench.is_ready("n1"), "waits for n3");
+        bench.pass(2_000_000);
+        for name in ["n1", "n2"] {
+            assert!(bench.is_ready(name) && !bench.core(name).serving().denies_unknown, "{}", bench.reason(name));
+            assert!(bench.reason(name).contains("partial: without n3"));
+        }
+        if forgotten {
+            let effects = bench.core("n2").forget(&id("n3"), bench.now("n2"));
+            bench.take("n2", effects);
+        } else {
+            bench.start("n3", |settings| settings.bootstrap_min_nodes = 2, start.clone());
+            bench.write("n3", 77);
+            bench.link_all();
+        }
+        bench.pass(1_000_000);
+        for name in ["n1", "n2"] {
+            assert!(bench.core(name).serving().denies_unknown, "{}", bench.reason(name));
+            assert_eq!(bench.knows(name, 77), !forgotten);
+        }
+    }
+}
+
+#[test]
+fn a_twin_is_refused_while_the_first_answers_and_replaces_it_when_it_does_not() {
+    let mut bench = three();
+    let mut twin = Bench::default();
+    twin.start("n3", |settings| settings.boot.0 = 999, Start { wall_us: EPOCH_US, ..Start::default() });
+    let hello = twin.core("n3").hello(twin.now("n3"));
+    let claim = |bench: &mut Bench| {
+        let (linked, effects) = bench.core("n1").linked(&id("n3"), Class::Live, &hello, bench.now("n1"));
+        bench.take("n1", effects);
+        linked
+    };
+    assert!(matches!(claim(&mut bench), Linked::AskAgain { .. }));
+    bench.pass(300_000);
+    assert!(matches!(claim(&mut bench), Linked::Refused(why) if why.starts_with("twin")));
+    bench.kill("n3");
+    assert!(matches!(claim(&mut bench), Linked::AskAgain { .. }));
+    bench.pass(300_000);
+    assert_eq!(claim(&mut bench), Linked::Accepted);
+}
+
+#[test]
+fn ones_own_address_and_strangers_are_not_linked() {
+    let mut bench = three();
+    let own = bench.core("n1").hello(bench.now("n1"));
+    let (linked, effects) = bench.core("n1").linked(&id("n1"), Class::Live, &own, bench.now("n1"));
+    bench.take("n1", effects);
+    assert_eq!(linked, Linked::Myself);
+    let mut other = Bench::default();
+    other.start("n9", |settings| (settings.digest_key_hash, settings.boot.0) = (1, 999), Start::default());
+    let hello = other.core("n9").hello(other.now("n9"));
+    let (linked, effects) = bench.core("n1").linked(&id("n9"), Class::Live, &hello, bench.now("n1"));
+    bench.take("n1", effects);
+    assert!(matches!(linked, Linked::Refused(why) if why.contains("another cluster")));
+    let (linked, effects) = bench.core("n1").linked(&id("n8"), Class::Live, &hello, bench.now("n1"));
+    bench.take("n1", effects);
+    assert!(matches!(linked, Linked::Refused(why) if why.contains("certificate")));
+}
+
+#[test]
+fn a_peer_that_falls_behind_the_outbox_starts_over_and_has_everything() {
+    let mut bench = Bench::default();
+    for name in ["n1", "n2"] {
+        let settings = |settings: &mut Settings| {
+            (settings.bootstrap_min_nodes, settings.outbox_bytes_max) = (2, 20_000);
+        };
+        bench.start(name, settings, Start { wall_us: EPOCH_US, ..Start::default() });
+    }
+    bench.link_all();
+    bench.pass(1_000_000);
+    (0..500).for_each(|phone| bench.register("n1", phone));
+    assert!(bench.view("n1").outbox_bytes <= 20_000);
+    assert!(bench.events("n1").contains(&Event::Overflow { peer: id("n2") }));
+    bench.pass(1_000_000);
+    assert!((0..500).all(|phone| bench.knows("n2", phone)));
+    assert!(bench.is_ready("n2"));
+    bench.register("n1", 500);
+    bench.released("n1");
+    bench.pass(10_000);
+    assert_eq!(bench.released("n1"), [(500, false)], "it is awaited again");
+}
+
+#[test]
+fn a_drain_that_finds_nobody_says_what_only_this_node_holds() {
+    let mut bench = three();
+    (0..10).for_each(|phone| bench.register("n1", phone));
+    bench.pass(10_000);
+    for other in ["n2", "n3"] {
+        bench.unlink("n1", other);
+    }
+    bench.write("n1", 11);
+    let effects = bench.core("n1").drain(0, 1_000_000, bench.now("n1"));
+    bench.take("n1", effects);
+    bench.pass(2_000_000);
+    assert!(bench.events("n1").contains(&Event::DrainTimeout { only_here: 11 }));
+}
+
+#[test]
+fn a_drain_gives_away_what_only_this_node_holds() {
+    let mut bench = three();
+    bench.write("n3", 5);
+    let effects = bench.core("n3").drain(500_000, 5_000_000, bench.now("n3"));
+    bench.take("n3", effects);
+    let serving = bench.core("n3").serving();
+    assert!(serving.requests && !serving.options, "grace: probes see it, calls go on");
+    bench.pass(600_000);
+    assert!(!bench.core("n3").serving().requests);
+    assert!(bench.events("n3").contains(&Event::Drained));
+    assert!(bench.knows("n1", 5), "its heir");
+    let effects = bench.core("n3").leave(bench.now("n3"));
+    bench.take("n3", effects);
+    bench.pass(10_000);
+    assert!(bench.core("n3").said_good_bye());
+    bench.kill("n3");
+    assert!(bench.core("n1").last_known().iter().all(|known| known.node != id("n3")), "nobody waits for it");
+    bench.register("n1", 6);
+    bench.pass(10_000);
+    assert_eq!(bench.released("n1"), [(6, false)]);
+}
+
+#[test]
+fn an_idle_cluster_exchanges_only_roots_and_a_repair_costs_what_differs() {
+    let mut bench = three();
+    for phone in 0..20_000 {
+        for name in ["n1", "n2", "n3"] {
+            bench.write(name, phone);
+        }
+    }
+    bench.pass(3_000_000);
+    for name in ["n1", "n2", "n3"] {
+        bench.events(name);
+    }
+    bench.bytes = 0;
+    bench.pass(10_000_000);
+    assert!(bench.bytes / 10 / 3 < 2000, "{} bytes a second and node", bench.bytes / 10 / 3);
+    for name in ["n1", "n2", "n3"] {
+        let idle = bench.events(name).into_iter().all(|event| match event {
+            Event::ExchangeDone { purpose, moved, .. } => purpose == Purpose::Routine && moved.buckets == 0,
+            _ => true,
+        });
+        assert!(idle, "{name}");
+    }
+    (20_000..20_010).for_each(|phone| bench.write("n1", phone));
+    bench.bytes = 0;
+    bench.pass(6_000_000);
+    assert!((20_000..20_010).all(|phone| bench.knows("n2", phone) && bench.knows("n3", phone)));
+    assert!(bench.bytes < 64 * 1024, "{} bytes for 10 of 20 000", bench.bytes);
+}
+
+#[test]
+fn frames_that_no_correct_peer_sends_close_the_link() {
+    let bench = three();
+    let says = |frame: Frame<'_>, class| {
+        let mut bytes = Vec::new();
+        frame.encode(0, &mut bytes).expect("fits");
+        bench.core("n1").received(&id("n2"), class, &bytes, bench.now("n1")).map(|_| ()).is_err()
+    };
+    assert!(says(Frame::Ack { epoch: 1, seq: 1 << 40 }, Class::Live), "acks what was never sent");
+    assert!(says(Frame::Mark { epoch: 1 }, Class::Bulk), "on the wrong connection");
+    assert!(says(Frame::Begin { id: 1, floor_us: u64::MAX }, Class::Bulk), "would forget everything");
+    assert!(says(Frame::Backlog { epoch: 1, first_seq: 0 }, Class::Live));
+    let ahead_us = bench.cluster_us("n1") + 7_200_000_000;
+    let mut bytes = Vec::new();
+    Frame::Ping { nonce: 1 }.encode(ahead_us, &mut bytes).expect("fits");
+    let refused = bench.core("n1").received(&id("n2"), Class::Live, &bytes, bench.now("n1"));
+    assert!(refused.is_err_and(|why| why.contains("ahead")), "two hours ahead");
+    assert!(bench.core("n1").received(&id("n2"), Class::Live, &[0xff; 64], bench.now("n1")).is_err());
+}

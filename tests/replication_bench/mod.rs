@@ -1,0 +1,219 @@
+//! A bench for a few cores: perfect links, one clock that the test turns, gossip that is always fresh. Judges nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aorta::clock::{Clock, Now};
+use aorta::location::Location;
+use aorta::replication::{ClusterView, Effects, Event, Linked, Member, Replication, Settings, Start, TICK_US};
+use aorta_proto::frame::{Class, Header};
+use aorta_proto::{Aor, BootId, ContactKey, Entry, NodeId, Record, Value};
+
+/// Some moment, µs since 1970.
+pub(crate) const EPOCH_US: u64 = 1_700_000_000_000_000;
+
+struct Core {
+    mono: Arc<AtomicU64>,
+    clock: Arc<Clock>,
+    location: Arc<Location>,
+    replication: Replication<u32>,
+    released: Vec<(u32, bool)>,
+    events: Vec<Event>,
+}
+
+#[derive(Default)]
+pub(crate) struct Bench {
+    cores: BTreeMap<NodeId, Core>,
+    links: BTreeSet<(NodeId, NodeId)>,
+    /// Links with something to fetch.
+    due: BTreeSet<(NodeId, NodeId, Class)>,
+    now_us: u64,
+    /// Bytes of all frames.
+    pub(crate) bytes: u64,
+}
+
+pub(crate) fn id(name: &str) -> NodeId {
+    NodeId::new(name).expect("a node id")
+}
+
+fn record(phone: u32, clock: &Clock) -> (Aor, Record) {
+    let key = ContactKey::uri(b"sip:phone@192.0.2.1");
+    let entry = Entry { key, stamp: clock.draw(), call_id_hash: 1, cseq: 1, uri_hash: 1, value: Value::Gone };
+    (aor(phone), Record::from(entry))
+}
+
+fn aor(phone: u32) -> Aor {
+    Aor::from_canonical(&format!("u{phone}@example.com"))
+}
+
+impl Bench {
+    pub(crate) fn start(&mut self, name: &str, settle: impl FnOnce(&mut Settings), start: Start) {
+        let mono = Arc::new(AtomicU64::new(self.now_us + 1_000_000));
+        let mut settings = Settings::new(id(name), BootId(self.cores.len() as u64 + 1));
+        settle(&mut settings);
+        let clock = Arc::new(Clock::manual(Arc::clone(&mono), settings.boot));
+        let location = Arc::new(Location::new([7; 16], false));
+        let (table, time) = (Arc::clone(&location), Arc::clone(&clock));
+        let replication = Replication::new(settings, start, table, time, clock.now());
+        let (released, events) = (Vec::new(), Vec::new());
+        self.cores.insert(id(name), Core { mono, clock, location, replication, released, events });
+    }
+
+    pub(crate) fn core(&self, name: &str) -> &Replication<u32> {
+        &self.cores[&id(name)].replication
+    }
+
+    pub(crate) fn now(&self, name: &str) -> Now {
+        self.cores[&id(name)].clock.now()
+    }
+
+    pub(crate) fn cluster_us(&self, name: &str) -> u64 {
+        self.now(name).cluster_us
+    }
+
+    pub(crate) fn is_ready(&self, name: &str) -> bool {
+        self.core(name).serving().requests
+    }
+
+    pub(crate) fn reason(&self, name: &str) -> String {
+        self.core(name).readiness(self.now(name)).reason.unwrap_or_default()
+    }
+
+    pub(crate) fn view(&self, name: &str) -> ClusterView {
+        self.core(name).view(self.now(name))
+    }
+
+    /// Replies that went out since the last time: which, and whether short.
+    pub(crate) fn released(&mut self, name: &str) -> Vec<(u32, bool)> {
+        self.cores.get_mut(&id(name)).map(|core| std::mem::take(&mut core.released)).unwrap_or_default()
+    }
+
+    /// What happened since the last time.
+    pub(crate) fn events(&mut self, name: &str) -> Vec<Event> {
+        self.cores.get_mut(&id(name)).map(|core| std::mem::take(&mut core.events)).unwrap_or_default()
+    }
+
+    pub(crate) fn knows(&self, name: &str, phone: u32) -> bool {
+        self.cores[&id(name)].location.get(&aor(phone), |record| record.is_some())
+    }
+
+    /// Writes at one node and tells nobody.
+    pub(crate) fn write(&mut self, name: &str, phone: u32) {
+        let core = &self.cores[&id(name)];
+        // The stamp decides, so that equal writes at several nodes are one write.
+        let key = ContactKey::uri(b"sip:phone@192.0.2.1");
+        let mut stamp = core.clock.draw();
+        (stamp.time_us, stamp.boot) = (EPOCH_US + u64::from(phone), BootId(1));
+        let entry = Entry { key, stamp, call_id_hash: 1, cseq: 1, uri_hash: 1, value: Value::Gone };
+        core.location.apply(&aor(phone), Record::from(entry));
+    }
+
+    /// Writes at one node and publishes, as a registrar does.
+    pub(crate) fn register(&mut self, name: &str, phone: u32) {
+        let core = &self.cores[&id(name)];
+        let (aor, delta) = record(phone, &core.clock);
+        let slot = core.replication.reserve().expect("a place");
+        core.location.update(&aor, |_| (Some(delta.clone()), ()));
+        let effects = core.replication.publish(slot, &aor, &delta, phone, core.clock.now());
+        self.take(name, effects);
+    }
+
+    pub(crate) fn take(&mut self, name: &str, effects: Effects<u32>) {
+        let me = id(name);
+        self.due.extend(effects.wake.into_iter().map(|(peer, class)| (me.clone(), peer, class)));
+        if let Some(core) = self.cores.get_mut(&me) {
+            core.released.extend(effects.released.into_iter().map(|released| (released.reply, released.short)));
+            core.events.extend(effects.events);
+        }
+    }
+
+    /// Links everybody who is not linked yet.
+    pub(crate) fn link_all(&mut self) {
+        let ids: Vec<NodeId> = self.cores.keys().cloned().collect();
+        for one in &ids {
+            for two in ids.iter().filter(|two| *two > one) {
+                if self.links.insert((one.clone(), two.clone())) {
+                    self.link(one, two);
+                }
+            }
+        }
+    }
+
+    fn link(&mut self, one: &NodeId, two: &NodeId) {
+        for class in [Class::Live, Class::Bulk] {
+            for (from, to) in [(one, two), (two, one)] {
+                let hello = self.core(from.as_str()).hello(self.now(from.as_str()));
+                let (linked, effects) = self.core(to.as_str()).linked(from, class, &hello, self.now(to.as_str()));
+                assert_eq!(linked, Linked::Accepted);
+                self.take(to.as_str(), effects);
+            }
+        }
+    }
+
+    pub(crate) fn unlink(&mut self, one: &str, two: &str) {
+        let (one, two) = (id(one).min(id(two)), id(one).max(id(two)));
+        assert!(self.links.remove(&(one.clone(), two.clone())), "were linked");
+        for class in [Class::Live, Class::Bulk] {
+            for (node, peer) in [(&one, &two), (&two, &one)] {
+                let effects = self.core(node.as_str()).unlinked(peer, class, self.now(node.as_str()));
+                self.take(node.as_str(), effects);
+            }
+        }
+    }
+
+    /// A process is gone; the others do not hear of it.
+    pub(crate) fn kill(&mut self, name: &str) {
+        self.cores.remove(&id(name));
+    }
+
+    /// Lets time pass: timers, gossip, and every frame at once.
+    pub(crate) fn pass(&mut self, us: u64) {
+        let until_us = self.now_us + us;
+        self.carry();
+        while self.now_us < until_us {
+            self.now_us = (self.now_us + TICK_US).min(until_us);
+            for core in self.cores.values() {
+                core.mono.store(self.now_us + 1_000_000, Ordering::Release);
+            }
+            let ids: Vec<NodeId> = self.cores.keys().cloned().collect();
+            for node in &ids {
+                let effects = self.core(node.as_str()).timeout(self.now(node.as_str()));
+                self.take(node.as_str(), effects);
+                let view = self.members_of(node);
+                let effects = self.core(node.as_str()).members(view, self.now(node.as_str()));
+                self.take(node.as_str(), effects);
+            }
+            self.carry();
+        }
+    }
+
+    /// All are members of each other's view who are linked with anybody.
+    fn members_of(&self, _node: &NodeId) -> Vec<Member> {
+        let linked = |id: &NodeId| self.links.iter().any(|(one, two)| one == id || two == id);
+        let members = self.cores.iter().filter(|(id, _)| linked(id));
+        members.filter_map(|(id, core)| Member::from_keys(id.clone(), &core.replication.gossip()).ok()).collect()
+    }
+
+    fn carry(&mut self) {
+        while let Some((from, to, class)) = self.due.pop_first() {
+            let linked = self.links.contains(&(from.clone().min(to.clone()), from.clone().max(to.clone())));
+            let mut bytes = Vec::new();
+            let (Some(sender), true) = (self.cores.get(&from), linked) else { continue };
+            if !sender.replication.transmit(&to, class, &mut bytes, sender.clock.now()) {
+                continue;
+            }
+            self.due.insert((from.clone(), to.clone(), class));
+            self.bytes += bytes.len() as u64;
+            let mut rest = bytes.as_slice();
+            while let Ok(Some(header)) = Header::read(rest) {
+                let (frame, after) = rest.split_at(header.frame_bytes());
+                rest = after;
+                let Some(receiver) = self.cores.get(&to) else { break };
+                let effects = receiver.replication.received(&from, class, frame, receiver.clock.now());
+                let effects = effects.unwrap_or_else(|why| panic!("{to} refuses a frame of {from}: {why}"));
+                self.take(to.as_str(), effects);
+            }
+        }
+    }
+}
