@@ -1,12 +1,11 @@
 //! What an operator decides about answers. Built from the configuration by who starts the node.
 
-use std::borrow::Cow;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use aorta_proto::NodeId;
 use aorta_proto::uri::AorRules;
 
-use crate::config::{Config, NotReadyOptions, PathInRedirect, PathMode};
+use crate::config::{NotReadyOptions, PathInRedirect, PathMode};
 use crate::registrar::RegistrarLimits;
 
 /// The settings of a [`super::Uas`].
@@ -39,38 +38,6 @@ pub struct UasSettings {
 }
 
 impl UasSettings {
-    /// The settings of a node of this name that serves SIP at `own_addresses`.
-    ///
-    /// # Errors
-    /// With the first domain, alias or `tel_domain` that is no host.
-    pub fn from_config(
-        config: &Config,
-        node: NodeId,
-        own_addresses: Vec<SocketAddr>,
-        tag_key: [u8; 16],
-    ) -> Result<Self, String> {
-        Ok(Self {
-            rules: rules(config)?,
-            limits: RegistrarLimits {
-                expires_min_s: config.expires_min_s,
-                expires_default_s: config.expires_default_s,
-                expires_max_s: config.expires_max_s,
-                max_contacts_per_aor: config.max_contacts_per_aor,
-                entries_per_aor_max: config.entries_per_aor_max,
-            },
-            path_mode: config.path_mode,
-            path_in_redirect: config.path_in_redirect,
-            redirect_multiple: config.redirect_multiple,
-            no_binding_status: config.no_binding_status,
-            probe_users: config.probe_users.clone(),
-            not_ready_options: config.not_ready_options,
-            retry_after_s: config.retry_after_s,
-            own_addresses,
-            tag_key,
-            node,
-        })
-    }
-
     /// The defaults of the configuration, for a node of this name.
     #[must_use]
     pub fn of(node: NodeId) -> Self {
@@ -87,47 +54,6 @@ impl UasSettings {
             retry_after_s: 2,
             own_addresses: Vec::new(),
             tag_key: [0; 16],
-        }
-    }
-}
-
-fn bracketed(host: &str) -> Cow<'_, str> {
-    if host.parse::<Ipv6Addr>().is_ok() { Cow::Owned(format!("[{host}]")) } else { Cow::Borrowed(host) }
-}
-
-/// The AoR rules that a configuration means. There an IPv6 address needs no brackets; in a URI it has them.
-fn rules(config: &Config) -> Result<AorRules, String> {
-    let domains: Vec<Cow<'_, str>> = config.domains.iter().map(|domain| bracketed(domain)).collect();
-    let aliases: Vec<(Cow<'_, str>, Cow<'_, str>)> =
-        config.domain_aliases.iter().map(|(host, domain)| (bracketed(host), bracketed(domain))).collect();
-    AorRules::new(
-        domains.iter().map(|domain| &**domain),
-        aliases.iter().map(|(host, domain)| (&**host, &**domain)),
-        config.tel_domain.as_deref(),
-        config.aor_case_sensitive,
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use aorta_proto::uri::{Uri, aor};
-
-    use super::*;
-
-    #[test]
-    fn aliases_may_be_addresses_of_both_kinds() {
-        let set = [
-            "domains=[\"example.com\"]",
-            "domain_aliases={\"2001:db8::1\" = \"example.com\", \"192.0.2.1\" = \"example.com\"}",
-            "expires_min_s=30",
-        ];
-        let config = Config::load(None, &set.map(str::to_owned)).expect("a configuration");
-        let node = NodeId::new("n").expect("a node id");
-        let settings = UasSettings::from_config(&config, node, Vec::new(), [0; 16]).expect("settings");
-        assert_eq!((settings.limits.expires_min_s, settings.limits.max_contacts_per_aor), (30, 10));
-        for uri in ["sip:a@[2001:DB8::1]:5060", "sip:a@192.0.2.1", "sip:a@example.com"] {
-            let uri = Uri::parse(uri.as_bytes()).expect("a URI");
-            assert_eq!(aor(&uri, &settings.rules).expect("an AoR").as_str(), "a@example.com");
         }
     }
 }
