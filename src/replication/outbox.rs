@@ -1,5 +1,5 @@
 //! The outbox: every change this node published and some peer has not acked yet, encoded once for all of them.
-//! Each peer is a place in it (see [`super::subscriber`]); this file knows no peers.
+//! Each peer is a place in it (see [`super::slot`]); this file knows no peers.
 
 use std::collections::VecDeque;
 
