@@ -39,18 +39,17 @@ pub struct UasSettings {
 }
 
 impl UasSettings {
-    /// The settings of a node of this name that serves SIP at `own_addresses`.
-    ///
-    /// # Errors
-    /// With the first domain, alias or `tel_domain` that is no host.
+    /// The settings of a node of this name that serves SIP at `own_addresses`; `rules` are those of [`aor_rules`].
+    #[must_use]
     pub fn from_config(
         config: &Config,
         node: NodeId,
+        rules: AorRules,
         own_addresses: Vec<SocketAddr>,
         tag_key: [u8; 16],
-    ) -> Result<Self, String> {
-        Ok(Self {
-            rules: rules(config)?,
+    ) -> Self {
+        Self {
+            rules,
             limits: RegistrarLimits {
                 expires_min_s: config.expires_min_s,
                 expires_default_s: config.expires_default_s,
@@ -68,7 +67,7 @@ impl UasSettings {
             own_addresses,
             tag_key,
             node,
-        })
+        }
     }
 
     /// The defaults of the configuration, for a node of this name.
@@ -95,17 +94,23 @@ fn bracketed(host: &str) -> Cow<'_, str> {
     if host.parse::<Ipv6Addr>().is_ok() { Cow::Owned(format!("[{host}]")) } else { Cow::Borrowed(host) }
 }
 
-/// The AoR rules that a configuration means. There an IPv6 address needs no brackets; in a URI it has them.
-fn rules(config: &Config) -> Result<AorRules, String> {
+/// How phones' and operators' URIs become AoRs, as a configuration has it. There an IPv6 address needs no brackets; in a
+/// URI it has them.
+///
+/// # Errors
+/// Names the domain, alias or `tel_domain` that is no host.
+pub fn aor_rules(config: &Config) -> Result<AorRules, String> {
     let domains: Vec<Cow<'_, str>> = config.domains.iter().map(|domain| bracketed(domain)).collect();
     let aliases: Vec<(Cow<'_, str>, Cow<'_, str>)> =
         config.domain_aliases.iter().map(|(host, domain)| (bracketed(host), bracketed(domain))).collect();
-    AorRules::new(
+    let tel_domain = config.tel_domain.as_deref().map(bracketed);
+    let rules = AorRules::new(
         domains.iter().map(|domain| &**domain),
         aliases.iter().map(|(host, domain)| (&**host, &**domain)),
-        config.tel_domain.as_deref(),
+        tel_domain.as_deref(),
         config.aor_case_sensitive,
-    )
+    );
+    rules.map_err(|why| format!("domains, domain_aliases or tel_domain: {why}"))
 }
 
 #[cfg(test)]
@@ -115,19 +120,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn aliases_may_be_addresses_of_both_kinds() {
+    fn domains_and_aliases_may_be_addresses_of_both_kinds() {
         let set = [
-            "domains=[\"example.com\"]",
-            "domain_aliases={\"2001:db8::1\" = \"example.com\", \"192.0.2.1\" = \"example.com\"}",
+            "domains=[\"example.com\", \"2001:db8::5\", \"[2001:db8::6]\"]",
+            "domain_aliases={\"2001:db8::1\" = \"example.com\", \"192.0.2.1\" = \"2001:db8::5\"}",
             "expires_min_s=30",
         ];
         let config = Config::load(None, &set.map(str::to_owned)).expect("a configuration");
         let node = NodeId::new("n").expect("a node id");
-        let settings = UasSettings::from_config(&config, node, Vec::new(), [0; 16]).expect("settings");
+        let rules = aor_rules(&config).expect("hosts");
+        let settings = UasSettings::from_config(&config, node, rules, Vec::new(), [0; 16]);
         assert_eq!((settings.limits.expires_min_s, settings.limits.max_contacts_per_aor), (30, 10));
-        for uri in ["sip:a@[2001:DB8::1]:5060", "sip:a@192.0.2.1", "sip:a@example.com"] {
+        for (uri, expected) in [
+            ("sip:a@[2001:DB8::1]:5060", "a@example.com"),
+            ("sip:a@example.com", "a@example.com"),
+            ("sip:a@192.0.2.1", "a@[2001:db8::5]"),
+            ("sip:a@[2001:db8:0::6]", "a@[2001:db8::6]"),
+        ] {
             let uri = Uri::parse(uri.as_bytes()).expect("a URI");
-            assert_eq!(aor(&uri, &settings.rules).expect("an AoR").as_str(), "a@example.com");
+            assert_eq!(aor(&uri, &settings.rules).expect("an AoR").as_str(), expected);
         }
     }
 }
