@@ -101,3 +101,18 @@ fn who_asks_where_no_node_answers_is_told_so() {
     }
     assert_eq!(aorta(&["ready", "--http", "127.0.0.1:1"], dir.path()).status.code(), Some(2), "--force must be said");
 }
+
+#[test]
+fn a_configuration_without_mistakes_starts_with_addresses_for_domains_too() {
+    let dir = folder();
+    let file = "data_dir = \"data\"\ndomains = [\"2001:db8::1\", \"[2001:db8::2]\"]\ntel_domain = \"2001:db8::1\"\n\
+        [sip]\nlisten = [\"127.0.0.1:0\"]\n[http]\nlisten = \"nowhere\"\n[domain_aliases]\n\"::1\" = \"2001:db8::1\"\n";
+    // What comes after the domains is refused: so the node ends by itself, and only by that.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("bound").to_string();
+    std::fs::write(dir.path().join("aorta.toml"), file.replace("nowhere", &address)).expect("written");
+    let check = aorta(&["config", "check", "aorta.toml"], dir.path());
+    assert_eq!(check.status.code(), Some(0), "{check:?}");
+    let node = aorta(&["node", "--config", "aorta.toml"], dir.path());
+    assert!(text(&node.stderr).contains("aorta: http.listen"), "{node:?}");
+}

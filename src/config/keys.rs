@@ -74,8 +74,9 @@ pub const KEYS: &[Key] = &[
     key("entries_per_aor_max", whole(1, 100_000), "256",
         "Contacts an AoR may have, removed and lapsed ones that are still remembered included; a new one beyond it is \
          refused with 403."),
-    key("expires_min_s", whole(1, 3599), "60",
-        "Shortest lifetime granted; a phone that asks for less, yet more than 0, is answered 423 with this as Min-Expires."),
+    key("expires_min_s", whole(1, YEAR_S), "60",
+        "Shortest lifetime granted; a phone that asks for less, yet more than 0, is answered 423 with this as Min-Expires. \
+         An hour and more is never too brief (RFC 3261 section 10.3)."),
     key("expires_default_s", whole(1, YEAR_S), "3600",
         "Lifetime granted to a phone that asks for none, or for something that is no number."),
     key("expires_max_s", whole(1, YEAR_S), "7200",
@@ -83,7 +84,8 @@ pub const KEYS: &[Key] = &[
          clock_ahead_max_s longer, by the largest value in the cluster."),
     key("path_mode", Kind::Words(&["lazy", "strict", "off"]), "\"lazy\"",
         "Path (RFC 3327) of a REGISTER. \"lazy\": stored always, returned in the 200 only to a phone that supports it. \
-         \"strict\": a REGISTER with Path from a phone that does not support it is answered 420. \"off\": ignored."),
+         \"strict\": a REGISTER with Path from a phone that does not support it is answered 420. \"off\": \
+         stored, never returned."),
     key("path_in_redirect", Kind::Words(&["route", "none"]), "\"route\"",
         "How a 302 tells a contact's Path: \"route\" puts it into the Contact URI as ?Route=, \"none\" leaves it out."),
     key("redirect_multiple", Kind::Numbers(&[302, 300]), "302",

@@ -163,6 +163,8 @@ fn lifetimes_are_in_order() {
     assert!(only_mistake("expires_default_s = 9000").contains("min ≤ default ≤ max"));
     assert!(only_mistake("expires_default_s = 30").contains("min ≤ default ≤ max"));
     assert!(only_mistake("drain_grace_s = 60").contains("drain_timeout_s"));
+    let hours = parse("expires_min_s = 4000\nexpires_default_s = 5000").expect("423 is another matter");
+    assert_eq!(hours.expires_min_s, 4000);
 }
 
 #[test]

@@ -46,7 +46,7 @@ use crate::location::snapshot::{Loaded, Snapshot};
 use crate::metrics::Metrics;
 use crate::replication::{Replication, Start, TICK_US};
 use crate::sip::transport::{Bound, Transports};
-use crate::sip::uas::Uas;
+use crate::sip::uas::{Uas, UasSettings, aor_rules};
 
 /// Time between two steps of the sweeper; ten of them pass over the whole table.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
@@ -111,7 +111,7 @@ struct Node {
 impl Node {
     async fn start(config: &Config) -> anyhow::Result<Self> {
         let bearings = Bearings::take(config)?;
-        let rules = settings::aor_rules(config)?;
+        let rules = aor_rules(config).map_err(anyhow::Error::msg)?;
         // Addresses first: one that is taken is found out before the disk is touched.
         let sip =
             Bound::bind(settings::transport(config)).context("sip.listen; give a free address of this machine")?;
@@ -131,7 +131,7 @@ impl Node {
         let known = loaded.members.as_deref().map(members::decode).unwrap_or_default();
         let generation = wall_us().max(loaded.clock.map_or(0, |kept| kept.ceiling_us));
         let addresses = sip.addresses().into_iter().map(|(_, address)| address).collect();
-        let uas = settings::uas(config, bearings.node.clone(), rules, addresses, &bearings.keys);
+        let uas = UasSettings::from_config(config, bearings.node.clone(), rules, addresses, bearings.keys.tag);
         let uas = Uas::new(uas, Arc::clone(&location), Arc::clone(&clock));
         let start = start_with(&loaded, &known);
         let settings = settings::replication(config, bearings.node.clone(), bearings.boot, &bearings.keys);

@@ -1,19 +1,16 @@
 //! From the one configuration to the settings that each room takes. Decides nothing; it is where names meet.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use aorta_proto::uri::AorRules;
 use aorta_proto::{BootId, NodeId};
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 use crate::cluster::{Identity, IdentityError, IdentityFiles};
 use crate::config::{Ack, ClusterConfig, Config, SipTransport};
-use crate::registrar::RegistrarLimits;
 use crate::replication::{AckMode, Settings as ReplicationSettings};
 use crate::sip::transport::{Settings as TransportSettings, TcpSettings, Transport};
-use crate::sip::uas::UasSettings;
 
 /// The name of a node that runs alone and was given none.
 const LONE_NODE: &str = "node";
@@ -70,21 +67,6 @@ pub(super) fn lone_node_id(config: &Config) -> anyhow::Result<NodeId> {
     Ok(config.node_id.clone().map_or_else(|| NodeId::new(LONE_NODE), Ok)?)
 }
 
-/// How operators' and phones' URIs become AoRs.
-pub(super) fn aor_rules(config: &Config) -> anyhow::Result<AorRules> {
-    let aliases: Vec<(String, &str)> =
-        config.domain_aliases.iter().map(|(host, domain)| (bracketed(host), domain.as_str())).collect();
-    let aliases = aliases.iter().map(|(host, domain)| (host.as_str(), *domain));
-    let domains = config.domains.iter().map(String::as_str);
-    let rules = AorRules::new(domains, aliases, config.tel_domain.as_deref(), config.aor_case_sensitive);
-    rules.map_err(|why| anyhow::anyhow!("domains, domain_aliases or tel_domain: {why}"))
-}
-
-/// An IPv6 address as a URI has it.
-fn bracketed(host: &str) -> String {
-    if host.parse::<Ipv6Addr>().is_ok() { format!("[{host}]") } else { host.to_owned() }
-}
-
 pub(super) fn transport(config: &Config) -> TransportSettings {
     let sip = &config.sip;
     let listen = sip.listen.iter().map(|listen| {
@@ -108,35 +90,6 @@ pub(super) fn transport(config: &Config) -> TransportSettings {
             connections_max: sip.tcp_connections_max,
             ..TcpSettings::default()
         },
-    }
-}
-
-pub(super) fn uas(
-    config: &Config,
-    node: NodeId,
-    rules: AorRules,
-    own_addresses: Vec<SocketAddr>,
-    keys: &Keys,
-) -> UasSettings {
-    UasSettings {
-        node,
-        rules,
-        limits: RegistrarLimits {
-            expires_min_s: config.expires_min_s,
-            expires_default_s: config.expires_default_s,
-            expires_max_s: config.expires_max_s,
-            max_contacts_per_aor: config.max_contacts_per_aor,
-            entries_per_aor_max: config.entries_per_aor_max,
-        },
-        path_mode: config.path_mode,
-        path_in_redirect: config.path_in_redirect,
-        redirect_multiple: config.redirect_multiple,
-        no_binding_status: config.no_binding_status,
-        probe_users: config.probe_users.clone(),
-        not_ready_options: config.not_ready_options,
-        retry_after_s: config.retry_after_s,
-        own_addresses,
-        tag_key: keys.tag,
     }
 }
 

@@ -122,12 +122,14 @@ fn path_is_stored_always_and_returned_as_the_mode_says() {
     let contact = "Contact: <sip:a@b>\r\n";
     let plain = format!("{contact}{path}");
     let supported = format!("{contact}{path}Supported: gruu, path\r\n");
+    let required = format!("{contact}{path}Require: path\r\n");
     let values = vec!["<sip:e1;lr>", "<sip:e2;lr>", "\"x\" <sip:e3;lr;ob>;y=z"];
     for (mode, headers, status, returned) in [
         (PathMode::Lazy, &plain, 200, vec![]),
         (PathMode::Lazy, &supported, 200, values.clone()),
         (PathMode::Off, &supported, 200, vec![]),
         (PathMode::Strict, &supported, 200, values.clone()),
+        (PathMode::Strict, &required, 200, vec![]),
         (PathMode::Strict, &plain, 420, vec![]),
     ] {
         let node = Node::new(|settings| settings.path_mode = mode);

@@ -43,8 +43,8 @@ impl<'a> Params<'a> {
         Self { rest: raw, first: true, malformed: false }
     }
 
-    /// Whether something was met that is no parameter: an empty one, an open or stray quote, bytes after a quoted string,
-    /// `<` or `>` outside quotes.
+    /// Whether something was met that is no parameter: an empty one, an empty value other than that of `expires`, an open or
+    /// stray quote, bytes after a quoted string, `<` or `>` outside quotes.
     #[must_use]
     pub fn malformed(&self) -> bool {
         self.malformed
@@ -92,6 +92,8 @@ impl<'a> Iterator for Params<'a> {
             } else {
                 (None, name_end)
             };
+            // A malformed `expires` is a default (RFC 3261 §10.3 step 7) and no reason to refuse all of it.
+            self.malformed |= value.is_some_and(<[u8]>::is_empty) && !name.eq_ignore_ascii_case(b"expires");
             let raw = self.rest.get(start..end).unwrap_or_default();
             self.rest = self.rest.get(end..).unwrap_or_default();
             if name.is_empty() {
@@ -112,7 +114,7 @@ impl Params<'_> {
         }
         let value = self.rest.get(start..).unwrap_or_default();
         let length = value.iter().position(|byte| is_white(*byte) || *byte == b';').unwrap_or(value.len());
-        self.malformed |= length == 0 || breaks_out(&value[..length]);
+        self.malformed |= breaks_out(&value[..length]);
         start + length
     }
 }

@@ -27,7 +27,7 @@ use aorta_proto::{Aor, Record};
 use siphasher::sip::SipHasher13;
 
 pub use counts::{Family, UasCounts};
-pub use settings::UasSettings;
+pub use settings::{UasSettings, aor_rules};
 
 use self::counts::{Limiter, LookedUp, Reason};
 use crate::clock::{Clock, Now};

@@ -35,7 +35,9 @@ impl Asked<'_> {
             Ok(read) => read,
             Err(fault) => return self.refuse(Reason::Malformed, fault),
         };
-        if self.uas.settings.path_mode == PathMode::Strict && !paths.is_empty() && !self.request.supports(SUPPORTED) {
+        // Who requires an extension supports it (RFC 3261 §20.32).
+        let known = self.request.supports(SUPPORTED) || self.request.options(message::Name::Require).next().is_some();
+        if self.uas.settings.path_mode == PathMode::Strict && !paths.is_empty() && !known {
             return self.bad_extension(Reason::PathNotSupported, SUPPORTED.into());
         }
         let source = format!("{}:{}", self.flow.transport, self.flow.peer);

@@ -135,6 +135,8 @@ fn a_malformed_expires_is_told_from_none() {
         ("<sip:a@h>;expires=1hour", Lifetime::Malformed),
         ("<sip:a@h>;expires=-1", Lifetime::Malformed),
         ("<sip:a@h>;expires", Lifetime::Malformed),
+        ("<sip:a@h>;expires=", Lifetime::Malformed),
+        ("<sip:a@h>;expires= ;q=0.5", Lifetime::Malformed),
     ] {
         one_contact(value, |contact| assert_eq!(contact.expires, expected, "{value}"));
     }
