@@ -97,10 +97,10 @@ pub(super) fn remove(remove: &Remove) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// An AoR as the nodes write it: without scheme and brackets.
+/// An AoR without what came along when it was copied from a header. Its scheme stays: only with it are escapes and
+/// parameters read as a URI's.
 fn bare(aor: &str) -> &str {
-    let aor = aor.trim().trim_start_matches('<').trim_end_matches('>');
-    aor.strip_prefix("sips:").or_else(|| aor.strip_prefix("sip:")).unwrap_or(aor)
+    aor.trim().trim_start_matches('<').trim_end_matches('>')
 }
 
 /// An AoR for reading: a block a contact, then what is only remembered.
@@ -147,8 +147,12 @@ mod tests {
 
     #[test]
     fn an_aor_is_taken_as_people_write_it() {
-        for written in ["alice@example.com", "sip:alice@example.com", " <sips:alice@example.com> "] {
-            assert_eq!(bare(written), "alice@example.com");
+        for (written, sent) in [
+            ("alice@example.com", "alice@example.com"),
+            (" <sips:alice@example.com> ", "sips:alice@example.com"),
+            ("sip:a%40b@example.com;user=phone", "sip:a%40b@example.com;user=phone"),
+        ] {
+            assert_eq!(bare(written), sent);
         }
     }
 

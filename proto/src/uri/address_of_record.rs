@@ -73,10 +73,10 @@ impl AorRules {
         {
             return aor(&uri, self);
         }
-        // Not a URI: the canonical text itself, whose user may hold bytes that a URI escapes.
+        // Not a URI: the canonical text itself, whose user may hold bytes that a URI escapes, and has escapes of its own.
         let (user, domain) = text.rsplit_once('@').ok_or(AorError::Scheme)?;
         let host = canonical_domain(domain).map_err(|_| AorError::Scheme)?;
-        self.place(user.as_bytes(), &host)
+        self.place(&unescape(user.as_bytes()), &host)
     }
 
     /// Whether `host` is one of `domains` or `aliases`; false for every host when neither is configured.

@@ -179,5 +179,9 @@ fn an_operator_may_write_an_aor_in_three_ways() {
     assert_eq!(read("sip:alice@example.com").as_deref(), Ok("alice@example.com"));
     assert_eq!(read("a@b@example.com").as_deref(), Ok("a@b@example.com"));
     assert_eq!(read("tel:+1-2").as_deref(), Ok("+12@example.com"));
+    for uri in ["sip:u%00z@example.com", "sip:u%25zz@example.com", "sip:u%ff@example.com", "sip:a%40b@example.com"] {
+        let canonical = read(uri).expect("an AoR");
+        assert_eq!(read(&canonical).as_ref(), Ok(&canonical), "what a dump prints can be asked for: {uri}");
+    }
     assert_eq!(read("nonsense"), Err(AorError::Scheme));
 }
