@@ -4,8 +4,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use aorta_proto::hash::uri_hash;
-use aorta_proto::uri::{AorRules, Host, Params, Scheme, Uri, aor, canonical_contact, hvalue_escape};
+use aorta_proto::uri::{AorRules, Host, Params, Scheme, Uri, aor, hvalue_escape};
 use aorta_proto::{Aor, Binding, Octets, Record};
 
 use crate::config::PathInRedirect;
@@ -46,13 +45,12 @@ pub enum Found {
 #[must_use]
 pub fn find(lookup: &Lookup<'_>, record: &Record, now_us: u64) -> Found {
     let shown = record.shown(now_us, lookup.contacts_max);
-    let asked = uri_hash(&canonical_contact(lookup.request_uri));
     let mut insecure = false;
     let mut targets = Vec::with_capacity(shown.len());
     for entry in shown {
         let Some(binding) = entry.binding() else { continue };
         let Ok(contact) = Uri::parse(binding.uri.as_bytes()) else { continue };
-        if entry.uri_hash == asked || leads_back(lookup, &contact) {
+        if leads_back(lookup, &contact) {
             continue;
         }
         if lookup.request_uri.scheme == Scheme::Sips && contact.scheme != Scheme::Sips {
@@ -68,7 +66,7 @@ pub fn find(lookup: &Lookup<'_>, record: &Record, now_us: u64) -> Found {
     Found::Contacts(targets.into_iter().map(|(_, _, binding)| binding).collect())
 }
 
-/// Whether a caller sent there would come back to the AoR. An address with another port than ours is no way back: it is a
+/// Whether a caller sent there would come back to the AoR; so does one sent to the Request-URI itself. An address with another port than ours is no way back: it is a
 /// phone whose AoR has its own host as domain.
 fn leads_back(lookup: &Lookup<'_>, contact: &Uri<'_>) -> bool {
     let port = contact.port.unwrap_or(DEFAULT_PORT);

@@ -30,6 +30,17 @@ fn firmware_that_begins_to_send_an_instance_is_still_one_phone() {
 }
 
 #[test]
+fn a_late_register_of_the_other_kind_of_key_is_late_too() {
+    for (live, late) in [(FLOW, PLAIN), (PLAIN, FLOW)] {
+        let mut desk = Desk::default();
+        desk.ok(&register("x", 10, &[live]));
+        assert_eq!(desk.refused(&register("x", 9, &[late])), Refusal::OldCSeq);
+        assert_eq!(desk.refused(&register("x", 10, &[late])), Refusal::ReusedCSeq);
+        assert_eq!(desk.ok(&register("x", 11, &[late])).len(), 1);
+    }
+}
+
+#[test]
 fn firmware_that_ceases_to_send_an_instance_is_still_one_phone() {
     let mut desk = Desk::default();
     desk.ok(&register("x", 9, &[FLOW]));
