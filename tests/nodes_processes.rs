@@ -61,6 +61,26 @@ fn three_nodes_become_one_cluster_and_status_says_whether_they_agree() {
 }
 
 #[test]
+fn status_knows_by_gossip_what_nodes_hold_that_it_cannot_ask() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut fleet = fleet(dir.path(), 3);
+    for index in [1, 2] {
+        let place = place(&fleet, index);
+        let text = std::fs::read_to_string(&place.config).expect("a configuration");
+        let listen = format!("listen = \"{}\"", place.http);
+        assert!(text.contains(&listen), "{text}");
+        std::fs::write(&place.config, text.replace(&listen, "listen = \"\"")).expect("written");
+    }
+    (0..3).for_each(|index| fleet.start(index).expect("started"));
+    fleet.wait_ready(0, PATIENCE).expect("ready");
+    let patience_ms = PATIENCE.as_millis().to_string();
+    let status = aorta(&["status", "--http", &place(&fleet, 0).http.to_string(), "--within-ms", &patience_ms]);
+    let said = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(status.status.success() && said.contains("All 3 agree."), "{said}");
+    assert_eq!(said.matches("(by gossip)").count(), 2, "{said}");
+}
+
+#[test]
 fn a_node_that_drains_leaves_with_exit_code_0_and_is_not_missed() {
     let dir = tempfile::tempdir().expect("a folder");
     let mut fleet = fleet(dir.path(), 3);

@@ -46,7 +46,7 @@ use crate::clock::Clock;
 use crate::location::Location;
 use crate::metrics::Metrics;
 
-pub use view::{AorView, ClusterView, ContactView, GoneView, MemberView, Removal};
+pub use view::{AorView, ClusterView, ContactView, GoneView, MemberView, Removal, TableView};
 
 /// How long answers that are under way may take when the server stops.
 const CLOSING: Duration = Duration::from_secs(1);

@@ -61,6 +61,22 @@ pub struct MemberView {
     pub suspect: bool,
     /// Changes sent to it and not acknowledged.
     pub lag: u64,
+    /// What it held when it last said so, at most some seconds ago.
+    pub table: Option<TableView>,
+}
+
+/// What a node says of its table in gossip, once a second while that changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TableView {
+    /// AoRs with anything known of them.
+    pub aors: u64,
+    /// Live contacts.
+    pub contacts: u64,
+    /// Root of its digest tree, in hex.
+    pub digest: String,
+    /// Whom it is linked with.
+    pub links: Vec<String>,
 }
 
 /// What a removal did.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::client::{Client, Target};
-use crate::admin::{ClusterView, MemberView};
+use crate::admin::{ClusterView, MemberView, TableView};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -78,14 +78,9 @@ impl Survey {
                 if survey.rows.contains_key(&member.node) || pending.iter().any(|(name, _)| *name == member.node) {
                     continue;
                 }
-                let view = match &member.http {
-                    Some(http) => first.to(http).cluster().map_err(|error| format!("{error:#}")),
-                    None if !member.present => {
-                        Err("it is missing (`aorta forget` strikes one that will not come back)".to_owned())
-                    }
-                    None => Err("it serves no HTTP that others could reach".to_owned()),
-                };
-                pending.push((member.node, Row { http: member.http, seen_as: member.state, view }));
+                let (view, by_gossip) = ask(first, &member);
+                let http = if by_gossip { Some(BY_GOSSIP.to_owned()) } else { member.http };
+                pending.push((member.node, Row { http, seen_as: member.state, view }));
             }
         }
         Ok(survey)
@@ -144,7 +139,11 @@ impl Survey {
                     view.contacts.to_string(),
                     view.aors.to_string(),
                     view.digest.chars().take(12).collect(),
-                    view.members.iter().map(|member| member.lag).max().unwrap_or_default().to_string(),
+                    if http == BY_GOSSIP {
+                        "?".to_owned()
+                    } else {
+                        view.members.iter().map(|member| member.lag).max().unwrap_or_default().to_string()
+                    },
                     http,
                 ],
                 Err(_) => [
@@ -178,6 +177,50 @@ impl Survey {
             .to_string()
     }
 }
+
+/// Shown instead of the HTTP address of a node that could not be asked itself.
+const BY_GOSSIP: &str = "(by gossip)";
+
+/// Asks a member over HTTP. Where each node serves HTTP on its own host's loopback, somebody else answers, or nobody can be
+/// asked: then what the member gossips counts, which is some seconds old at most; the answer says whether it did. One that
+/// refuses the connection is not excused: it may be dead.
+fn ask(first: &Client, member: &MemberView) -> (Result<ClusterView, String>, bool) {
+    let missing = "it is missing (`aorta forget` strikes one that will not come back)";
+    let asked = match &member.http {
+        Some(http) => match first.to(http).cluster() {
+            Err(error) => return (Err(format!("{error:#}")), false),
+            Ok(view) if view.node == member.node => return (Ok(view), false),
+            Ok(view) => Err(format!("at {http} {} answers", view.node)),
+        },
+        None if !member.present => Err(missing.to_owned()),
+        None => Err("it serves no HTTP that others could reach".to_owned()),
+    };
+    match &member.table {
+        Some(table) if member.present && member.linked => (Ok(gossiped(member, table)), true),
+        _ => (asked, false),
+    }
+}
+
+/// A member's view of itself, as far as gossip has it.
+fn gossiped(member: &MemberView, table: &TableView) -> ClusterView {
+    let linked =
+        |name: &String| MemberView { node: name.clone(), linked: true, present: true, ..MemberView::default() };
+    ClusterView {
+        node: member.node.clone(),
+        boot: member.boot.clone(),
+        version: member.version.clone(),
+        state: member.state.clone(),
+        ready: member.state == READY,
+        aors: table.aors,
+        contacts: table.contacts,
+        digest: table.digest.clone(),
+        members: table.links.iter().map(linked).collect(),
+        ..ClusterView::default()
+    }
+}
+
+/// State of a member that serves.
+const READY: &str = "ready";
 
 /// A member that said good-bye is nobody's loss.
 fn is_awaited(member: &MemberView) -> bool {

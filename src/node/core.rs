@@ -16,7 +16,7 @@ use super::gauges::Gauges;
 use super::members::KeptMember;
 use crate::clock::{Clock, Now};
 use crate::cluster::{Cluster, GossipMember};
-use crate::location::Location;
+use crate::location::{Counts, Location};
 use crate::replication::{Effects, Event, Released, Replication};
 use crate::sip::message::ViaTarget;
 use crate::sip::transport::ReplyPath;
@@ -84,6 +84,8 @@ pub(super) struct Core {
 pub(super) const HTTP_KEY: &str = "http";
 /// The gossip key of a node's version.
 pub(super) const VERSION_KEY: &str = "version";
+/// The gossip key of what a node holds: root of its digest in hex, contacts, AoRs.
+pub(super) const TABLE_KEY: &str = "table";
 
 impl Core {
     /// What may be served now.
@@ -140,6 +142,15 @@ impl Core {
             }
         }
         keys
+    }
+
+    /// Gossips what this node holds, for operators who can ask only one node.
+    pub(super) fn tell_table(&self, counts: Counts, root: u128) {
+        let Some(cluster) = &*self.cluster.load() else { return };
+        let table = format!("{root:032x} {} {}", counts.live, counts.aors);
+        if let Err(error) = cluster.gossip(TABLE_KEY, &table) {
+            tracing::debug!(%error, "what this node holds was not gossiped");
+        }
     }
 
     /// Two threads may see a change each; whoever reads the keys last must also be the one who writes last.

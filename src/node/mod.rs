@@ -311,11 +311,13 @@ fn lookers(core: &Arc<Core>, transports: &Arc<Transports>) -> std::io::Result<Ve
     let (copying, transports) = (Arc::clone(core), Arc::clone(transports));
     let mut turn = 0u32;
     let copy = Worker::spawn("metrics", move |_last| {
+        let (table, cluster) = (copying.location.counts(), copying.replication.view(copying.clock.now()));
+        copying.tell_table(table, cluster.root);
         copying.gauges.copy(&Seen {
             now: copying.clock.now(),
             serves: copying.serving().probes,
-            table: copying.location.counts(),
-            cluster: copying.replication.view(copying.clock.now()),
+            table,
+            cluster,
             changes_received: copying.replication.changes_received(),
             answered: copying.uas.counts(),
             transports: transports.counts(),

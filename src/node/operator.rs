@@ -5,12 +5,12 @@ use aorta_proto::uri::{Uri, canonical_contact};
 use aorta_proto::{Aor, ContactKey, NodeId};
 use tokio::sync::oneshot;
 
-use super::core::{Core, HTTP_KEY, VERSION_KEY, Waiting};
+use super::core::{Core, HTTP_KEY, TABLE_KEY, VERSION_KEY, Waiting};
 use super::gauges::Gauges;
-use crate::admin::{ClusterView, MemberView, Node, Promise, Refused, Removal};
+use crate::admin::{ClusterView, MemberView, Node, Promise, Refused, Removal, TableView};
 use crate::cluster::GossipMember;
 use crate::registrar::{Removed, Which, remove};
-use crate::replication::PeerView;
+use crate::replication::{Member, PeerView};
 
 impl Node for Core {
     fn readiness(&self) -> Result<Option<String>, String> {
@@ -146,5 +146,14 @@ fn member(peer: &PeerView, shown: &[GossipMember]) -> MemberView {
         linked: peer.linked,
         suspect: peer.suspect,
         lag: peer.lag,
+        table: gossip.and_then(table),
     }
+}
+
+/// What a member gossips of its table; `None` where it has not, or not in a form known here.
+fn table(member: &GossipMember) -> Option<TableView> {
+    let mut words = member.values.get(TABLE_KEY)?.split(' ');
+    let (digest, contacts, aors) = (words.next()?.to_owned(), words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    let typed = Member::from_keys(member.node.clone(), &member.values).ok()?;
+    Some(TableView { aors, contacts, digest, links: typed.links.iter().map(ToString::to_string).collect() })
 }

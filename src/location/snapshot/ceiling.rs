@@ -10,11 +10,12 @@ use std::path::Path;
 use super::slots::Slots;
 
 /// How far the ceiling is ahead of cluster time when it is written, microseconds. A restart sooner than this moves
-/// cluster time forward by at most this; so it is short against any lifetime, and long against one flush.
-pub const CEILING_LEAD_US: u64 = 3_000_000;
+/// cluster time forward by at most this, and contacts lapse so much early; so it is within the second that lifetimes are
+/// told in, and long against one flush.
+pub const CEILING_LEAD_US: u64 = 1_000_000;
 
 /// How often [`Ceiling::renew`] is to be called, microseconds: two calls may fail or wait before the lead is used up.
-pub const CEILING_RENEW_US: u64 = 1_000_000;
+pub const CEILING_RENEW_US: u64 = 300_000;
 
 /// What the disk knows of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
