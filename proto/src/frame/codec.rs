@@ -14,7 +14,7 @@ pub(super) fn codec() -> Codec {
     bincode::config::standard().with_limit::<BODY_BYTES_MAX>()
 }
 
-/// Kind bytes; those from `BEGIN` on travel in [`Class::Bulk`].
+/// Kind bytes; those from `BEGIN` on travel in [`super::Class::Bulk`].
 pub(super) mod kind {
     pub(in crate::frame) const HELLO: u8 = 1;
     pub(in crate::frame) const SUBSCRIBE: u8 = 2;
