@@ -111,8 +111,8 @@ pub const KEYS: &[Key] = &[
         "Silence after which a starting node counts a node that it should reach as gone, so that a cluster can start \
          without it."),
     key("bootstrap_min_nodes", whole(0, 1000), "0",
-        "Nodes that must see each other before a cluster of which nobody is ready may start. 0: a majority of \
-         cluster.seeds, 2 where they are one DNS name, 1 if there are none."),
+        "Nodes that must see each other before a cluster of which nobody is ready may start. 0: a majority of the nodes \
+         that cluster.seeds name, this one counted; 2 where they are one DNS name, 1 if there are none."),
     key("doubt_ms", whole(0, 3_600_000), "30000",
         "After losing more than half of the other nodes at once: how long an unknown AoR is answered 503 and not 404."),
     key("clock_ahead_max_s", whole(10, 7 * 24 * 3600), "3600",

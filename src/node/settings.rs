@@ -115,16 +115,19 @@ pub(super) fn replication(config: &Config, node: NodeId, boot: BootId, keys: &Ke
     }
 }
 
-/// `bootstrap_min_nodes`; where it is 0, a majority of the listed seeds, or 1 if there are none. One DNS name stands for
-/// an unknown number of nodes, and an operator who gives no number means "as soon as two see each other".
+/// `bootstrap_min_nodes`; where it is 0, a majority of the nodes that the seeds name, this one counted. It is 1 only for a
+/// node without seeds, or whose one seed is itself: a node that names another must never start a cluster of its own
+/// because that other is down. One DNS name stands for an unknown number of nodes: two of them must see each other.
 fn bootstrap_min_nodes(config: &Config) -> usize {
-    let seeds = config.cluster.as_ref().map_or(&[][..], |cluster| &cluster.seeds[..]);
-    let listed = seeds.iter().filter(|seed| seed.parse::<SocketAddr>().is_ok()).count();
-    match (config.bootstrap_min_nodes, listed, seeds.len()) {
-        (0, _, 0) => 1,
-        (0, 0, 1) => 2,
-        (0, _, seeds) => seeds / 2 + 1,
-        (given, _, _) => given,
+    let Some(cluster) = config.cluster.as_ref().filter(|_| config.bootstrap_min_nodes == 0) else {
+        return config.bootstrap_min_nodes.max(1);
+    };
+    let seeds: Vec<Option<SocketAddr>> = cluster.seeds.iter().map(|seed| seed.parse().ok()).collect();
+    let may_be_named = seeds.iter().any(|seed| seed.is_none_or(|address| address == cluster.advertise));
+    match &seeds[..] {
+        [] => 1,
+        [None] => 2,
+        all => (all.len() + usize::from(!may_be_named)) / 2 + 1,
     }
 }
 
@@ -140,7 +143,7 @@ mod tests {
 
     fn with_seeds(seeds: &str) -> Config {
         config(&format!(
-            "[cluster]\nlisten = \"127.0.0.1:0\"\nca = \"a\"\ncertificate = \"b\"\nkey = \"c\"\nseeds = {seeds}\n"
+            "[cluster]\nlisten = \"127.0.0.1:1\"\nca = \"a\"\ncertificate = \"b\"\nkey = \"c\"\nseeds = {seeds}\n"
         ))
     }
 
@@ -148,9 +151,12 @@ mod tests {
     fn a_majority_of_the_seeds_may_start_a_cluster() {
         let min = |seeds| bootstrap_min_nodes(&with_seeds(seeds));
         assert_eq!(min("[]"), 1);
-        assert_eq!(min("[\"127.0.0.1:1\"]"), 1);
+        assert_eq!(min("[\"127.0.0.1:1\"]"), 1, "itself");
+        assert_eq!(min("[\"127.0.0.1:2\"]"), 2, "another");
         assert_eq!(min("[\"127.0.0.1:1\", \"127.0.0.1:2\"]"), 2);
         assert_eq!(min("[\"127.0.0.1:1\", \"127.0.0.1:2\", \"127.0.0.1:3\"]"), 2);
+        assert_eq!(min("[\"127.0.0.1:2\", \"127.0.0.1:3\"]"), 2, "two others");
+        assert_eq!(min("[\"127.0.0.1:2\", \"127.0.0.1:3\", \"127.0.0.1:4\"]"), 3, "three others");
         assert_eq!(min("[\"a:1\", \"b:1\", \"c:1\", \"d:1\"]"), 3);
         assert_eq!(min("[\"aorta.default.svc:7060\"]"), 2, "a name that yields all");
         assert_eq!(bootstrap_min_nodes(&config("bootstrap_min_nodes = 5")), 5);
