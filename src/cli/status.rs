@@ -83,9 +83,10 @@ impl Survey {
                     None if !member.present => {
                         Err("it is missing (`aorta forget` strikes one that will not come back)".to_owned())
                     }
-                    None => Err("it serves no HTTP that others could reach".to_owned()),
+                    None => Err("it serves HTTP to its own host only, or none; http.listen says where".to_owned()),
                 };
-                pending.push((member.node, Row { http: member.http, seen_as: member.state, view }));
+                let seen_as = seen_as(&member);
+                pending.push((member.node, Row { http: member.http, seen_as, view }));
             }
         }
         Ok(survey)
@@ -184,6 +185,15 @@ fn is_awaited(member: &MemberView) -> bool {
     member.present || member.state != LEFT
 }
 
+/// What a member that could not be asked is called: one that nobody sees any more is not what it last said of itself.
+fn seen_as(member: &MemberView) -> String {
+    let state = if member.present { &member.state } else { MISSING };
+    state.to_owned()
+}
+
+/// State of a member that is remembered and not seen.
+const MISSING: &str = "missing";
+
 /// State of a member that said good-bye.
 const LEFT: &str = "left";
 
@@ -241,6 +251,12 @@ mod tests {
         assert_eq!(unlinked.disagreements(), ["a has no link to b"]);
         unlinked.rows.get_mut("b").expect("there").view = Err("refused".to_owned());
         assert_eq!(unlinked.disagreements(), ["a has no link to b", "b could not be asked: refused"]);
+    }
+
+    #[test]
+    fn a_dead_member_is_not_shown_by_its_last_words() {
+        let member = |present| MemberView { state: "ready".to_owned(), present, ..MemberView::default() };
+        assert_eq!((seen_as(&member(true)).as_str(), seen_as(&member(false)).as_str()), ("ready", "missing"));
     }
 
     #[test]
