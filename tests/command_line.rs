@@ -75,6 +75,29 @@ fn certificates_are_written_once_and_keys_for_their_owner_only() {
 }
 
 #[test]
+fn config_check_knows_certificates_with_which_no_node_would_start() {
+    let dir = folder();
+    assert!(aorta(&["cert", "init", "--dir", "."], dir.path()).status.success());
+    for node in ["one", "two"] {
+        assert!(aorta(&["cert", "issue", node, "--ca-dir", ".", "--dir", "."], dir.path()).status.success());
+    }
+    let file = "data_dir = \"data\"\n[cluster]\nlisten = \"127.0.0.1:7060\"\nseeds = []\nca = \"ca.pem\"\n\
+        certificate = \"one.pem\"\nkey = \"one.key\"\n";
+    std::fs::write(dir.path().join("aorta.toml"), file).expect("written");
+    let check = |set: &str| aorta(&["config", "check", "aorta.toml", "--set", set], dir.path());
+    assert_eq!(check("node_id=one").status.code(), Some(0));
+    for (set, says) in [
+        ("node_id=two", "aorta cert issue two"),
+        ("cluster.key=two.key", "is not the key of cluster.certificate"),
+        ("cluster.certificate=one.key", "holds no certificate in PEM form"),
+    ] {
+        let output = check(set);
+        assert_eq!(output.status.code(), Some(1), "{set}: {output:?}");
+        assert!(text(&output.stderr).contains(says), "{output:?}");
+    }
+}
+
+#[test]
 fn dev_writes_configurations_that_are_sound() {
     let dir = folder();
     let output = aorta(&["dev", "--nodes", "3", "--dir", "D", "--write-only", "--sip-port", "15060"], dir.path());

@@ -133,11 +133,15 @@ fn check(file: &std::path::Path, sets: &[String]) -> anyhow::Result<ExitCode> {
     for problem in &unreadable {
         eprintln!("{}: {problem}", file.display());
     }
-    if unreadable.is_empty() {
-        println!("{}: no mistake", file.display());
-        return Ok(ExitCode::SUCCESS);
+    if !unreadable.is_empty() {
+        return Ok(ExitCode::from(FAILED));
     }
-    Ok(ExitCode::from(FAILED))
+    if let Err(problem) = crate::node::check_certificates(&config) {
+        eprintln!("{}: {problem}", file.display());
+        return Ok(ExitCode::from(FAILED));
+    }
+    println!("{}: no mistake", file.display());
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

@@ -79,8 +79,9 @@ impl Survey {
                     continue;
                 }
                 let (view, by_gossip) = ask(first, &member);
+                let seen_as = seen_as(&member);
                 let http = if by_gossip { Some(BY_GOSSIP.to_owned()) } else { member.http };
-                pending.push((member.node, Row { http, seen_as: member.state, view }));
+                pending.push((member.node, Row { http, seen_as, view }));
             }
         }
         Ok(survey)
@@ -193,7 +194,7 @@ fn ask(first: &Client, member: &MemberView) -> (Result<ClusterView, String>, boo
             Ok(view) => Err(format!("at {http} {} answers", view.node)),
         },
         None if !member.present => Err(missing.to_owned()),
-        None => Err("it serves no HTTP that others could reach".to_owned()),
+        None => Err("it serves HTTP to its own host only, or none; http.listen says where".to_owned()),
     };
     match &member.table {
         Some(table) if member.present && member.linked => (Ok(gossiped(member, table)), true),
@@ -226,6 +227,15 @@ const READY: &str = "ready";
 fn is_awaited(member: &MemberView) -> bool {
     member.present || member.state != LEFT
 }
+
+/// What a member that could not be asked is called: one that nobody sees any more is not what it last said of itself.
+fn seen_as(member: &MemberView) -> String {
+    let state = if member.present { &member.state } else { MISSING };
+    state.to_owned()
+}
+
+/// State of a member that is remembered and not seen.
+const MISSING: &str = "missing";
 
 /// State of a member that said good-bye.
 const LEFT: &str = "left";
@@ -284,6 +294,12 @@ mod tests {
         assert_eq!(unlinked.disagreements(), ["a has no link to b"]);
         unlinked.rows.get_mut("b").expect("there").view = Err("refused".to_owned());
         assert_eq!(unlinked.disagreements(), ["a has no link to b", "b could not be asked: refused"]);
+    }
+
+    #[test]
+    fn a_dead_member_is_not_shown_by_its_last_words() {
+        let member = |present| MemberView { state: "ready".to_owned(), present, ..MemberView::default() };
+        assert_eq!((seen_as(&member(true)).as_str(), seen_as(&member(false)).as_str()), ("ready", "missing"));
     }
 
     #[test]

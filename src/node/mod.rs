@@ -39,7 +39,7 @@ use self::members::KeptMember;
 use self::settings::Keys;
 use crate::admin::{Admin, Settings as AdminSettings, Shown};
 use crate::clock::{Clock, wall_us};
-use crate::cluster::{Cluster, ClusterSettings, Identity};
+use crate::cluster::{Cluster, ClusterSettings, Identity, IdentityError};
 use crate::config::Config;
 use crate::location::Location;
 use crate::location::snapshot::{Loaded, Snapshot};
@@ -62,6 +62,17 @@ const UPKEEP_EVERY: u32 = 5;
 
 /// Every so many copies, a certificate that ends soon is mentioned again: once a day.
 const WARN_EVERY: u32 = 86_400;
+
+/// What `aorta config check` can know of a node's certificate, CA and key before it starts: that they can be read, belong
+/// together and give the configured name.
+///
+/// # Errors
+///
+/// When the node would not start with them.
+pub fn check_certificates(config: &Config) -> Result<(), IdentityError> {
+    let Some(cluster) = &config.cluster else { return Ok(()) };
+    settings::identity(cluster, config.node_id.as_ref()).map(drop)
+}
 
 /// Runs a node until it has left.
 ///
@@ -139,7 +150,8 @@ impl Node {
         let replication = Replication::new(settings, start, Arc::clone(&location), Arc::clone(&clock), now);
         let metrics = Arc::new(Metrics::new());
         let gauges = Gauges::new(metrics, bearings.identity.as_ref().map(|identity| identity.validity));
-        let own_addresses = vec![(HTTP_KEY, http.as_ref().map(Admin::address))];
+        let told = http.as_ref().and_then(|admin| settings::http_for_others(admin.address(), config.cluster.as_ref()));
+        let own_addresses = vec![(HTTP_KEY, told)];
         let core = Core::new(Arc::clone(&location), Arc::clone(&clock), replication, uas, gauges, own_addresses);
         let core = Arc::new(core);
         core.remember_addresses(known);

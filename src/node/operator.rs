@@ -63,6 +63,10 @@ impl Node for Core {
 
     fn force_ready(&self) -> Result<(), Refused> {
         let now = self.clock.now();
+        // Nothing is forced, and a log that says so would frighten somebody.
+        if self.replication.readiness(now).ready {
+            return Ok(());
+        }
         let effects = self.replication.force_ready(now);
         self.act(effects, now);
         let readiness = self.replication.readiness(now);
@@ -83,7 +87,9 @@ impl Node for Core {
             return Err(Refused::Unknown(format!("no member {node} is known or remembered")));
         };
         if peer.linked {
-            return Err(Refused::Conflict(format!("{node} is linked; drain it, or stop it, first")));
+            return Err(Refused::Conflict(format!(
+                "{node} is linked; drain it, or stop it, first (the link to one that died ends after some seconds)"
+            )));
         }
         let effects = self.replication.forget(node, now);
         self.act(effects, now);

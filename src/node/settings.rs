@@ -62,6 +62,16 @@ pub(super) fn identity(cluster: &ClusterConfig, node_id: Option<&NodeId>) -> Res
     Identity::load(&files, node_id)
 }
 
+/// Where the other nodes' operators reach the HTTP of this one, which `aorta status` asks at all of them. `None` where it
+/// is on the loopback of a host of its own: there, the same address is somebody else.
+pub(super) fn http_for_others(http: SocketAddr, cluster: Option<&ClusterConfig>) -> Option<SocketAddr> {
+    let Some(host) = cluster.map(|cluster| cluster.advertise.ip()) else { return Some(http) };
+    if http.ip().is_unspecified() {
+        return Some(SocketAddr::new(host, http.port()));
+    }
+    (!http.ip().is_loopback() || host.is_loopback()).then_some(http)
+}
+
 /// The name of a node without a certificate.
 pub(super) fn lone_node_id(config: &Config) -> anyhow::Result<NodeId> {
     Ok(config.node_id.clone().map_or_else(|| NodeId::new(LONE_NODE), Ok)?)
@@ -160,6 +170,21 @@ mod tests {
         assert_eq!(min("[\"a:1\", \"b:1\", \"c:1\", \"d:1\"]"), 3);
         assert_eq!(min("[\"aorta.default.svc:7060\"]"), 2, "a name that yields all");
         assert_eq!(bootstrap_min_nodes(&config("bootstrap_min_nodes = 5")), 5);
+    }
+
+    #[test]
+    fn others_are_told_an_http_address_only_if_it_leads_here() {
+        let told = |http: &str, host: &str| {
+            let text = format!(
+                "[cluster]\nlisten = \"{host}:7060\"\nca = \"a\"\ncertificate = \"b\"\nkey = \"c\"\nseeds = []\n"
+            );
+            let told = http_for_others(http.parse().expect("an address"), config(&text).cluster.as_ref());
+            told.map(|address| address.to_string())
+        };
+        assert_eq!(told("127.0.0.1:8060", "10.0.0.11"), None, "every host has that address");
+        assert_eq!(told("127.0.0.1:8060", "127.0.0.1").as_deref(), Some("127.0.0.1:8060"));
+        assert_eq!(told("10.0.0.11:8060", "10.0.0.11").as_deref(), Some("10.0.0.11:8060"));
+        assert_eq!(told("0.0.0.0:8060", "10.0.0.11").as_deref(), Some("10.0.0.11:8060"));
     }
 
     #[test]

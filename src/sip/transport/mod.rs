@@ -142,7 +142,7 @@ fn destination(peer: SocketAddr, via: &ViaTarget, may: impl Fn(IpAddr) -> bool) 
 
 /// A listen address that could not be had.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen for SIP on {transport}:{addr}: {cause}")]
+#[error("cannot listen for SIP on {transport}:{addr}")]
 pub struct BindError {
     transport: Transport,
     addr: SocketAddr,
