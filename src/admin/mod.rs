@@ -151,7 +151,7 @@ pub enum BindError {
     TokenNeeded(SocketAddr),
     /// The address cannot be had.
     #[error("cannot listen for HTTP on {0}: {1}")]
-    Listen(SocketAddr, #[source] io::Error),
+    Listen(SocketAddr, io::Error),
 }
 
 /// The server, bound and not yet answering.

@@ -142,11 +142,11 @@ fn destination(peer: SocketAddr, via: &ViaTarget, may: impl Fn(IpAddr) -> bool) 
 
 /// A listen address that could not be had.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen for SIP on {transport}:{addr}")]
+#[error("cannot listen for SIP on {transport}:{addr}: {cause}")]
 pub struct BindError {
     transport: Transport,
     addr: SocketAddr,
-    #[source]
+    // Not a source as well: whoever prints the whole chain would say it twice.
     cause: io::Error,
 }
 
