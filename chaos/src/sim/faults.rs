@@ -85,7 +85,7 @@ pub(super) fn strike(world: &mut World, fault: Fault, rng: &mut fastrand::Rng) -
             world.load = false;
             world.run(1_500_000, calm)?;
             (0..nodes).for_each(|node| world.crash(node));
-            world.ahead_us += node::CEILING_AHEAD_US;
+            world.off.ahead_us += node::CEILING_AHEAD_US;
             world.run(lasts_us, |_| Ok(false))?;
             for node in 0..nodes {
                 world.start(node);
@@ -120,7 +120,7 @@ fn crash_all_one_late(world: &mut World, late: usize, rng: &mut fastrand::Rng) -
             world.nodes[node].disk = disk;
         }
     }
-    world.ahead_us += 2 * node::CEILING_AHEAD_US;
+    world.off.ahead_us += 2 * node::CEILING_AHEAD_US;
     world.judge_ghosts = false;
     for node in (0..nodes).filter(|node| *node != late) {
         world.start(node);

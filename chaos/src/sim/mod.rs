@@ -6,7 +6,8 @@
 //! | `world` | virtual time, the order of everything, effects into frames |
 //! | `node` | one machine: the real pure rooms, a clock, a disk |
 //! | `net`, `wire`, `gossip` | connections that delay, stall and break; membership in small |
-//! | `phones`, `callers` | what was asked for and what was heard; which node is asked |
+//! | `phones`, `callers`, `registrar` | what is asked for; which node is asked, how often; the SIP side of a node |
+//! | `line` | what one AoR's phones sent and heard, and what therefore must ring |
 //! | `faults` | what goes wrong |
 //! | `judge` | what must hold |
 //! | `mod` | a seed's story: faults one after another, and after each the world must settle |
@@ -15,13 +16,14 @@ mod callers;
 mod faults;
 mod gossip;
 mod judge;
+mod line;
 mod net;
 mod node;
 mod phones;
+mod registrar;
 mod wire;
 mod world;
 
-use phones::Phone;
 use world::World;
 
 pub use world::Figures;
@@ -50,8 +52,7 @@ pub struct Outcome {
 pub fn run(seed: u64, talk: bool) -> Outcome {
     let mut rng = fastrand::Rng::with_seed(seed);
     let nodes = rng.usize(3..=5);
-    let phones = (0..12).flat_map(|aor| (0..2).map(move |contact| Phone::new(aor, contact))).collect();
-    let mut world = World::new(seed, nodes, phones);
+    let mut world = World::new(seed, nodes, 12);
     world.said = talk.then(Vec::new);
     let failure = story(&mut world, &mut rng).err();
     Outcome { seed, failure, said: world.said.take().unwrap_or_default(), figures: world.figures }
@@ -65,6 +66,7 @@ fn story(world: &mut World, rng: &mut fastrand::Rng) -> Result<(), String> {
     settle(world, "after the first start")?;
     for _ in 0..rng.usize(2..=5) {
         world.load = true;
+        world.calm_since_us = Some(world.now_us);
         let short = world.figures.short;
         world.run(rng.u64(500_000..2_000_000), calm)?;
         if world.figures.short > short {
@@ -72,6 +74,7 @@ fn story(world: &mut World, rng: &mut fastrand::Rng) -> Result<(), String> {
         }
         let fault = faults::choose(rng, world.nodes.len());
         world.say(|| format!("fault: {fault:?}"));
+        world.calm_since_us = None;
         faults::strike(world, fault, rng)?;
         world.load = false;
         world.say(|| format!("over: {fault:?}"));
