@@ -151,7 +151,7 @@ impl World {
         self.calm_since_us.is_some_and(|since_us| since_us <= self.now_us)
             && self.full.contains(&message.request)
             && phone.call_id() == register.call_id
-            && line.may_come_late(message.request, register.written.is_none())
+            && line.may_come_late(message.request, register.is_star())
     }
 
     /// A 200 with all acks.

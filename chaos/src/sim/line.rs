@@ -3,7 +3,7 @@
 
 use aorta_proto::Aor;
 
-use super::phones::{PATIENCE_US, Register};
+use super::phones::{PATIENCE_US, PHONES, PORTS, Register};
 
 /// Clocks of nodes that hear each other, or were cut off a moment ago, differ by less than this, µs.
 const CLOCKS_DIFFER_US: u64 = 1_000_000;
@@ -34,6 +34,15 @@ pub(super) struct Written {
     pub(super) state: State,
     /// It takes the slot over whatever is there; otherwise only what the accepting node knows to be there.
     pub(super) sure: bool,
+}
+
+impl Written {
+    /// What `Contact: *` does.
+    pub(super) fn all() -> Vec<Self> {
+        let gone = |slot| Self { slot, state: State::Gone, sure: true };
+        let of = |phone| (0..PORTS).map(move |port| Slot::Uri { phone, port }).chain([Slot::Flow { phone }]);
+        (0..PHONES).flat_map(of).map(gone).collect()
+    }
 }
 
 /// One request, with all its copies.
@@ -76,7 +85,7 @@ impl Line {
     }
 
     pub(super) fn asks(&mut self, id: u64, phone: u8, register: Register, now_us: u64) {
-        if register.written.is_none() {
+        if register.is_star() {
             self.last_star = id;
         }
         self.asked.push(Asked { id, phone, register, sent_us: now_us, full_us: None });
@@ -84,25 +93,17 @@ impl Line {
 
     /// A 200 with all acks: what it surely comes after is history.
     pub(super) fn hears_full(&mut self, id: u64, now_us: u64) {
-        let Some(asked) = self.asked.iter_mut().find(|asked| asked.id == id && asked.full_us.is_none()) else { return };
-        asked.full_us = Some(now_us);
-        let asked = &self.asked;
-        let over = |one: &Asked| one.slots().iter().all(|slot| asked.iter().any(|by| one.is_over(*slot, by)));
-        let stays: Vec<bool> = asked.iter().map(|one| one.register.written.is_none() || !over(one)).collect();
-        let mut stays = stays.into_iter();
-        self.asked.retain(|_| stays.next().unwrap_or(true));
-        self.drop_stars();
-    }
-
-    /// A `*` after which every slot was surely written, or that a later sure `*` covers, is history too.
-    fn drop_stars(&mut self) {
-        let last = self.asked.iter().rposition(|asked| asked.register.written.is_none() && asked.full_us.is_some());
-        let Some(last) = last.map(|at| self.asked[at].id) else { return };
-        let asked = &self.asked;
-        let covers = |one: &Asked| asked.iter().any(|by| by.id == last && one.id != last && one.is_before(by));
-        let stays: Vec<bool> = asked.iter().map(|one| one.register.written.is_some() || !covers(one)).collect();
-        let mut stays = stays.into_iter();
-        self.asked.retain(|_| stays.next().unwrap_or(true));
+        let Some(at) = self.asked.iter().position(|asked| asked.id == id && asked.full_us.is_none()) else { return };
+        let mut by = self.asked.remove(at);
+        by.full_us = Some(now_us);
+        for one in &mut self.asked {
+            let mut written = std::mem::take(&mut one.register.written);
+            written.retain(|written| !one.is_over(written.slot, &by));
+            one.register.written = written;
+        }
+        self.asked.retain(|asked| !asked.register.written.is_empty());
+        let at = self.asked.partition_point(|asked| asked.id < id);
+        self.asked.insert(at, by);
     }
 
     /// Whether a copy of an acknowledged request that comes late must change nothing: of `*` only the last is remembered.
@@ -124,8 +125,7 @@ impl Line {
     fn certain(&self, slot: Slot, port: u8, now_us: u64, off: Off) -> Must {
         let mut certain = None;
         let settled = self.asked.iter().any(|asked| asked.full_us.is_some() && asked.writes(slot).is_some());
-        let left = self.asked.iter().filter(|one| !self.asked.iter().any(|by| one.is_over(slot, by)));
-        let states = left.filter_map(|asked| Some(asked.must(asked.writes(slot)?.0, port, now_us, off)));
+        let states = self.asked.iter().filter_map(|asked| Some(asked.must(asked.writes(slot)?.0, port, now_us, off)));
         for must in states.chain((!settled).then_some(Must::NotRing)) {
             if *certain.get_or_insert(must) != must {
                 return Must::Either;
@@ -136,22 +136,14 @@ impl Line {
 }
 
 impl Asked {
-    fn slots(&self) -> Vec<Slot> {
-        self.register.written.iter().flatten().map(|written| written.slot).collect()
-    }
-
     /// What it does to a slot, and whether for sure.
     fn writes(&self, slot: Slot) -> Option<(State, bool)> {
-        let Some(written) = &self.register.written else { return Some((State::Gone, true)) };
-        let written = written.iter().find(|written| written.slot == slot)?;
+        let written = self.register.written.iter().find(|written| written.slot == slot)?;
         Some((written.state, written.sure))
     }
 
     /// Whether a full answer to `by` says that what this one did to the slot no longer counts.
     fn is_over(&self, slot: Slot, by: &Self) -> bool {
-        if by.id == self.id || by.full_us.is_none() || self.writes(slot).is_none() {
-            return false;
-        }
         match by.writes(slot) {
             Some((_, true)) => self.is_before(by),
             Some((_, false)) => self.was_known_before(by),
@@ -188,13 +180,17 @@ mod tests {
     use super::*;
     use aorta::registrar::Expires;
 
-    fn register(written: Option<Vec<Written>>) -> Register {
+    fn register(written: Vec<Written>) -> Register {
         Register { call_id: "c".into(), cseq: 1, contacts: Vec::new(), expires: Expires::Absent, written }
     }
 
     fn live(granted_s: u32) -> Register {
         let state = State::Live { port: 0, granted_s };
-        register(Some(vec![Written { slot: Slot::Uri { phone: 0, port: 0 }, state, sure: true }]))
+        register(vec![Written { slot: Slot::Uri { phone: 0, port: 0 }, state, sure: true }])
+    }
+
+    fn star() -> Register {
+        register(Written::all())
     }
 
     #[test]
@@ -207,7 +203,7 @@ mod tests {
         line.hears_full(2, 20);
         assert_eq!((line.must(0, 0, 21, off), line.must(0, 1, 21, off)), (Must::Ring, Must::NotRing));
         assert_eq!(line.must(0, 0, 70_000_000, off), Must::NotRing);
-        line.asks(3, 1, register(None), 30);
+        line.asks(3, 1, star(), 30);
         assert_eq!(line.must(0, 0, 31, off), Must::Either);
         line.hears_full(3, 40);
         assert_eq!(line.must(0, 0, 41, off), Must::NotRing);
@@ -217,7 +213,7 @@ mod tests {
     fn another_phones_star_settles_only_what_came_surely_before() {
         let (mut line, off) = (Line::new(0), Off::default());
         line.asks(1, 0, live(60), 0);
-        line.asks(2, 1, register(None), 10);
+        line.asks(2, 1, star(), 10);
         line.hears_full(2, 20);
         line.hears_full(1, 20);
         assert_eq!(line.must(0, 0, 21, off), Must::Either);

@@ -5,6 +5,9 @@ use aorta::registrar::Expires;
 
 use super::line::{Slot, State, Written};
 
+/// Devices of an AoR.
+pub(super) const PHONES: u8 = 2;
+
 /// Ports that a phone moves between.
 pub(super) const PORTS: u8 = 3;
 
@@ -37,8 +40,14 @@ pub(super) struct Register {
     /// `["*"]` is `Contact: *`.
     pub(super) contacts: Vec<String>,
     pub(super) expires: Expires,
-    /// What it means, if it is accepted; nothing named: all of the AoR goes.
-    pub(super) written: Option<Vec<Written>>,
+    /// What it means, if it is accepted.
+    pub(super) written: Vec<Written>,
+}
+
+impl Register {
+    pub(super) fn is_star(&self) -> bool {
+        self.contacts == ["*"]
+    }
 }
 
 impl Phone {
@@ -86,11 +95,11 @@ impl Phone {
             0..70 => {
                 self.registered = false;
                 let (contact, written) = (self.contact(self.port, 0), self.writes(State::Gone));
-                self.request(vec![contact], Some(written))
+                self.request(vec![contact], written)
             }
             70..80 => {
                 self.registered = false;
-                Register { expires: Expires::Seconds(0), ..self.request(vec!["*".into()], None) }
+                Register { expires: Expires::Seconds(0), ..self.request(vec!["*".into()], Written::all()) }
             }
             80..110 => {
                 let before = self.moves();
@@ -135,7 +144,7 @@ impl Phone {
             contacts.push(self.contact(port, 0));
             written.push(Written { slot: Slot::Uri { phone: self.number, port }, state: State::Gone, sure: true });
         }
-        self.request(contacts, Some(written))
+        self.request(contacts, written)
     }
 
     fn contact(&self, port: u8, expires_s: u32) -> String {
@@ -156,7 +165,7 @@ impl Phone {
         vec![Written { slot: flow, state, sure: true }, Written { slot: uri, state: State::Gone, sure: false }]
     }
 
-    fn request(&self, contacts: Vec<String>, written: Option<Vec<Written>>) -> Register {
+    fn request(&self, contacts: Vec<String>, written: Vec<Written>) -> Register {
         Register { call_id: self.call_id(), cseq: self.cseq, contacts, expires: Expires::Absent, written }
     }
 }

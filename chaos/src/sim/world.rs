@@ -11,7 +11,7 @@ use super::gossip::Gossip;
 use super::line::{Line, Off};
 use super::net::{Net, Pair, end_of};
 use super::node::Node;
-use super::phones::Phone;
+use super::phones::{PHONES, Phone};
 
 /// What happens at some moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,7 +104,7 @@ impl World {
             now_us: 0,
             nodes: machines,
             net: Net::default(),
-            phones: (0..aors).flat_map(|line| (0..2).map(move |number| Phone::new(line, number))).collect(),
+            phones: (0..aors).flat_map(|line| (0..PHONES).map(move |number| Phone::new(line, number))).collect(),
             lines: (0..aors).map(Line::new).collect(),
             seed,
             rng,
