@@ -59,8 +59,15 @@ impl World {
         self.phones[at].waits(request, now_us);
         self.lines[line].asks(request, number, (*register).clone(), now_us);
         let to = self.choose(rng.usize(..self.nodes.len()));
-        let first =
-            Message { request, phone: at, register: Rc::clone(&register), to, kind: Kind::First, sent_us: now_us, tried: 1 };
+        let first = Message {
+            request,
+            phone: at,
+            register: Rc::clone(&register),
+            to,
+            kind: Kind::First,
+            sent_us: now_us,
+            tried: 1,
+        };
         let (call_id, cseq) = (&register.call_id, register.cseq);
         self.say(|| format!("request {request} to n{}: {call_id} {cseq} {}", to + 1, register.contacts.join(", ")));
         self.copies(first, &mut rng);

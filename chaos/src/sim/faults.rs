@@ -1,25 +1,41 @@
 //! What goes wrong in a simulated world, one thing at a time: how it begins, lasts under load, and ends.
 
+use serde::{Deserialize, Serialize};
+
+use super::plan::Step;
 use super::world::World;
 use super::{bounded, calm, node};
 
 /// One thing that goes wrong, then is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fault {
     /// One node is cut off from all others.
     Isolate(usize),
     /// Two nodes do not reach each other; both reach the rest.
     CutPair(usize, usize),
     /// One direction between two nodes.
     CutOneWay(usize, usize),
+    /// Nothing that others say reaches one node; they hear it.
+    Deaf(usize),
+    /// Nothing that one node says reaches others; it hears them.
+    Mute(usize),
     /// Killed, started again with its disk.
     Crash(usize),
     /// Killed, started again with nothing.
     CrashEmpty(usize),
+    /// Killed, started again with its disk as it was a while ago.
+    CrashOlder(usize),
     /// Stopped for a while.
     Sleep(usize),
     /// Everything dies and starts again from the disks.
     CrashAll,
+    /// The same; one of the disks is lost, or is an older copy.
+    CrashAllButDisk {
+        /// Whose.
+        node: usize,
+        /// An older copy.
+        older: bool,
+    },
     /// Leaves, and comes back with its old disk.
     Leave(usize),
     /// Connections of one node break again and again.
@@ -38,7 +54,7 @@ pub(super) enum Fault {
 pub(super) fn choose(rng: &mut fastrand::Rng, nodes: usize) -> Fault {
     let one = rng.usize(..nodes);
     let two = (one + rng.usize(1..nodes)) % nodes;
-    match rng.u8(..13) {
+    match rng.u8(..17) {
         0 => Fault::Isolate(one),
         1 => Fault::CutPair(one, two),
         2 => Fault::CutOneWay(one, two),
@@ -51,25 +67,35 @@ pub(super) fn choose(rng: &mut fastrand::Rng, nodes: usize) -> Fault {
         9 => Fault::Slow(one),
         10 => Fault::CrashAllOneLate(one),
         11 => Fault::CrashInCut(one, two),
+        12 => Fault::Deaf(one),
+        13 => Fault::Mute(one),
+        14 => Fault::CrashOlder(one),
+        15 => Fault::CrashAllButDisk { node: one, older: rng.bool() },
         _ => Fault::None,
     }
 }
 
 /// Lets a fault happen, lasts a while under load, and ends it.
-pub(super) fn strike(world: &mut World, fault: Fault, rng: &mut fastrand::Rng) -> Result<(), String> {
-    let lasts_us = rng.u64(100_000..6_000_000);
-    let nodes = world.nodes.len();
+pub(super) fn strike(world: &mut World, step: &Step, rng: &mut fastrand::Rng) -> Result<(), String> {
+    let (fault, lasts_us, nodes) = (step.fault, step.lasts_us, world.nodes.len());
+    let others = |one: usize| (0..nodes).filter(move |other| *other != one);
+    if !matches!(fault, Fault::CrashAll | Fault::CrashAllButDisk { .. } | Fault::CrashAllOneLate(_)) {
+        jump(world, step);
+    }
     match fault {
         Fault::Isolate(one) => {
-            let others = (0..nodes).filter(|other| *other != one);
-            cut(world, others.flat_map(|other| [(one, other), (other, one)]).collect(), lasts_us)
+            cut(world, others(one).flat_map(|other| [(one, other), (other, one)]).collect(), lasts_us)
         }
         Fault::CutPair(one, two) => cut(world, vec![(one, two), (two, one)], lasts_us),
         Fault::CutOneWay(one, two) => cut(world, vec![(one, two)], lasts_us),
-        Fault::Crash(node) | Fault::CrashEmpty(node) => {
+        Fault::Deaf(one) => cut(world, others(one).map(|other| (other, one)).collect(), lasts_us),
+        Fault::Mute(one) => cut(world, others(one).map(|other| (one, other)).collect(), lasts_us),
+        Fault::Crash(node) | Fault::CrashEmpty(node) | Fault::CrashOlder(node) => {
             world.crash(node);
-            if matches!(fault, Fault::CrashEmpty(_)) {
-                world.nodes[node].disk = node::Disk::default();
+            match fault {
+                Fault::CrashEmpty(_) => world.nodes[node].disk = node::Disk::default(),
+                Fault::CrashOlder(_) => world.nodes[node].disk = world.nodes[node].older.clone(),
+                _ => {}
             }
             world.run(lasts_us, calm)?;
             world.start(node);
@@ -81,18 +107,7 @@ pub(super) fn strike(world: &mut World, fault: Fault, rng: &mut fastrand::Rng) -
             world.wake(node);
             world.run(rng.u64(1..2_000_000), calm).map(drop)
         }
-        Fault::CrashAll => {
-            world.load = false;
-            world.run(1_500_000, calm)?;
-            (0..nodes).for_each(|node| world.crash(node));
-            world.off.ahead_us += node::CEILING_AHEAD_US;
-            world.run(lasts_us, |_| Ok(false))?;
-            for node in 0..nodes {
-                world.start(node);
-                world.run(rng.u64(1..1_000_000), calm)?;
-            }
-            Ok(())
-        }
+        Fault::CrashAll | Fault::CrashAllButDisk { .. } => crash_all(world, step, rng),
         Fault::Leave(node) => leave(world, node, lasts_us),
         Fault::Flap(node) => flap(world, node, lasts_us, rng),
         Fault::Slow(node) => {
@@ -105,6 +120,38 @@ pub(super) fn strike(world: &mut World, fault: Fault, rng: &mut fastrand::Rng) -
         Fault::CrashInCut(one, two) => crash_in_cut(world, (one, two), lasts_us, rng),
         Fault::None => world.run(lasts_us, calm).map(drop),
     }
+}
+
+/// Somebody sets a wall clock.
+fn jump(world: &mut World, step: &Step) {
+    if let Some(jump) = step.jump {
+        world.say(|| format!("the wall clock of n{} jumps by {} s", jump.node + 1, jump.by_us / 1_000_000));
+        world.nodes[jump.node].jump_wall(jump.by_us);
+    }
+}
+
+/// All disks have everything when all die; a wall clock may be set while nobody runs.
+fn crash_all(world: &mut World, step: &Step, rng: &mut fastrand::Rng) -> Result<(), String> {
+    let nodes = world.nodes.len();
+    world.load = false;
+    world.run(1_500_000, calm)?;
+    (0..nodes).for_each(|node| world.crash(node));
+    if let Fault::CrashAllButDisk { node, older } = step.fault {
+        let older = older.then(|| world.nodes[node].older.clone());
+        world.nodes[node].disk = older.unwrap_or_default();
+    }
+    jump(world, step);
+    world.off.ahead_us += node::CEILING_AHEAD_US;
+    world.run(step.lasts_us, |_| Ok(false))?;
+    if step.jump.is_some() {
+        // Of two that start together the one whose clock is behind may be believed.
+        world.off.behind_us += step.lasts_us + node::CEILING_AHEAD_US;
+    }
+    for node in 0..nodes {
+        world.start(node);
+        world.run(rng.u64(1..1_000_000), calm)?;
+    }
+    Ok(())
 }
 
 /// Those that are back first hold old tables and must deny nobody until the last one is back.

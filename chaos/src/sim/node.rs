@@ -156,7 +156,7 @@ impl Node {
         self.disk.cluster_us = now.cluster_us;
         self.disk.wall_us = wall_us;
         self.snapshots += 1;
-        if self.snapshots % OLDER_EVERY == 0 {
+        if self.snapshots.is_multiple_of(OLDER_EVERY) {
             self.older = self.disk.clone();
         }
     }

@@ -52,6 +52,27 @@ pub struct Figures {
     pub trace: u64,
 }
 
+impl Figures {
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Self) {
+        self.happenings += other.happenings;
+        self.requests += other.requests;
+        self.full += other.full;
+        self.short += other.short;
+        self.frames += other.frames;
+        self.exchanges += other.exchanges;
+        self.fenced += other.fenced;
+    }
+}
+
+impl std::fmt::Display for Figures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { happenings, requests, full, short, frames, exchanges, fenced, .. } = self;
+        write!(f, "{happenings} events, {requests} requests ({full} replies full, {short} short), ")?;
+        write!(f, "{frames} frames, {exchanges} exchanges, {fenced} times fenced")
+    }
+}
+
 pub(super) struct World {
     pub(super) now_us: u64,
     pub(super) nodes: Vec<Node>,
@@ -285,6 +306,12 @@ impl World {
         let (now_us, min) = (self.now_us, self.bootstrap_min_nodes);
         self.gossips[node] = Gossip::default();
         self.nodes[node].start(now_us, min, node);
+    }
+
+    /// A node's oscillator is off by so much from now on.
+    pub(super) fn drift(&mut self, node: usize, ppm: i64) {
+        let now_us = self.now_us;
+        self.nodes[node].drift(now_us, ppm);
     }
 
     /// SIGSTOP.
