@@ -33,6 +33,10 @@ struct Sim {
     /// Runs this event file instead.
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
+    /// Runs with this deliberate fault in the nodes, or with `all` one after another, until it is found. Needs a build with
+    /// the feature `mutants`.
+    #[arg(long, value_name = "NAME")]
+    mutant: Option<String>,
     /// Where event files of failing seeds are written.
     #[arg(long, value_name = "DIRECTORY", default_value = "target/sim")]
     events: PathBuf,
@@ -46,9 +50,10 @@ struct Sim {
 
 fn main() -> ExitCode {
     let Command::Sim(arguments) = Arguments::parse().command;
-    let done = match &arguments.replay {
-        Some(file) => replay(file, arguments.talk),
-        None => seeds(&arguments),
+    let done = match (&arguments.replay, &arguments.mutant) {
+        (Some(file), _) => replay(file, arguments.talk),
+        (None, Some(mutant)) => mutants(&arguments, mutant),
+        (None, None) => seeds(&arguments),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -84,13 +89,44 @@ fn seeds(arguments: &Sim) -> anyhow::Result<bool> {
     let failed = outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
     println!("{} seeds, {failed} failed; {total}", outcomes.len());
     let Some(first) = outcomes.iter().find(|outcome| outcome.failure.is_some()) else { return Ok(true) };
-    let plan = sim::shrink(&Plan::of(first.seed));
-    std::fs::create_dir_all(&arguments.events)?;
-    let file = arguments.events.join(format!("seed-{}.json", first.seed));
-    std::fs::write(&file, serde_json::to_string_pretty(&plan)?)?;
-    let (steps, requests) = (plan.steps.len(), plan.only.as_ref().map_or(0, std::collections::BTreeSet::len));
-    println!("seed {} in {steps} steps and {requests} requests: --replay {}", first.seed, file.display());
+    keep(&arguments.events, &format!("seed-{}", first.seed), &Plan::of(first.seed))?;
     Ok(false)
+}
+
+/// Cuts a failing run down and writes it into an event file.
+fn keep(events: &Path, name: &str, plan: &Plan) -> anyhow::Result<()> {
+    let plan = sim::shrink(plan);
+    std::fs::create_dir_all(events)?;
+    let file = events.join(format!("{name}.json"));
+    std::fs::write(&file, serde_json::to_string_pretty(&plan)?)?;
+    let requests = plan.only.as_ref().map_or("all its".to_owned(), |only| only.len().to_string());
+    println!("{name} in {} steps and {requests} requests: --replay {}", plan.steps.len(), file.display());
+    Ok(())
+}
+
+/// Whether each mutant is found within so many seeds.
+fn mutants(arguments: &Sim, mutant: &str) -> anyhow::Result<bool> {
+    let known = sim::names();
+    let names: Vec<&str> = known.iter().copied().filter(|name| mutant == "all" || *name == mutant).collect();
+    anyhow::ensure!(!names.is_empty(), "there is no mutant {mutant}; known here: {}", known.join(", "));
+    // What the rooms' own assertions say is in the report.
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut after = Vec::new();
+    for name in &names {
+        let Some(caught) = sim::hunt(name, arguments.seed, arguments.seeds) else {
+            println!("{name}: not found in {} seeds", arguments.seeds);
+            continue;
+        };
+        println!("{name}: found in seed {}, number {}: {}", caught.plan.seed, caught.after, caught.failure);
+        if names.len() == 1 {
+            keep(&arguments.events, name, &caught.plan)?;
+        }
+        after.push(caught.after);
+    }
+    after.sort_unstable();
+    let median = after.get(after.len() / 2).copied().unwrap_or_default();
+    println!("{} of {} mutants found, median after {median} seeds", after.len(), names.len());
+    Ok(after.len() == names.len())
 }
 
 fn run_all(arguments: &Sim) -> Vec<Outcome> {

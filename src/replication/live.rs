@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use aorta_proto::NodeId;
 use aorta_proto::frame::{LastKnown, PeerState, State};
+use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::record::{floor_us, horizon_us};
 
 use super::ack_set::Waiting;
@@ -249,6 +250,9 @@ impl<R> Live<R> {
     /// The process slept: what it holds may be old, and nobody waited for it.
     pub(super) fn handle_slept(&mut self, now: Now) {
         self.last_timeout_us = now.mono_us;
+        if is(Mutant::SleepUnnoticed) {
+            return;
+        }
         self.rejoin("it slept", None, now);
     }
 

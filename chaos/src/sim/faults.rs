@@ -4,7 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::Step;
 use super::world::World;
-use super::{bounded, calm, node};
+use super::{bounded, calm, node, settle};
+
+/// What is looked at while time passes.
+type Watch = fn(&mut World) -> Result<bool, String>;
 
 /// One thing that goes wrong, then is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +41,8 @@ pub enum Fault {
     },
     /// Leaves, and comes back with its old disk.
     Leave(usize),
+    /// Leaves as the only one that knows all: the second was cut off, the others come back with nothing.
+    LeaveAsLast(usize, usize),
     /// Connections of one node break again and again.
     Flap(usize),
     /// Everything one node sends takes longer than acks are waited for.
@@ -54,7 +59,7 @@ pub enum Fault {
 pub(super) fn choose(rng: &mut fastrand::Rng, nodes: usize) -> Fault {
     let one = rng.usize(..nodes);
     let two = (one + rng.usize(1..nodes)) % nodes;
-    match rng.u8(..17) {
+    match rng.u8(..18) {
         0 => Fault::Isolate(one),
         1 => Fault::CutPair(one, two),
         2 => Fault::CutOneWay(one, two),
@@ -68,6 +73,7 @@ pub(super) fn choose(rng: &mut fastrand::Rng, nodes: usize) -> Fault {
         10 => Fault::CrashAllOneLate(one),
         11 => Fault::CrashInCut(one, two),
         12 => Fault::Deaf(one),
+        16 => Fault::LeaveAsLast(one, two),
         13 => Fault::Mute(one),
         14 => Fault::CrashOlder(one),
         15 => Fault::CrashAllButDisk { node: one, older: rng.bool() },
@@ -109,6 +115,7 @@ pub(super) fn strike(world: &mut World, step: &Step, rng: &mut fastrand::Rng) ->
         }
         Fault::CrashAll | Fault::CrashAllButDisk { .. } => crash_all(world, step, rng),
         Fault::Leave(node) => leave(world, node, lasts_us),
+        Fault::LeaveAsLast(one, two) => leave_as_last(world, (one, two), lasts_us),
         Fault::Flap(node) => flap(world, node, lasts_us, rng),
         Fault::Slow(node) => {
             world.slow = Some(node);
@@ -188,9 +195,17 @@ fn cut(world: &mut World, paths: Vec<(usize, usize)>, lasts_us: u64) -> Result<(
 }
 
 fn leave(world: &mut World, node: usize, away_us: u64) -> Result<(), String> {
-    world.with(node, |process, now| ((), process.replication.drain(500_000, 10_000_000, now)));
+    drain(world, node, 500_000, calm)?;
+    world.run(away_us, calm)?;
+    world.start(node);
+    Ok(())
+}
+
+/// A node leaves, by the book.
+fn drain(world: &mut World, node: usize, grace_us: u64, watch: Watch) -> Result<(), String> {
+    world.with(node, |process, now| ((), process.replication.drain(grace_us, 10_000_000, now)));
     let left = world.run(12_000_000, |world| {
-        calm(world)?;
+        watch(world)?;
         Ok(world.nodes[node].process.as_ref().is_some_and(|process| process.drained))
     })?;
     if !left {
@@ -200,10 +215,27 @@ fn leave(world: &mut World, node: usize, away_us: u64) -> Result<(), String> {
         process.leaving = true;
     }
     world.with(node, |process, now| ((), process.replication.leave(now)));
-    world.run(100_000, calm)?;
+    world.run(100_000, watch)?;
     world.crash(node);
-    world.run(away_us, calm)?;
-    world.start(node);
+    Ok(())
+}
+
+/// What it does not hand over is nowhere.
+fn leave_as_last(world: &mut World, (one, two): (usize, usize), lasts_us: u64) -> Result<(), String> {
+    let nodes = world.nodes.len();
+    let cut_off = (0..nodes).filter(|other| *other != two);
+    world.net.cut.extend(cut_off.flat_map(|other| [(two, other), (other, two)]));
+    world.run(lasts_us, bounded)?;
+    world.load = false;
+    for node in (0..nodes).filter(|node| *node != one && *node != two) {
+        world.crash(node);
+        world.nodes[node].disk = node::Disk::default();
+        world.start(node);
+    }
+    world.net.cut.clear();
+    drain(world, one, 0, bounded)?;
+    settle(world, "without the node that left last")?;
+    world.start(one);
     Ok(())
 }
 

@@ -11,6 +11,7 @@
 //! | `faults` | what goes wrong |
 //! | `judge` | what must hold |
 //! | `plan`, `shrink` | a run as a file, and cut down to what makes it fail |
+//! | `mutants` | whether deliberate faults in the nodes are found |
 //! | `mod` | a seed's story: faults one after another, and after each the world must settle |
 
 mod callers;
@@ -18,6 +19,7 @@ mod faults;
 mod gossip;
 mod judge;
 mod line;
+mod mutants;
 mod net;
 mod node;
 mod phones;
@@ -27,10 +29,13 @@ mod shrink;
 mod wire;
 mod world;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use plan::REQUESTS_PER_STEP;
 use world::World;
 
 pub use faults::Fault;
+pub use mutants::{Caught, hunt, names};
 pub use plan::{Jump, Plan, Step};
 pub use shrink::shrink;
 pub use world::Figures;
@@ -68,9 +73,16 @@ pub fn run_plan(plan: &Plan, talk: bool) -> Outcome {
     let mut world = World::new(plan.seed, plan.nodes, plan.aors);
     world.said = talk.then(Vec::new);
     world.only = plan.only.clone();
-    let failure = story(&mut world, plan).err();
+    let told = catch_unwind(AssertUnwindSafe(|| mutants::with(plan.mutant.as_deref(), || story(&mut world, plan))));
+    let failure = told.unwrap_or_else(|panic| Err(format!("panic: {}", said_by(&*panic)))).err();
     let said = world.said.take().unwrap_or_default();
     Outcome { seed: plan.seed, failure, figures: world.figures, requests: world.asked_at, said }
+}
+
+/// The text of a panic: an assertion of the rooms themselves.
+fn said_by(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }
 
 fn story(world: &mut World, plan: &Plan) -> Result<(), String> {
