@@ -121,7 +121,10 @@ impl World {
         if !goes || !self.nodes[message.to].is_awake() {
             return;
         }
-        let aor = self.lines[self.phones[phone].line].aor.clone();
+        let now_us = self.now_us;
+        let line = &mut self.lines[self.phones[phone].line];
+        line.reaches(request, now_us);
+        let aor = line.aor.clone();
         let id = self.nodes[message.to].id.clone();
         let answer = self.with(message.to, |process, now| {
             (process.register(&id, &aor, &message.register, copy, now), Effects::default())

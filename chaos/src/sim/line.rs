@@ -8,6 +8,9 @@ use super::phones::{PATIENCE_US, PHONES, PORTS, Register};
 /// Clocks of nodes that hear each other, or were cut off a moment ago, differ by less than this, µs.
 const CLOCKS_DIFFER_US: u64 = 1_000_000;
 
+/// Clocks of nodes that were cut off from each other drift apart by less than this, µs.
+const CUT_CLOCKS_DIFFER_US: u64 = 50_000;
+
 /// Around the moment of its lapse a contact may be there or not, µs.
 const LAPSE_TOLERANCE_US: u64 = 1_000_000;
 
@@ -52,6 +55,8 @@ struct Asked {
     phone: u8,
     register: Register,
     sent_us: u64,
+    /// When a copy of it last reached a node.
+    reached_us: u64,
     /// When it was answered 200 with all acks.
     full_us: Option<u64>,
 }
@@ -88,7 +93,14 @@ impl Line {
         if register.is_star() {
             self.last_star = id;
         }
-        self.asked.push(Asked { id, phone, register, sent_us: now_us, full_us: None });
+        self.asked.push(Asked { id, phone, register, sent_us: now_us, reached_us: now_us, full_us: None });
+    }
+
+    /// A copy reaches a node.
+    pub(super) fn reaches(&mut self, id: u64, now_us: u64) {
+        if let Some(asked) = self.asked.iter_mut().find(|asked| asked.id == id) {
+            asked.reached_us = now_us;
+        }
     }
 
     /// A 200 with all acks: what it surely comes after is history.
@@ -155,11 +167,13 @@ impl Asked {
         self.full_us.is_some_and(|full_us| full_us <= other.sent_us)
     }
 
-    /// Whether every copy of it is surely earlier in the one order than every copy of `other`: a phone asks one thing at a
-    /// time; what was acknowledged in full is known; or they are far apart.
+    /// Whether every copy of it is surely earlier in the one order than every copy of `other`: what was acknowledged in
+    /// full is known; a phone asks one thing at a time, not always at nodes that hear each other; or they are far apart.
     fn is_before(&self, other: &Self) -> bool {
         let same_phone = self.phone == other.phone && self.id < other.id;
-        same_phone || self.was_known_before(other) || self.sent_us + PATIENCE_US + CLOCKS_DIFFER_US < other.sent_us
+        (same_phone && self.reached_us + CUT_CLOCKS_DIFFER_US < other.sent_us)
+            || self.was_known_before(other)
+            || self.sent_us + PATIENCE_US + CLOCKS_DIFFER_US < other.sent_us
     }
 
     fn must(&self, state: State, at: u8, now_us: u64, off: Off) -> Must {
