@@ -129,6 +129,8 @@ impl World {
         let answer = self.with(message.to, |process, now| {
             (process.register(&id, &aor, &message.register, copy, now), Effects::default())
         });
+        let (to, kind) = (message.to + 1, message.kind);
+        self.say(|| format!("n{to} judges request {request} ({kind:?}): {answer:?}"));
         match answer {
             Some(Ok(Answer::AfterAcks(effects))) => {
                 self.asked.insert(copy, (request, phone));

@@ -16,7 +16,6 @@ use super::node::Process;
 use super::phones::Register;
 
 /// What a simulated node answers.
-#[derive(Debug)]
 pub(super) enum Answer {
     /// 503: another node may do better.
     TryAnother,
@@ -26,6 +25,17 @@ pub(super) enum Answer {
     Ok,
     /// 200, once [`Effects::released`] says so.
     AfterAcks(Effects<u64>),
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::TryAnother => f.write_str("503"),
+            Self::Refused(refusal) => write!(f, "{} {}", refusal.status(), refusal.phrase()),
+            Self::Ok => f.write_str("200"),
+            Self::AfterAcks(_) => f.write_str("200 after acks"),
+        }
+    }
 }
 
 /// The limits of the simulated cluster: short lifetimes are allowed.

@@ -266,7 +266,9 @@ impl World {
             self.figures.short += u64::from(released.short);
             self.figures.full += u64::from(!released.short);
             let Some((request, phone)) = self.asked.remove(&released.reply) else { continue };
-            match released.short {
+            let short = released.short;
+            self.say(|| format!("n{} answers request {request}, short: {short}", node + 1));
+            match short {
                 true => self.phones[phone].hears(request),
                 false => self.hears_full(request, phone),
             }
