@@ -233,6 +233,12 @@ impl<R> Live<R> {
             self.cut_off = true;
             self.doubt_until_us = Some(now_us + self.settings.doubt_us);
             self.announce();
+        } else if !lost && self.cut_off && matches!(self.mode, Mode::Ready) && self.schedule.running_with().is_none() {
+            // All were silent for a moment and no link broke: nobody rejoins, so nothing else would ask what was missed.
+            let asked = self.peers.iter().find(|(id, peer)| peer.link.is_some() && peer.bulk && self.is_in_sync(id));
+            if let Some(peer) = asked.map(|(id, _)| id.clone()) {
+                self.schedule.repair(&peer);
+            }
         }
     }
 
