@@ -230,7 +230,12 @@ fn leave_as_last(world: &mut World, (one, two): (usize, usize), lasts_us: u64) -
     for node in (0..nodes).filter(|node| *node != one && *node != two) {
         world.crash(node);
         world.nodes[node].disk = node::Disk::default();
+    }
+    // One by one, and not before they are missed: they are to join it, not to start a cluster of their own.
+    world.run(2_500_000, bounded)?;
+    for node in (0..nodes).filter(|node| *node != one && *node != two) {
         world.start(node);
+        world.run(1_000_000, bounded)?;
     }
     world.net.cut.clear();
     drain(world, one, 0, bounded)?;
