@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::{BootId, Stamp};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -77,6 +78,10 @@ impl Clock {
     /// Moves cluster time forward to at least `cluster_us`; never backward. Who calls it has checked that the time is
     /// not too far ahead. Returns by how much it moved, microseconds.
     pub fn adopt(&self, cluster_us: u64) -> u64 {
+        if self.is_set() && (is(Mutant::ClockFollowsNobody) || is(Mutant::WallClockHlc)) {
+            self.drawn_us.fetch_max(if is(Mutant::WallClockHlc) { cluster_us } else { 0 }, Ordering::AcqRel);
+            return 0;
+        }
         let offset_us = cluster_us.saturating_sub(self.mono_us());
         let before = self.offset_us.fetch_max(offset_us, Ordering::AcqRel);
         offset_us.saturating_sub(before)

@@ -51,6 +51,17 @@ fn a_reply_waits_for_everybody_and_a_lost_link_releases_nothing() {
 }
 
 #[test]
+fn a_node_that_everybody_was_silent_to_for_a_moment_doubts_no_longer_than_that() {
+    let mut bench = three();
+    bench.register("n1", 0);
+    bench.stall(400_000);
+    assert!(bench.reason("n1").starts_with("in doubt"), "nobody acked: {}", bench.reason("n1"));
+    bench.pass(1_000_000);
+    assert_eq!(bench.reason("n1"), "", "both acked, and one was asked what it had missed");
+    assert!(bench.core("n1").serving().denies_unknown);
+}
+
+#[test]
 fn ack_one_and_none_wait_for_less() {
     let mut bench = Bench::default();
     for (name, ack) in [("n1", AckMode::One), ("n2", AckMode::None), ("n3", AckMode::All)] {

@@ -1,9 +1,13 @@
-//! Command line of the judges.
+//! Command line of the judges. Judges nothing itself.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
-use aorta_chaos::sim;
-use clap::{Parser, Subcommand};
+use anyhow::Context;
+use aorta_chaos::sim::{self, Outcome, Plan};
+use clap::{Args, Parser, Subcommand};
 
 #[derive(Parser)]
 #[command(name = "aorta-chaos", about = "Judges of Aorta")]
@@ -15,41 +19,129 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Runs whole clusters under virtual time; the same seed gives the same run.
-    Sim {
-        /// How many seeds.
-        #[arg(long, default_value_t = 100)]
-        seeds: u64,
-        /// The first seed.
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-        /// Prints what happens, line by line.
-        #[arg(long)]
-        talk: bool,
-    },
+    Sim(Sim),
+}
+
+#[derive(Args)]
+struct Sim {
+    /// How many seeds.
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Runs this event file instead.
+    #[arg(long, value_name = "FILE")]
+    replay: Option<PathBuf>,
+    /// Runs with this deliberate fault in the nodes, or with `all` one after another, until it is found. Needs a build with
+    /// the feature `mutants`.
+    #[arg(long, value_name = "NAME")]
+    mutant: Option<String>,
+    /// Where event files of failing seeds are written.
+    #[arg(long, value_name = "DIRECTORY", default_value = "target/sim")]
+    events: PathBuf,
+    /// Threads; all cores by default.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Prints what happens, line by line.
+    #[arg(long)]
+    talk: bool,
 }
 
 fn main() -> ExitCode {
-    let Command::Sim { seeds, seed, talk } = Arguments::parse().command;
-    let mut failed = 0u64;
-    let mut total = sim::Figures::default();
-    for seed in seed..seed.saturating_add(seeds) {
-        let outcome = sim::run(seed, talk);
-        outcome.said.iter().for_each(|line| println!("{line}"));
-        let figures = outcome.figures;
-        total.requests += figures.requests;
-        total.full += figures.full;
-        total.short += figures.short;
-        total.frames += figures.frames;
-        total.exchanges += figures.exchanges;
-        total.fenced += figures.fenced;
-        if let Some(failure) = outcome.failure {
-            failed += 1;
-            println!("seed {seed}: {failure}");
+    let Command::Sim(arguments) = Arguments::parse().command;
+    let done = match (&arguments.replay, &arguments.mutant) {
+        (Some(file), _) => replay(file, arguments.talk),
+        (None, Some(mutant)) => mutants(&arguments, mutant),
+        (None, None) => seeds(&arguments),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
         }
     }
-    println!(
-        "{seeds} seeds, {failed} failed; {} requests ({} full, {} short), {} frames, {} exchanges, {} times fenced",
-        total.requests, total.full, total.short, total.frames, total.exchanges, total.fenced
-    );
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Whether an event file runs without a failure.
+fn replay(file: &Path, talk: bool) -> anyhow::Result<bool> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let plan: Plan = serde_json::from_str(&text).with_context(|| format!("{} is no event file", file.display()))?;
+    let outcome = sim::run_plan(&plan, talk);
+    outcome.said.iter().for_each(|line| println!("{line}"));
+    println!("{}", outcome.failure.as_deref().unwrap_or("nothing failed"));
+    Ok(outcome.failure.is_none())
+}
+
+/// Whether all seeds run without a failure; of the first that does not, an event file is written.
+fn seeds(arguments: &Sim) -> anyhow::Result<bool> {
+    let outcomes = run_all(arguments);
+    let mut total = sim::Figures::default();
+    for outcome in &outcomes {
+        outcome.said.iter().for_each(|line| println!("{line}"));
+        total.add(&outcome.figures);
+        if let Some(failure) = &outcome.failure {
+            println!("seed {}: {failure}", outcome.seed);
+        }
+    }
+    let failed = outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
+    println!("{} seeds, {failed} failed; {total}", outcomes.len());
+    let Some(first) = outcomes.iter().find(|outcome| outcome.failure.is_some()) else { return Ok(true) };
+    keep(&arguments.events, &format!("seed-{}", first.seed), &Plan::of(first.seed))?;
+    Ok(false)
+}
+
+/// Cuts a failing run down and writes it into an event file.
+fn keep(events: &Path, name: &str, plan: &Plan) -> anyhow::Result<()> {
+    let plan = sim::shrink(plan);
+    std::fs::create_dir_all(events)?;
+    let file = events.join(format!("{name}.json"));
+    std::fs::write(&file, serde_json::to_string_pretty(&plan)?)?;
+    let requests = plan.only.as_ref().map_or("all its".to_owned(), |only| only.len().to_string());
+    println!("{name} in {} steps and {requests} requests: --replay {}", plan.steps.len(), file.display());
+    Ok(())
+}
+
+/// Whether each mutant is found within so many seeds.
+fn mutants(arguments: &Sim, mutant: &str) -> anyhow::Result<bool> {
+    let known = sim::names();
+    let names: Vec<&str> = known.iter().copied().filter(|name| mutant == "all" || *name == mutant).collect();
+    anyhow::ensure!(!names.is_empty(), "there is no mutant {mutant}; known here: {}", known.join(", "));
+    // What the rooms' own assertions say is in the report.
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut after = Vec::new();
+    for name in &names {
+        let Some(caught) = sim::hunt(name, arguments.seed, arguments.seeds) else {
+            println!("{name}: not found in {} seeds", arguments.seeds);
+            continue;
+        };
+        println!("{name}: found in seed {}, number {}: {}", caught.plan.seed, caught.after, caught.failure);
+        if names.len() == 1 {
+            keep(&arguments.events, name, &caught.plan)?;
+        }
+        after.push(caught.after);
+    }
+    after.sort_unstable();
+    let median = after.get(after.len() / 2).copied().unwrap_or_default();
+    println!("{} of {} mutants found, median after {median} seeds", after.len(), names.len());
+    Ok(after.len() == names.len())
+}
+
+fn run_all(arguments: &Sim) -> Vec<Outcome> {
+    let next = AtomicU64::new(arguments.seed);
+    let until = arguments.seed.saturating_add(arguments.seeds);
+    let jobs = arguments.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
+    let lane = || {
+        let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < until);
+        std::iter::from_fn(take).map(|seed| sim::run(seed, arguments.talk)).collect::<Vec<_>>()
+    };
+    let mut outcomes: Vec<Outcome> = thread::scope(|scope| {
+        let lanes: Vec<_> = (0..jobs).map(|_| scope.spawn(lane)).collect();
+        let done = lanes.into_iter().map(|lane| lane.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        done.flatten().collect()
+    });
+    outcomes.sort_by_key(|outcome| outcome.seed);
+    outcomes
 }

@@ -12,6 +12,8 @@ pub mod binding;
 pub mod digest;
 pub mod frame;
 pub mod hash;
+#[doc(hidden)]
+pub mod mutant;
 pub mod octets;
 pub mod record;
 pub mod stamp;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::binding::{Binding, ContactKey};
+use crate::mutant::{Mutant, is};
 use crate::stamp::Stamp;
 
 /// All that is known of one AoR: what was cleared by `Contact: *`, and one last-writer-wins entry a key.
@@ -142,6 +143,9 @@ impl Entry {
     /// slimming and clearing, which may have happened on one side only, cannot change who wins: first what a removal
     /// keeps, then the later lapse, then the rest.
     fn order(&self, other: &Self) -> Ordering {
+        if is(Mutant::MergeByCseq) && self.call_id_hash == other.call_id_hash && self.cseq != other.cseq {
+            return self.cseq.cmp(&other.cseq);
+        }
         self.stamp
             .cmp(&other.stamp)
             .then_with(|| self.remembered().cmp(&other.remembered()))
@@ -213,7 +217,7 @@ impl Record {
         }
         let before = self.entries.len();
         self.entries.retain(|entry| {
-            let stays = entry.stamp.time_us > floor_us;
+            let stays = entry.stamp.time_us > floor_us || (is(Mutant::ForgetByLocalTimer) && entry.binding().is_some());
             if !stays {
                 note(Change { key: Some(&entry.key), before: Some(entry.mark()), after: None });
             }

@@ -4,6 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use aorta_proto::digest::BUCKETS;
+use aorta_proto::mutant::{Mutant, is};
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::stripe::{self, Stripe};
@@ -50,7 +51,8 @@ impl Location {
             let here = (stripe::BUCKETS - place).min((buckets.min(BUCKETS) - done) as usize);
             let mut stripe = self.stripes[at].write();
             for place in place..place + here {
-                swept.forgotten += stripe.forget_bucket(&self.digester, place, self.floor_us());
+                let floor_us = if is(Mutant::ForgetByLocalTimer) { lapsed_us } else { self.floor_us() };
+                swept.forgotten += stripe.forget_bucket(&self.digester, place, floor_us);
                 swept.slimmed += stripe.slim_bucket(&self.digester, place, lapsed_us);
             }
             done += here as u32;

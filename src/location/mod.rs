@@ -22,6 +22,7 @@ mod tests;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use aorta_proto::digest::AorHash;
+use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::{Aor, Digester, Merged, Record};
 use parking_lot::RwLock;
 
@@ -109,7 +110,11 @@ impl Location {
 
     /// [`Location::apply`] for a record read from this node's own disk: it becomes dirty only where the disk differs from
     /// the table afterwards.
-    pub fn restore(&self, aor: &Aor, record: Record) -> Applied {
+    pub fn restore(&self, aor: &Aor, mut record: Record) -> Applied {
+        if is(Mutant::RemovalsSkippedAtLoad) {
+            record.cleared = None;
+            record.entries.retain(|entry| entry.binding().is_some());
+        }
         let hash = self.digester.aor(aor);
         let mut stripe = self.stripe(hash).write();
         let unknown = stripe.get(hash, aor).is_none();

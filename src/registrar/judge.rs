@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::{Binding, Cleared, ContactKey, Entry, Record, Stamp, Value};
 
 use crate::config::bounds::{
@@ -59,12 +60,19 @@ fn star(request: &RegisterRequest<'_>, record: &Record, draw: impl FnOnce() -> S
         rises(request.cseq, cleared.cseq)?;
     }
     let stamp = draw();
+    if is(Mutant::StarOfKnownOnly) {
+        let entries = record.entries.iter().map(|entry| entry.gone_at(stamp)).collect();
+        return write(record, Record { cleared: None, entries }, stamp);
+    }
     let cleared = Cleared { stamp, call_id_hash: request.call_id_hash, cseq: request.cseq };
     write(record, Record { cleared: Some(cleared), entries: Vec::new() }, stamp)
 }
 
 /// The CSeq rule of one Call-ID.
 fn rises(cseq: u32, before: u32) -> Result<(), Refusal> {
+    if is(Mutant::CseqIgnored) {
+        return Ok(());
+    }
     match cseq.cmp(&before) {
         std::cmp::Ordering::Greater => Ok(()),
         std::cmp::Ordering::Equal => Err(Refusal::ReusedCSeq),
@@ -173,6 +181,7 @@ impl<'a> Judgement<'a> {
             rises(self.request.cseq, twin.cseq)?;
         }
         match own {
+            Some(entry) if is(Mutant::RemovalWithoutCseq) && entry.value == Value::Gone => Ok(Class::Fresh),
             Some(entry) if mine(entry.call_id_hash) && entry.cseq == self.request.cseq => {
                 if self.is_same(wish, granted_s, entry) { Ok(Class::Same) } else { Err(Refusal::ReusedCSeq) }
             }
@@ -182,6 +191,7 @@ impl<'a> Judgement<'a> {
                 }
                 Ok(Class::Fresh)
             }
+            None if granted_s == 0 && is(Mutant::UnseenRemovalUnwritten) => Ok(Class::Void),
             None if granted_s == 0 => match room {
                 Some(0) | None => Ok(Class::Void),
                 Some(left) => {
@@ -309,7 +319,7 @@ impl<'a> Judgement<'a> {
 
 /// An entry of the other kind of key with the same URI is the same phone.
 fn is_twin(entry: &Entry, key: &ContactKey, uri_hash: u64) -> bool {
-    entry.uri_hash == uri_hash && entry.key.is_instance() != key.is_instance()
+    entry.uri_hash == uri_hash && entry.key.is_instance() != key.is_instance() && !is(Mutant::TwinsApart)
 }
 
 fn are_twins(wish: &ContactWish<'_>, key: &ContactKey, uri_hash: u64) -> bool {

@@ -27,6 +27,7 @@ mod removal;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::{Binding, ContactKey, NodeId, Octets, Record};
 
 pub use judge::judge;
@@ -135,6 +136,7 @@ impl Write {
     #[must_use]
     pub fn published(self) -> Option<Record> {
         match self {
+            Self::Again(_) if is(Mutant::RetransmissionWithoutAcks) => None,
             Self::New(record) | Self::Again(record) => Some(record),
             Self::Nothing => None,
         }

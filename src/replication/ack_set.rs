@@ -4,6 +4,7 @@
 
 use aorta_proto::NodeId;
 use aorta_proto::frame::{FrameError, RejoinReason};
+use aorta_proto::mutant::{Mutant, is};
 
 use super::effects::{Event, Released};
 use super::live::Live;
@@ -57,6 +58,9 @@ impl<R> Live<R> {
         let suspect = |(id, peer): (&NodeId, &super::peer::Peer)| {
             self.is_in_sync(id) && peer.subscriber.as_ref().is_some_and(|place| !place.awaited)
         };
+        if is(Mutant::ShortCalledFull) {
+            return false;
+        }
         self.peers.iter().any(suspect) || (asked == 0 && self.members.missing().any(|id| !self.is_linked(id)))
     }
 
@@ -109,7 +113,7 @@ impl<R> Live<R> {
         // Replies that waited for it before it started over go on waiting: it gets those changes again.
         let before = peer.subscriber.take().filter(|place| place.awaited);
         let awaited_from = before.map_or(head, |place| place.covers());
-        let sent = front - 1;
+        let sent = if is(Mutant::JoinerWithoutBacklog) { head } else { front - 1 };
         peer.subscriber = Some(Subscriber {
             epoch,
             sent,
@@ -121,7 +125,7 @@ impl<R> Live<R> {
             overtaken: false,
             mark_at: Some(head),
         });
-        link.backlog_due = Some(front);
+        link.backlog_due = Some(sent + 1);
         link.rejoin_due = None;
         self.effects.gossip_changed = true;
         Ok(())

@@ -3,6 +3,7 @@
 
 use aorta_proto::NodeId;
 use aorta_proto::frame::{Frame, Header, PeerState, RejoinReason};
+use aorta_proto::mutant::{Mutant, is};
 
 use super::effects::Event;
 use super::live::Live;
@@ -54,6 +55,7 @@ impl<R> Live<R> {
 
     /// Sets cluster time for the first time.
     pub(super) fn set_clock(&mut self, cluster_us: u64) {
+        let cluster_us = if is(Mutant::WallClockHlc) { self.start.wall_us } else { cluster_us };
         self.clock.adopt(cluster_us);
         self.effects.events.push(Event::ClockSet { cluster_us });
     }

@@ -2,6 +2,7 @@
 
 use aorta_proto::NodeId;
 use aorta_proto::frame::{Class, Frame, Hello, PeerState, VERSION};
+use aorta_proto::mutant::{Mutant, is};
 
 use super::bulk::Command;
 use super::live::Live;
@@ -176,6 +177,9 @@ impl<R> Live<R> {
             Class::Live => {
                 peer.link = None;
                 peer.intake.marked = false;
+                if is(Mutant::LostLinkReleases) {
+                    self.unsubscribe(peer_id, true);
+                }
                 if !self.members.last_known.contains_key(peer_id) {
                     // It parted, and nothing of it is needed any more.
                     self.unsubscribe(peer_id, true);

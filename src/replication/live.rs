@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use aorta_proto::NodeId;
 use aorta_proto::frame::{LastKnown, PeerState, State};
+use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::record::{floor_us, horizon_us};
 
 use super::ack_set::Waiting;
@@ -232,6 +233,12 @@ impl<R> Live<R> {
             self.cut_off = true;
             self.doubt_until_us = Some(now_us + self.settings.doubt_us);
             self.announce();
+        } else if !lost && self.cut_off && matches!(self.mode, Mode::Ready) && self.schedule.running_with().is_none() {
+            // All were silent for a moment and no link broke: nobody rejoins, so nothing else would ask what was missed.
+            let asked = self.peers.iter().find(|(id, peer)| peer.link.is_some() && peer.bulk && self.is_in_sync(id));
+            if let Some(peer) = asked.map(|(id, _)| id.clone()) {
+                self.schedule.repair(&peer);
+            }
         }
     }
 
@@ -249,6 +256,9 @@ impl<R> Live<R> {
     /// The process slept: what it holds may be old, and nobody waited for it.
     pub(super) fn handle_slept(&mut self, now: Now) {
         self.last_timeout_us = now.mono_us;
+        if is(Mutant::SleepUnnoticed) {
+            return;
+        }
         self.rejoin("it slept", None, now);
     }
 

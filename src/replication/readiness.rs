@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use aorta_proto::NodeId;
 use aorta_proto::frame::PeerState;
+use aorta_proto::mutant::{Mutant, is};
 
 use super::drain::Draining;
 use super::effects::{Event, Purpose};
@@ -164,7 +165,7 @@ impl<R> Live<R> {
             return Step::Wait(format!("waits for {id} to subscribe"));
         }
         let unlinked: Vec<&NodeId> = in_sync.into_iter().filter(|id| !self.is_linked(id)).collect();
-        let exchanged = joining.exchanged_at == Some(self.marks);
+        let exchanged = joining.exchanged_at == Some(self.marks) || is(Mutant::ReadyBeforeExchange);
         if exchanged && unlinked.is_empty() && self.clock.is_set() {
             return Step::Serve { cold: false };
         }

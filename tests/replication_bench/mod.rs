@@ -188,6 +188,20 @@ impl Bench {
         }
     }
 
+    /// Lets time pass in which no frame gets through; no link breaks.
+    pub(crate) fn stall(&mut self, us: u64) {
+        let until_us = self.now_us + us;
+        while self.now_us < until_us {
+            self.now_us = (self.now_us + TICK_US).min(until_us);
+            let ids: Vec<NodeId> = self.cores.keys().cloned().collect();
+            for node in &ids {
+                self.cores[node].mono.store(self.now_us + 1_000_000, Ordering::Release);
+                let effects = self.core(node.as_str()).timeout(self.now(node.as_str()));
+                self.take(node.as_str(), effects);
+            }
+        }
+    }
+
     /// All are members of each other's view who are linked with anybody.
     fn members_of(&self, _node: &NodeId) -> Vec<Member> {
         let linked = |id: &NodeId| self.links.iter().any(|(one, two)| one == id || two == id);

@@ -1,63 +1,177 @@
-//! How the simulated phones' requests reach nodes: as an SBC sends them, to one that serves, now and then to one that does
-//! not answer.
+//! How the simulated phones' requests reach nodes: through an SBC that probes, retransmits, fails over while an answer is
+//! on its way, and now and then through a network that keeps a copy for later.
 
-use super::phones::Wish;
-use super::world::World;
+use std::rc::Rc;
+
+use aorta::replication::Effects;
+
+use super::phones::{PATIENCE_US, Register};
+use super::registrar::Answer;
+use super::world::{Happening, World};
+
+/// A copy of a request on its way to a node.
+#[derive(Debug, Clone)]
+pub(super) struct Message {
+    pub(super) request: u64,
+    phone: usize,
+    register: Rc<Register>,
+    to: usize,
+    kind: Kind,
+    sent_us: u64,
+    /// How many nodes were tried with it.
+    tried: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The first copy.
+    First,
+    /// Sent whether or not an answer is on its way.
+    Again,
+    /// Sent to another node because no answer came.
+    Failover,
+    /// A copy that comes long after the answer.
+    Late,
+}
+
+/// Copies that follow the first do so within this, µs.
+const COPIES_WITHIN_US: u64 = PATIENCE_US / 2;
+
+/// A copy that the network kept comes within this, µs.
+const LATE_WITHIN_US: u64 = 3_000_000;
 
 impl World {
-    /// A phone asks some node, as an SBC would choose it: one that serves, now and then one that does not answer.
+    /// A phone asks, if it is time.
     pub(super) fn request(&mut self) {
-        let now_us = self.now_us;
-        let at = self.rng.usize(..self.phones.len());
+        self.asks += 1;
+        let mut rng = fastrand::Rng::with_seed(self.seed ^ self.asks.wrapping_mul(0xD6E8_FEB8_6659_FD93));
+        if self.only.as_ref().is_some_and(|only| !only.contains(&self.asks)) {
+            return;
+        }
+        let (now_us, at) = (self.now_us, rng.usize(..self.phones.len()));
         if self.phones[at].is_busy(now_us) {
             return;
         }
-        let remove = self.phones[at].is_registered() && self.rng.u8(..) < 80;
-        let granted_s = if self.rng.u8(..) < 40 { 8 } else { 3600 };
-        let wish = if remove { Wish::Remove } else { Wish::Register { granted_s } };
-        let nodes = self.nodes.len();
-        let first = self.rng.usize(..nodes);
-        for node in (0..nodes).map(|step| (first + step) % nodes) {
-            let stopped = self.nodes[node].process.as_ref().is_some_and(|process| process.asleep);
-            if stopped && self.rng.bool() {
-                // Sent there and dropped as too old when the process goes on.
-                self.order += 1;
-                let id = self.order;
-                self.phones[at].asks(id, wish, now_us);
-                return;
-            }
-            if self.ask(at, wish, node) {
-                return;
-            }
+        let register = Rc::new(self.phones[at].next(&mut rng));
+        let (request, line, number) = (self.asks, self.phones[at].line, self.phones[at].number);
+        self.asked_at.push(request);
+        self.figures.requests += 1;
+        self.phones[at].waits(request, now_us);
+        self.lines[line].asks(request, number, (*register).clone(), now_us);
+        let to = self.choose(rng.usize(..self.nodes.len()));
+        let first = Message {
+            request,
+            phone: at,
+            register: Rc::clone(&register),
+            to,
+            kind: Kind::First,
+            sent_us: now_us,
+            tried: 1,
+        };
+        let (call_id, cseq) = (&register.call_id, register.cseq);
+        self.say(|| format!("request {request} to n{}: {call_id} {cseq} {}", to + 1, register.contacts.join(", ")));
+        self.copies(first, &mut rng);
+    }
+
+    /// Sends a request, and plans what else the world does with it.
+    fn copies(&mut self, first: Message, rng: &mut fastrand::Rng) {
+        let another = (first.to + rng.usize(1..self.nodes.len())) % self.nodes.len();
+        let again_to = if rng.bool() { first.to } else { another };
+        self.send(rng.u64(50..3_000), first.clone());
+        if rng.u8(..) < 12 {
+            self.send(rng.u64(100..200_000), Message { kind: Kind::Again, to: again_to, ..first.clone() });
+        }
+        if rng.u8(..) < 190 {
+            let after_us = rng.u64(150_000..COPIES_WITHIN_US);
+            self.send(after_us, Message { kind: Kind::Failover, to: another, ..first.clone() });
+        }
+        if rng.u8(..) < 16 {
+            self.send(rng.u64(10_000..LATE_WITHIN_US), Message { kind: Kind::Late, to: again_to, ..first });
         }
     }
 
-    /// Whether the node took the request.
-    fn ask(&mut self, at: usize, wish: Wish, node: usize) -> bool {
-        let now_us = self.now_us;
-        let serves = self.nodes[node].process.as_ref().is_some_and(|process| process.replication.serving().requests);
-        if !serves || !self.nodes[node].is_awake() {
-            return false;
-        }
+    fn send(&mut self, after_us: u64, message: Message) {
         self.order += 1;
-        let id = self.order;
-        self.phones[at].asks(id, wish, now_us);
-        self.asked.insert(id, at);
-        self.figures.requests += 1;
-        let (aor, name) = (self.phones[at].aor.clone(), self.nodes[node].id.clone());
-        let mut delta = None;
-        let Some((process, now)) = self.nodes[node].awake(now_us) else { return false };
-        let Some(slot) = process.replication.reserve() else { return false };
-        let (clock, location) = (&process.clock, &process.location);
-        let phone = &self.phones[at];
-        location.update(&aor, |record| {
-            let change = phone.delta(wish, record, clock.draw(), &name, id);
-            delta = Some(change.clone());
-            (Some(change), ())
+        let copy = self.order;
+        self.messages.insert(copy, message);
+        self.after(after_us, Happening::Sip { copy });
+    }
+
+    /// The first node from here on that its probes show serving, or one that is stopped: no probe has failed yet.
+    fn choose(&self, from: usize) -> usize {
+        let nodes = self.nodes.len();
+        let takes = |node: &usize| {
+            let process = self.nodes[*node].process.as_ref();
+            process.is_some_and(|process| process.asleep || process.replication.serving().options)
+        };
+        (0..nodes).map(|step| (from + step) % nodes).find(takes).unwrap_or(from)
+    }
+
+    /// A copy is at its node.
+    pub(super) fn sip(&mut self, copy: u64) {
+        let Some(message) = self.messages.remove(&copy) else { return };
+        let (request, phone) = (message.request, message.phone);
+        let goes = match message.kind {
+            Kind::First => true,
+            Kind::Again => self.phones[phone].is_waiting_for(request) || self.may_come_late(&message),
+            Kind::Failover => self.phones[phone].is_waiting_for(request),
+            Kind::Late => self.may_come_late(&message),
+        };
+        // A stopped process drops it as too old when it goes on; a dead one never sees it.
+        if !goes || !self.nodes[message.to].is_awake() {
+            return;
+        }
+        let now_us = self.now_us;
+        let line = &mut self.lines[self.phones[phone].line];
+        line.reaches(request, now_us);
+        let aor = line.aor.clone();
+        let id = self.nodes[message.to].id.clone();
+        let answer = self.with(message.to, |process, now| {
+            (process.register(&id, &aor, &message.register, copy, now), Effects::default())
         });
-        let Some(delta) = delta else { return false };
-        let effects = process.replication.publish(slot, &aor, &delta, id, now);
-        self.carry_out(node, effects);
-        true
+        let (to, kind) = (message.to + 1, message.kind);
+        self.say(|| format!("n{to} judges request {request} ({kind:?}): {answer:?}"));
+        match answer {
+            Some(Ok(Answer::AfterAcks(effects))) => {
+                self.asked.insert(copy, (request, phone));
+                self.carry_out(message.to, effects);
+            }
+            Some(Ok(Answer::Ok)) => self.hears_full(request, phone),
+            Some(Ok(Answer::TryAnother)) => self.try_another(message),
+            Some(Ok(Answer::Refused(refusal))) if message.kind == Kind::First => {
+                self.alarm = Some(format!("{id} refuses {:?}, which did nothing wrong: {refusal:?}", message.register));
+            }
+            Some(Err(alarm)) => self.alarm = Some(format!("{id}: {alarm}")),
+            Some(Ok(Answer::Refused(_))) | None => {}
+        }
+    }
+
+    /// The SBC got 503.
+    fn try_another(&mut self, message: Message) {
+        let in_time = self.now_us < message.sent_us + COPIES_WITHIN_US;
+        if message.kind != Kind::Late && in_time && message.tried < self.nodes.len() {
+            let to = (message.to + 1) % self.nodes.len();
+            self.send(1_000, Message { to, tried: message.tried + 1, ..message });
+        }
+    }
+
+    /// Where nothing is amiss a copy that comes late must change nothing, as long as its Call-ID is the last one that its
+    /// phone used: RFC 3261 orders only within a Call-ID.
+    fn may_come_late(&self, message: &Message) -> bool {
+        let (phone, register) = (&self.phones[message.phone], &message.register);
+        let line = &self.lines[phone.line];
+        self.calm_since_us.is_some_and(|since_us| since_us <= self.now_us)
+            && self.full.contains(&message.request)
+            && phone.call_id() == register.call_id
+            && line.may_come_late(message.request, register.is_star())
+    }
+
+    /// A 200 with all acks.
+    pub(super) fn hears_full(&mut self, request: u64, phone: usize) {
+        self.phones[phone].hears(request);
+        self.full.insert(request);
+        let line = self.phones[phone].line;
+        let now_us = self.now_us;
+        self.lines[line].hears_full(request, now_us);
     }
 }

@@ -1,27 +1,48 @@
 //! What goes wrong in a simulated world, one thing at a time: how it begins, lasts under load, and ends.
 
+use serde::{Deserialize, Serialize};
+
+use super::plan::Step;
 use super::world::World;
-use super::{bounded, calm, node};
+use super::{bounded, calm, node, settle};
+
+/// What is looked at while time passes.
+type Watch = fn(&mut World) -> Result<bool, String>;
 
 /// One thing that goes wrong, then is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fault {
     /// One node is cut off from all others.
     Isolate(usize),
     /// Two nodes do not reach each other; both reach the rest.
     CutPair(usize, usize),
     /// One direction between two nodes.
     CutOneWay(usize, usize),
+    /// Nothing that others say reaches one node; they hear it.
+    Deaf(usize),
+    /// Nothing that one node says reaches others; it hears them.
+    Mute(usize),
     /// Killed, started again with its disk.
     Crash(usize),
     /// Killed, started again with nothing.
     CrashEmpty(usize),
+    /// Killed, started again with its disk as it was a while ago.
+    CrashOlder(usize),
     /// Stopped for a while.
     Sleep(usize),
     /// Everything dies and starts again from the disks.
     CrashAll,
+    /// The same; one of the disks is lost, or is an older copy.
+    CrashAllButDisk {
+        /// Whose.
+        node: usize,
+        /// An older copy.
+        older: bool,
+    },
     /// Leaves, and comes back with its old disk.
     Leave(usize),
+    /// Leaves as the only one that knows all: the second was cut off, the others come back with nothing.
+    LeaveAsLast(usize, usize),
     /// Connections of one node break again and again.
     Flap(usize),
     /// Everything one node sends takes longer than acks are waited for.
@@ -38,7 +59,7 @@ pub(super) enum Fault {
 pub(super) fn choose(rng: &mut fastrand::Rng, nodes: usize) -> Fault {
     let one = rng.usize(..nodes);
     let two = (one + rng.usize(1..nodes)) % nodes;
-    match rng.u8(..13) {
+    match rng.u8(..18) {
         0 => Fault::Isolate(one),
         1 => Fault::CutPair(one, two),
         2 => Fault::CutOneWay(one, two),
@@ -51,25 +72,36 @@ pub(super) fn choose(rng: &mut fastrand::Rng, nodes: usize) -> Fault {
         9 => Fault::Slow(one),
         10 => Fault::CrashAllOneLate(one),
         11 => Fault::CrashInCut(one, two),
+        12 => Fault::Deaf(one),
+        16 => Fault::LeaveAsLast(one, two),
+        13 => Fault::Mute(one),
+        14 => Fault::CrashOlder(one),
+        15 => Fault::CrashAllButDisk { node: one, older: rng.bool() },
         _ => Fault::None,
     }
 }
 
 /// Lets a fault happen, lasts a while under load, and ends it.
-pub(super) fn strike(world: &mut World, fault: Fault, rng: &mut fastrand::Rng) -> Result<(), String> {
-    let lasts_us = rng.u64(100_000..6_000_000);
-    let nodes = world.nodes.len();
+pub(super) fn strike(world: &mut World, step: &Step, rng: &mut fastrand::Rng) -> Result<(), String> {
+    let (fault, lasts_us, nodes) = (step.fault, step.lasts_us, world.nodes.len());
+    let others = |one: usize| (0..nodes).filter(move |other| *other != one);
+    if !matches!(fault, Fault::CrashAll | Fault::CrashAllButDisk { .. } | Fault::CrashAllOneLate(_)) {
+        jump(world, step);
+    }
     match fault {
         Fault::Isolate(one) => {
-            let others = (0..nodes).filter(|other| *other != one);
-            cut(world, others.flat_map(|other| [(one, other), (other, one)]).collect(), lasts_us)
+            cut(world, others(one).flat_map(|other| [(one, other), (other, one)]).collect(), lasts_us)
         }
         Fault::CutPair(one, two) => cut(world, vec![(one, two), (two, one)], lasts_us),
         Fault::CutOneWay(one, two) => cut(world, vec![(one, two)], lasts_us),
-        Fault::Crash(node) | Fault::CrashEmpty(node) => {
+        Fault::Deaf(one) => cut(world, others(one).map(|other| (other, one)).collect(), lasts_us),
+        Fault::Mute(one) => cut(world, others(one).map(|other| (one, other)).collect(), lasts_us),
+        Fault::Crash(node) | Fault::CrashEmpty(node) | Fault::CrashOlder(node) => {
             world.crash(node);
-            if matches!(fault, Fault::CrashEmpty(_)) {
-                world.nodes[node].disk = node::Disk::default();
+            match fault {
+                Fault::CrashEmpty(_) => world.nodes[node].disk = node::Disk::default(),
+                Fault::CrashOlder(_) => world.nodes[node].disk = world.nodes[node].older.clone(),
+                _ => {}
             }
             world.run(lasts_us, calm)?;
             world.start(node);
@@ -81,19 +113,9 @@ pub(super) fn strike(world: &mut World, fault: Fault, rng: &mut fastrand::Rng) -
             world.wake(node);
             world.run(rng.u64(1..2_000_000), calm).map(drop)
         }
-        Fault::CrashAll => {
-            world.load = false;
-            world.run(1_500_000, calm)?;
-            (0..nodes).for_each(|node| world.crash(node));
-            world.ahead_us += node::CEILING_AHEAD_US;
-            world.run(lasts_us, |_| Ok(false))?;
-            for node in 0..nodes {
-                world.start(node);
-                world.run(rng.u64(1..1_000_000), calm)?;
-            }
-            Ok(())
-        }
+        Fault::CrashAll | Fault::CrashAllButDisk { .. } => crash_all(world, step, rng),
         Fault::Leave(node) => leave(world, node, lasts_us),
+        Fault::LeaveAsLast(one, two) => leave_as_last(world, (one, two), lasts_us),
         Fault::Flap(node) => flap(world, node, lasts_us, rng),
         Fault::Slow(node) => {
             world.slow = Some(node);
@@ -105,6 +127,38 @@ pub(super) fn strike(world: &mut World, fault: Fault, rng: &mut fastrand::Rng) -
         Fault::CrashInCut(one, two) => crash_in_cut(world, (one, two), lasts_us, rng),
         Fault::None => world.run(lasts_us, calm).map(drop),
     }
+}
+
+/// Somebody sets a wall clock.
+fn jump(world: &mut World, step: &Step) {
+    if let Some(jump) = step.jump {
+        world.say(|| format!("the wall clock of n{} jumps by {} s", jump.node + 1, jump.by_us / 1_000_000));
+        world.nodes[jump.node].jump_wall(jump.by_us);
+    }
+}
+
+/// All disks have everything when all die; a wall clock may be set while nobody runs.
+fn crash_all(world: &mut World, step: &Step, rng: &mut fastrand::Rng) -> Result<(), String> {
+    let nodes = world.nodes.len();
+    world.load = false;
+    world.run(1_500_000, calm)?;
+    (0..nodes).for_each(|node| world.crash(node));
+    if let Fault::CrashAllButDisk { node, older } = step.fault {
+        let older = older.then(|| world.nodes[node].older.clone());
+        world.nodes[node].disk = older.unwrap_or_default();
+    }
+    jump(world, step);
+    world.off.ahead_us += node::CEILING_AHEAD_US;
+    world.run(step.lasts_us, |_| Ok(false))?;
+    if step.jump.is_some() {
+        // Of two that start together the one whose clock is behind may be believed.
+        world.off.behind_us += step.lasts_us + node::CEILING_AHEAD_US;
+    }
+    for node in 0..nodes {
+        world.start(node);
+        world.run(rng.u64(1..1_000_000), calm)?;
+    }
+    Ok(())
 }
 
 /// Those that are back first hold old tables and must deny nobody until the last one is back.
@@ -120,7 +174,7 @@ fn crash_all_one_late(world: &mut World, late: usize, rng: &mut fastrand::Rng) -
             world.nodes[node].disk = disk;
         }
     }
-    world.ahead_us += 2 * node::CEILING_AHEAD_US;
+    world.off.ahead_us += 2 * node::CEILING_AHEAD_US;
     world.judge_ghosts = false;
     for node in (0..nodes).filter(|node| *node != late) {
         world.start(node);
@@ -141,9 +195,17 @@ fn cut(world: &mut World, paths: Vec<(usize, usize)>, lasts_us: u64) -> Result<(
 }
 
 fn leave(world: &mut World, node: usize, away_us: u64) -> Result<(), String> {
-    world.with(node, |process, now| ((), process.replication.drain(500_000, 10_000_000, now)));
+    drain(world, node, 500_000, calm)?;
+    world.run(away_us, calm)?;
+    world.start(node);
+    Ok(())
+}
+
+/// A node leaves, by the book.
+fn drain(world: &mut World, node: usize, grace_us: u64, watch: Watch) -> Result<(), String> {
+    world.with(node, |process, now| ((), process.replication.drain(grace_us, 10_000_000, now)));
     let left = world.run(12_000_000, |world| {
-        calm(world)?;
+        watch(world)?;
         Ok(world.nodes[node].process.as_ref().is_some_and(|process| process.drained))
     })?;
     if !left {
@@ -153,10 +215,32 @@ fn leave(world: &mut World, node: usize, away_us: u64) -> Result<(), String> {
         process.leaving = true;
     }
     world.with(node, |process, now| ((), process.replication.leave(now)));
-    world.run(100_000, calm)?;
+    world.run(100_000, watch)?;
     world.crash(node);
-    world.run(away_us, calm)?;
-    world.start(node);
+    Ok(())
+}
+
+/// What it does not hand over is nowhere.
+fn leave_as_last(world: &mut World, (one, two): (usize, usize), lasts_us: u64) -> Result<(), String> {
+    let nodes = world.nodes.len();
+    let cut_off = (0..nodes).filter(|other| *other != two);
+    world.net.cut.extend(cut_off.flat_map(|other| [(two, other), (other, two)]));
+    world.run(lasts_us, bounded)?;
+    world.load = false;
+    for node in (0..nodes).filter(|node| *node != one && *node != two) {
+        world.crash(node);
+        world.nodes[node].disk = node::Disk::default();
+    }
+    // One by one, and not before they are missed: they are to join it, not to start a cluster of their own.
+    world.run(2_500_000, bounded)?;
+    for node in (0..nodes).filter(|node| *node != one && *node != two) {
+        world.start(node);
+        world.run(1_000_000, bounded)?;
+    }
+    world.net.cut.clear();
+    drain(world, one, 0, bounded)?;
+    settle(world, "without the node that left last")?;
+    world.start(one);
     Ok(())
 }
 

@@ -1,36 +1,55 @@
 //! What must hold, each a sentence. Its model is what phones sent and heard, and nothing else.
 
-use super::phones::Must;
+use super::line::Must;
+use super::phones::{PORTS, Phone};
 use super::world::World;
 
 impl World {
     /// At any time in which nothing is cut: a node that serves never denies a binding whose full 200 was sent, and never
     /// serves one whose removal was answered in full.
     pub(super) fn judge_answers(&mut self) -> Result<(), String> {
+        let certain = self.certain();
         for node in 0..self.nodes.len() {
-            let (now_us, ahead_us) = (self.now_us, self.ahead_us);
+            let now_us = self.now_us;
             let id = self.nodes[node].id.clone();
             let Some((process, now)) = self.nodes[node].awake(now_us) else { continue };
             let serving = process.replication.serving();
             if !serving.requests {
                 continue;
             }
-            let (location, cluster_us) = (&process.location, now.cluster_us);
-            for phone in &self.phones {
-                let rings = location.get(&phone.aor, |record| phone.rings(record, cluster_us));
-                let known = location.get(&phone.aor, |record| record.is_some());
-                match phone.must(now_us, ahead_us) {
-                    Must::Ring if !rings && (serving.denies_unknown || (known && self.judge_ghosts)) => {
-                        return Err(format!("{id} denies {phone:?}, which was acknowledged"));
+            for (line, certain) in self.lines.iter().zip(&certain) {
+                let rings = process.rings(&line.aor, now.cluster_us);
+                let known = rings.is_some();
+                let rings = rings.unwrap_or_default();
+                let denies = serving.denies_unknown || (known && self.judge_ghosts);
+                for (uri, must) in certain {
+                    match (*must, rings.contains(uri)) {
+                        (Must::Ring, false) if denies => {
+                            return Err(format!("{id} denies {uri}, which was acknowledged"));
+                        }
+                        (Must::NotRing, true) if self.judge_ghosts => {
+                            return Err(format!("{id} serves {uri}, whose removal was acknowledged"));
+                        }
+                        _ => {}
                     }
-                    Must::NotRing if rings && self.judge_ghosts => {
-                        return Err(format!("{id} serves {phone:?}, whose removal was acknowledged"));
-                    }
-                    _ => {}
                 }
             }
         }
         Ok(())
+    }
+
+    /// Of each AoR, every contact of which it is known what must be.
+    fn certain(&self) -> Vec<Vec<(String, Must)>> {
+        let mut certain: Vec<Vec<(String, Must)>> = self.lines.iter().map(|_| Vec::new()).collect();
+        for phone in &self.phones {
+            for port in 0..PORTS {
+                let must = self.lines[phone.line].must(phone.number, port, self.now_us, self.off);
+                if must != Must::Either {
+                    certain[phone.line].push((Phone::uri(phone.line, phone.number, port), must));
+                }
+            }
+        }
+        certain
     }
 
     /// Whether all that run are ready without reservations, and hold the same.

@@ -6,24 +6,38 @@
 //! | `world` | virtual time, the order of everything, effects into frames |
 //! | `node` | one machine: the real pure rooms, a clock, a disk |
 //! | `net`, `wire`, `gossip` | connections that delay, stall and break; membership in small |
-//! | `phones`, `callers` | what was asked for and what was heard; which node is asked |
+//! | `phones`, `callers`, `registrar` | what is asked for; which node is asked, how often; the SIP side of a node |
+//! | `line` | what one AoR's phones sent and heard, and what therefore must ring |
 //! | `faults` | what goes wrong |
 //! | `judge` | what must hold |
+//! | `plan`, `shrink` | a run as a file, and cut down to what makes it fail |
+//! | `mutants` | whether deliberate faults in the nodes are found |
 //! | `mod` | a seed's story: faults one after another, and after each the world must settle |
 
 mod callers;
 mod faults;
 mod gossip;
 mod judge;
+mod line;
+mod mutants;
 mod net;
 mod node;
 mod phones;
+mod plan;
+mod registrar;
+mod shrink;
 mod wire;
 mod world;
 
-use phones::Phone;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use plan::REQUESTS_PER_STEP;
 use world::World;
 
+pub use faults::Fault;
+pub use mutants::{Caught, hunt, names};
+pub use plan::{Jump, Plan, Step};
+pub use shrink::shrink;
 pub use world::Figures;
 
 /// After the last fault has ended the world must be settled within this, µs.
@@ -32,7 +46,7 @@ const SETTLES_WITHIN_US: u64 = 8_000_000;
 /// A path that was cut may still be unknown to be open for so long, µs: judging answers waits.
 const CALM_AFTER_US: u64 = 4_000_000;
 
-/// How a seed's run ended.
+/// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// The seed.
@@ -41,6 +55,8 @@ pub struct Outcome {
     pub failure: Option<String>,
     /// Figures.
     pub figures: Figures,
+    /// The numbers of the requests that were made.
+    pub requests: Vec<u64>,
     /// What happened, line by line, if it was asked for.
     pub said: Vec<String>,
 }
@@ -48,37 +64,59 @@ pub struct Outcome {
 /// Runs one seed.
 #[must_use]
 pub fn run(seed: u64, talk: bool) -> Outcome {
-    let mut rng = fastrand::Rng::with_seed(seed);
-    let nodes = rng.usize(3..=5);
-    let phones = (0..12).flat_map(|aor| (0..2).map(move |contact| Phone::new(aor, contact))).collect();
-    let mut world = World::new(seed, nodes, phones);
-    world.said = talk.then(Vec::new);
-    let failure = story(&mut world, &mut rng).err();
-    Outcome { seed, failure, said: world.said.take().unwrap_or_default(), figures: world.figures }
+    run_plan(&Plan::of(seed), talk)
 }
 
-fn story(world: &mut World, rng: &mut fastrand::Rng) -> Result<(), String> {
+/// Runs a plan.
+#[must_use]
+pub fn run_plan(plan: &Plan, talk: bool) -> Outcome {
+    let mut world = World::new(plan.seed, plan.nodes, plan.aors);
+    world.said = talk.then(Vec::new);
+    world.only = plan.only.clone();
+    let told = catch_unwind(AssertUnwindSafe(|| mutants::with(plan.mutant.as_deref(), || story(&mut world, plan))));
+    let failure = told.unwrap_or_else(|panic| Err(format!("panic: {}", said_by(&*panic)))).err();
+    let said = world.said.take().unwrap_or_default();
+    Outcome { seed: plan.seed, failure, figures: world.figures, requests: world.asked_at, said }
+}
+
+/// The text of a panic: an assertion of the rooms themselves.
+fn said_by(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+}
+
+fn story(world: &mut World, plan: &Plan) -> Result<(), String> {
     for node in 0..world.nodes.len() {
         world.start(node);
-        world.run(rng.u64(0..300_000), |_| Ok(false))?;
+        let us = world.rng.u64(0..300_000);
+        world.run(us, |_| Ok(false))?;
     }
     settle(world, "after the first start")?;
-    for _ in 0..rng.usize(2..=5) {
-        world.load = true;
-        let short = world.figures.short;
-        world.run(rng.u64(500_000..2_000_000), calm)?;
-        if world.figures.short > short {
-            return Err("answers were short though nothing was wrong".into());
-        }
-        let fault = faults::choose(rng, world.nodes.len());
-        world.say(|| format!("fault: {fault:?}"));
-        faults::strike(world, fault, rng)?;
-        world.load = false;
-        world.say(|| format!("over: {fault:?}"));
-        settle(world, &format!("after {fault:?}"))?;
-        world.run(CALM_AFTER_US, calm)?;
+    plan.steps.iter().try_for_each(|step| happens(world, step))
+}
+
+/// Load, a fault under load, peace.
+fn happens(world: &mut World, step: &Step) -> Result<(), String> {
+    world.asks = step.number * REQUESTS_PER_STEP;
+    world.rng.seed(step.seed);
+    let mut rng = fastrand::Rng::with_seed(!step.seed);
+    for (node, ppm) in step.drift_ppm.iter().enumerate() {
+        world.drift(node, *ppm);
     }
-    Ok(())
+    world.load = true;
+    world.calm_since_us = Some(world.now_us);
+    let short = world.figures.short;
+    world.run(step.load_us, calm)?;
+    if world.figures.short > short {
+        return Err("answers were short though nothing was wrong".into());
+    }
+    world.say(|| format!("fault: {step:?}"));
+    world.calm_since_us = None;
+    faults::strike(world, step, &mut rng)?;
+    world.load = false;
+    world.say(|| format!("over: {:?}", step.fault));
+    settle(world, &format!("after {:?}", step.fault))?;
+    world.run(CALM_AFTER_US, calm).map(drop)
 }
 
 /// What must hold while nothing is cut.

@@ -41,13 +41,24 @@ pub(super) struct Process {
 pub(super) struct Node {
     pub(super) id: NodeId,
     pub(super) disk: Disk,
+    /// The disk as it was a while ago: a backup, a clone.
+    pub(super) older: Disk,
     pub(super) process: Option<Process>,
-    /// Its monotonic clock minus the simulator's, µs.
-    mono_offset_us: u64,
+    /// When its oscillator was last set (true time), what its monotonic clock said then, and how fast it runs since.
+    set_us: u64,
+    set_mono_us: u64,
+    drift_ppm: i64,
     /// Its wall clock minus the true one, µs.
     wall_skew_us: i64,
     boots: u64,
+    snapshots: u64,
 }
+
+/// Every so many snapshots the older copy of the disk is replaced.
+const OLDER_EVERY: u64 = 8;
+
+/// Buckets that the sweeper looks at after each snapshot.
+const SWEEP_BUCKETS: u32 = aorta_proto::digest::BUCKETS / 8;
 
 /// The true wall clock at the simulator's zero, µs since 1970.
 const EPOCH_US: u64 = 1_700_000_000_000_000;
@@ -55,7 +66,33 @@ const EPOCH_US: u64 = 1_700_000_000_000_000;
 impl Node {
     pub(super) fn new(index: usize, mono_offset_us: u64, wall_skew_us: i64) -> Self {
         let id = NodeId::new(&format!("n{}", index + 1)).expect("a node id");
-        Self { id, disk: Disk::default(), process: None, mono_offset_us, wall_skew_us, boots: 0 }
+        Self {
+            id,
+            disk: Disk::default(),
+            older: Disk::default(),
+            process: None,
+            set_us: 0,
+            set_mono_us: mono_offset_us,
+            drift_ppm: 0,
+            wall_skew_us,
+            boots: 0,
+            snapshots: 0,
+        }
+    }
+
+    fn mono_us(&self, true_us: u64) -> u64 {
+        let passed_us = i64::try_from(true_us - self.set_us).unwrap_or(i64::MAX);
+        self.set_mono_us.saturating_add_signed(passed_us + passed_us * self.drift_ppm / 1_000_000)
+    }
+
+    /// From now on its oscillator is off by so much.
+    pub(super) fn drift(&mut self, true_us: u64, ppm: i64) {
+        (self.set_mono_us, self.set_us, self.drift_ppm) = (self.mono_us(true_us), true_us, ppm);
+    }
+
+    /// Somebody sets its wall clock.
+    pub(super) fn jump_wall(&mut self, by_us: i64) {
+        self.wall_skew_us += by_us;
     }
 
     fn wall_us(&self, true_us: u64) -> u64 {
@@ -66,7 +103,7 @@ impl Node {
     pub(super) fn start(&mut self, true_us: u64, bootstrap_min_nodes: usize, index: usize) {
         self.boots += 1;
         let boot = (index as u64 + 1) << 32 | self.boots;
-        let mono = Arc::new(AtomicU64::new(true_us + self.mono_offset_us));
+        let mono = Arc::new(AtomicU64::new(self.mono_us(true_us)));
         let clock = Arc::new(Clock::manual(Arc::clone(&mono), BootId(boot)));
         let location = Arc::new(Location::new(DIGEST_KEY, true));
         for (aor, record) in &self.disk.records {
@@ -91,8 +128,9 @@ impl Node {
 
     /// Turns the clock and gives the process, if one runs and is not stopped.
     pub(super) fn awake(&mut self, true_us: u64) -> Option<(&mut Process, Now)> {
+        let mono_us = self.mono_us(true_us);
         let process = self.process.as_mut().filter(|process| !process.asleep)?;
-        process.mono.store(true_us + self.mono_offset_us, Ordering::Release);
+        process.mono.store(mono_us, Ordering::Release);
         let now = process.clock.now();
         Some((process, now))
     }
@@ -111,10 +149,15 @@ impl Node {
         }
         let dirty: Vec<_> = process.location.take_dirty();
         let dirty: Vec<_> = dirty.into_iter().map(|aor| (aor.clone(), process.location.take_record(&aor))).collect();
+        process.location.sweep(now, SWEEP_BUCKETS);
         let last_known = process.replication.last_known();
         self.disk.records.extend(dirty);
         self.disk.last_known = last_known;
         self.disk.cluster_us = now.cluster_us;
         self.disk.wall_us = wall_us;
+        self.snapshots += 1;
+        if self.snapshots.is_multiple_of(OLDER_EVERY) {
+            self.older = self.disk.clone();
+        }
     }
 }

@@ -1,155 +1,171 @@
-//! Simulated phones and what they were told. The judge's model comes only from requests sent and answers received.
+//! Simulated phones behind an SBC: what each asks for next, as SIP has it. They know what they sent and what they heard,
+//! and nothing of nodes, records or stamps.
 
-use aorta_proto::{Aor, Binding, ContactKey, Entry, NodeId, Octets, Record, Stamp, Value};
-use std::sync::Arc;
+use aorta::registrar::Expires;
 
-/// What a phone asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wish {
-    Register { granted_s: u32 },
-    Remove,
-}
+use super::line::{Slot, State, Written};
 
-/// What it heard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Heard {
-    /// Nothing yet, or never: it may have been written or not.
-    Nothing,
-    /// 200, and fewer acks than asked for.
-    Short,
-    /// 200.
-    Full,
-}
+/// Devices of an AoR.
+pub(super) const PHONES: u8 = 2;
 
-#[derive(Debug, Clone)]
-struct Request {
-    id: u64,
-    wish: Wish,
-    sent_us: u64,
-    heard: Heard,
-}
-
-/// One contact of one AoR.
-#[derive(Debug)]
-pub(super) struct Phone {
-    pub(super) aor: Aor,
-    key: ContactKey,
-    requests: Vec<Request>,
-}
-
-/// What a node must answer about a contact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Must {
-    Ring,
-    NotRing,
-    Either,
-}
+/// Ports that a phone moves between.
+pub(super) const PORTS: u8 = 3;
 
 /// A phone gives up waiting for an answer after this, µs.
 pub(super) const PATIENCE_US: u64 = 1_000_000;
 
-/// Around the moment of its lapse a contact may be there or not, µs.
-const LAPSE_TOLERANCE_US: u64 = 1_000_000;
+/// A long lifetime and a short one, seconds.
+const LIFETIMES_S: [u32; 2] = [3600, 8];
+
+/// One device of one AoR.
+#[derive(Debug)]
+pub(super) struct Phone {
+    /// Which AoR.
+    pub(super) line: usize,
+    /// Which device of it.
+    pub(super) number: u8,
+    boots: u32,
+    cseq: u32,
+    port: u8,
+    reg_id: bool,
+    registered: bool,
+    waits: Option<(u64, u64)>,
+}
+
+/// One REGISTER, as it is sent.
+#[derive(Debug, Clone)]
+pub(super) struct Register {
+    pub(super) call_id: String,
+    pub(super) cseq: u32,
+    /// `["*"]` is `Contact: *`.
+    pub(super) contacts: Vec<String>,
+    pub(super) expires: Expires,
+    /// What it means, if it is accepted.
+    pub(super) written: Vec<Written>,
+}
+
+impl Register {
+    pub(super) fn is_star(&self) -> bool {
+        self.contacts == ["*"]
+    }
+}
 
 impl Phone {
-    pub(super) fn new(aor: usize, contact: usize) -> Self {
-        let key = ContactKey::uri(format!("sip:u{aor}@192.0.2.{contact}").as_bytes());
-        Self { aor: Aor::from_canonical(&format!("u{aor}@example.com")), key, requests: Vec::new() }
+    pub(super) fn new(line: usize, number: u8) -> Self {
+        Self { line, number, boots: 0, cseq: 0, port: 0, reg_id: false, registered: false, waits: None }
+    }
+
+    /// The contact that it has at a port.
+    pub(super) fn uri(line: usize, number: u8, port: u8) -> String {
+        format!("sip:u{line}@192.0.2.{number}:{}", 5060 + u16::from(port))
     }
 
     /// Whether it waits for an answer.
     pub(super) fn is_busy(&self, now_us: u64) -> bool {
-        self.requests.last().is_some_and(|last| last.heard == Heard::Nothing && now_us < last.sent_us + PATIENCE_US)
+        self.waits.is_some_and(|(_, sent_us)| now_us < sent_us + PATIENCE_US)
     }
 
-    /// Whether anything is there, as far as the phone knows.
-    pub(super) fn is_registered(&self) -> bool {
-        self.requests.last().is_some_and(|last| last.wish != Wish::Remove)
+    pub(super) fn waits(&mut self, request: u64, now_us: u64) {
+        self.waits = Some((request, now_us));
     }
 
-    pub(super) fn asks(&mut self, id: u64, wish: Wish, now_us: u64) {
-        self.requests.push(Request { id, wish, sent_us: now_us, heard: Heard::Nothing });
+    pub(super) fn is_waiting_for(&self, request: u64) -> bool {
+        self.waits.is_some_and(|(waits, _)| waits == request)
     }
 
-    /// An answer; what was acknowledged in full makes everything before it history.
-    pub(super) fn hears(&mut self, id: u64, heard: Heard) {
-        let Some(at) = self.requests.iter().position(|request| request.id == id) else { return };
-        self.requests[at].heard = heard;
-        if heard == Heard::Full {
-            self.requests.drain(..at);
+    pub(super) fn hears(&mut self, request: u64) {
+        self.waits.take_if(|(waits, _)| *waits == request);
+    }
+
+    /// The Call-ID that it uses now.
+    pub(super) fn call_id(&self) -> String {
+        format!("{}-{}-{}@192.0.2.1", self.line, self.number, self.boots)
+    }
+
+    /// What it does next.
+    pub(super) fn next(&mut self, rng: &mut fastrand::Rng) -> Register {
+        let granted_s = LIFETIMES_S[usize::from(rng.u8(..) < 40)];
+        self.cseq += rng.u32(1..3);
+        let chance = rng.u8(..);
+        if !self.registered {
+            self.reboots(chance < 60);
+            return self.registers(granted_s, None);
         }
-    }
-
-    /// What must be true of it now, if cluster time may be up to `ahead_us` ahead of true time.
-    pub(super) fn must(&self, now_us: u64, ahead_us: u64) -> Must {
-        let first_counts = self.requests.first().is_some_and(|first| first.heard == Heard::Full);
-        let before = if first_counts { None } else { Some(Must::NotRing) };
-        let mut possible = before.into_iter().chain(self.requests.iter().map(|request| request.must(now_us, ahead_us)));
-        let Some(first) = possible.next() else { return Must::NotRing };
-        if possible.all(|other| other == first) { first } else { Must::Either }
-    }
-
-    /// What the accepting node writes.
-    pub(super) fn delta(&self, wish: Wish, before: &Record, stamp: Stamp, node: &NodeId, id: u64) -> Record {
-        let value = match wish {
-            Wish::Remove => Value::Gone,
-            Wish::Register { granted_s } => {
-                let first = before.entry(&self.key).and_then(Entry::binding).map_or(stamp, |binding| binding.first);
-                Value::Live(Arc::new(Binding {
-                    first,
-                    granted_s,
-                    uri: Octets::from(&self.key.as_bytes()[1..]),
-                    params: Octets::default(),
-                    q: None,
-                    path: Vec::new(),
-                    call_id: Octets::from("call"),
-                    user_agent: Octets::default(),
-                    source: Octets::default(),
-                    accepted_by: node.clone(),
-                }))
+        match chance {
+            0..70 => {
+                self.registered = false;
+                let (contact, written) = (self.contact(self.port, 0), self.writes(State::Gone));
+                self.request(vec![contact], written)
             }
-        };
-        let (call_id_hash, uri_hash, cseq) = (1, 1, u32::try_from(id).unwrap_or(u32::MAX));
-        Record::from(Entry { key: self.key.clone(), stamp, call_id_hash, cseq, uri_hash, value })
-    }
-
-    /// Whether a record lets it ring.
-    pub(super) fn rings(&self, record: Option<&Record>, cluster_us: u64) -> bool {
-        record.is_some_and(|record| record.live(cluster_us).any(|entry| entry.key == self.key))
-    }
-}
-
-impl Request {
-    fn must(&self, now_us: u64, ahead_us: u64) -> Must {
-        let Wish::Register { granted_s } = self.wish else { return Must::NotRing };
-        let lapses_us = self.sent_us + u64::from(granted_s) * 1_000_000;
-        if now_us + LAPSE_TOLERANCE_US + ahead_us < lapses_us {
-            Must::Ring
-        } else if now_us > lapses_us + LAPSE_TOLERANCE_US {
-            Must::NotRing
-        } else {
-            Must::Either
+            70..80 => {
+                self.registered = false;
+                Register { expires: Expires::Seconds(0), ..self.request(vec!["*".into()], Written::all()) }
+            }
+            80..110 => {
+                let before = self.moves();
+                let tidy = !self.reg_id && rng.bool();
+                self.registers(granted_s, tidy.then_some(before))
+            }
+            110..130 => {
+                self.reboots(true);
+                if rng.bool() {
+                    self.moves();
+                }
+                self.registers(granted_s, None)
+            }
+            130..145 => {
+                self.reg_id = true;
+                self.registers(granted_s, None)
+            }
+            _ => self.registers(granted_s, None),
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    fn reboots(&mut self, really: bool) {
+        if really {
+            self.boots += 1;
+            self.cseq = 1;
+        }
+    }
 
-    #[test]
-    fn only_a_full_answer_settles_anything() {
-        let mut phone = Phone::new(0, 0);
-        assert_eq!(phone.must(0, 0), Must::NotRing);
-        phone.asks(1, Wish::Register { granted_s: 60 }, 0);
-        assert_eq!(phone.must(1, 0), Must::Either);
-        phone.hears(1, Heard::Short);
-        assert_eq!(phone.must(1, 0), Must::Either);
-        phone.asks(2, Wish::Register { granted_s: 60 }, 10);
-        phone.hears(2, Heard::Full);
-        assert_eq!(phone.must(11, 0), Must::Ring);
-        assert_eq!(phone.must(70_000_000, 0), Must::NotRing);
-        phone.asks(3, Wish::Remove, 20);
-        assert_eq!(phone.must(21, 0), Must::Either);
+    /// To the next port; the one it leaves.
+    fn moves(&mut self) -> u8 {
+        let before = self.port;
+        self.port = (self.port + 1) % PORTS;
+        before
+    }
+
+    /// Registers where it is now, and removes `left`, the port that it left, in the same request.
+    fn registers(&mut self, granted_s: u32, left: Option<u8>) -> Register {
+        self.registered = true;
+        let mut contacts = vec![self.contact(self.port, granted_s)];
+        let mut written = self.writes(State::Live { port: self.port, granted_s });
+        if let Some(port) = left {
+            contacts.push(self.contact(port, 0));
+            written.push(Written { slot: Slot::Uri { phone: self.number, port }, state: State::Gone, sure: true });
+        }
+        self.request(contacts, written)
+    }
+
+    fn contact(&self, port: u8, expires_s: u32) -> String {
+        let uri = Self::uri(self.line, self.number, port);
+        let instance = format!("urn:uuid:00000000-0000-4000-8000-{:08x}{:04x}", self.line, self.number);
+        let reg_id = if self.reg_id { ";reg-id=1" } else { "" };
+        format!("<{uri}>;expires={expires_s};+sip.instance=\"<{instance}>\"{reg_id}")
+    }
+
+    /// A contact with a `reg-id` is one flow wherever it is (RFC 5626), and means the contact with its URI as well, as far
+    /// as that is known where it is accepted. Any other is its URI.
+    fn writes(&self, state: State) -> Vec<Written> {
+        let uri = Slot::Uri { phone: self.number, port: self.port };
+        if !self.reg_id {
+            return vec![Written { slot: uri, state, sure: true }];
+        }
+        let flow = Slot::Flow { phone: self.number };
+        vec![Written { slot: flow, state, sure: true }, Written { slot: uri, state: State::Gone, sure: false }]
+    }
+
+    fn request(&self, contacts: Vec<String>, written: Vec<Written>) -> Register {
+        Register { call_id: self.call_id(), cseq: self.cseq, contacts, expires: Expires::Absent, written }
     }
 }

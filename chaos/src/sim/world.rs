@@ -1,15 +1,17 @@
 //! The simulated world: virtual time, the order of everything that happens, and how effects become frames. Judges nothing.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use aorta::replication::{Effects, Event, Member};
 use aorta_proto::frame::Class;
 
+use super::callers::Message;
 use super::gossip::Gossip;
+use super::line::{Line, Off};
 use super::net::{Net, Pair, end_of};
 use super::node::Node;
-use super::phones::{Heard, Phone};
+use super::phones::{PHONES, Phone};
 
 /// What happens at some moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +23,7 @@ pub(super) enum Happening {
     Gossip,
     Snapshot { node: usize },
     Request,
+    Sip { copy: u64 },
 }
 
 const TICK_US: u64 = 20_000;
@@ -49,11 +52,34 @@ pub struct Figures {
     pub trace: u64,
 }
 
+impl Figures {
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Self) {
+        self.happenings += other.happenings;
+        self.requests += other.requests;
+        self.full += other.full;
+        self.short += other.short;
+        self.frames += other.frames;
+        self.exchanges += other.exchanges;
+        self.fenced += other.fenced;
+    }
+}
+
+impl std::fmt::Display for Figures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { happenings, requests, full, short, frames, exchanges, fenced, .. } = self;
+        write!(f, "{happenings} events, {requests} requests ({full} replies full, {short} short), ")?;
+        write!(f, "{frames} frames, {exchanges} exchanges, {fenced} times fenced")
+    }
+}
+
 pub(super) struct World {
     pub(super) now_us: u64,
     pub(super) nodes: Vec<Node>,
     pub(super) net: Net,
     pub(super) phones: Vec<Phone>,
+    pub(super) lines: Vec<Line>,
+    pub(super) seed: u64,
     pub(super) rng: fastrand::Rng,
     pub(super) figures: Figures,
     pub(super) bootstrap_min_nodes: usize,
@@ -61,8 +87,20 @@ pub(super) struct World {
     /// Requests come this far apart on average, µs.
     pub(super) request_every_us: u64,
     pub(super) said: Option<Vec<String>>,
-    /// By how much starts from disks may have moved cluster time ahead of true time, µs.
-    pub(super) ahead_us: u64,
+    /// By how much starts from disks may have moved cluster time.
+    pub(super) off: Off,
+    /// Since when nothing is cut, asleep or dead, and everybody knows.
+    pub(super) calm_since_us: Option<u64>,
+    /// If given, only these requests are made.
+    pub(super) only: Option<BTreeSet<u64>>,
+    /// Chances of a request so far.
+    pub(super) asks: u64,
+    /// Those that became one.
+    pub(super) asked_at: Vec<u64>,
+    /// Copies of requests under way.
+    pub(super) messages: BTreeMap<u64, Message>,
+    /// Requests that were answered in full.
+    pub(super) full: BTreeSet<u64>,
     /// A node whose frames take long.
     pub(super) slow: Option<usize>,
     /// Whether a removal that was answered must be known everywhere: not while only an absent disk has it.
@@ -72,12 +110,12 @@ pub(super) struct World {
     gossips: Vec<Gossip>,
     queue: BinaryHeap<Reverse<(u64, u64, Happening)>>,
     pub(super) order: u64,
-    /// Who waits for which reply.
-    pub(super) asked: BTreeMap<u64, usize>,
+    /// Which request, of whom, waits for which reply.
+    pub(super) asked: BTreeMap<u64, (u64, usize)>,
 }
 
 impl World {
-    pub(super) fn new(seed: u64, nodes: usize, phones: Vec<Phone>) -> Self {
+    pub(super) fn new(seed: u64, nodes: usize, aors: usize) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let hour_us = 3_600_000_000i64;
         let machines = (0..nodes)
@@ -87,14 +125,22 @@ impl World {
             now_us: 0,
             nodes: machines,
             net: Net::default(),
-            phones,
+            phones: (0..aors).flat_map(|line| (0..PHONES).map(move |number| Phone::new(line, number))).collect(),
+            lines: (0..aors).map(Line::new).collect(),
+            seed,
             rng,
             figures: Figures::default(),
             bootstrap_min_nodes: nodes.min(3) / 2 + 1,
             load: false,
             request_every_us: 5_000,
             said: None,
-            ahead_us: 0,
+            off: Off::default(),
+            calm_since_us: None,
+            only: None,
+            asks: 0,
+            asked_at: Vec::new(),
+            messages: BTreeMap::new(),
+            full: BTreeSet::new(),
             slow: None,
             judge_ghosts: true,
             alarm: None,
@@ -186,6 +232,7 @@ impl World {
                 self.nodes[node].snapshot(now_us);
                 self.after(SNAPSHOT_US, happening);
             }
+            Happening::Sip { copy } => self.sip(copy),
             Happening::Request => {
                 if self.load {
                     self.request();
@@ -216,11 +263,14 @@ impl World {
             self.after(us, Happening::Pump { from: node, to, class });
         }
         for released in effects.released {
-            let heard = if released.short { Heard::Short } else { Heard::Full };
             self.figures.short += u64::from(released.short);
             self.figures.full += u64::from(!released.short);
-            if let Some(phone) = self.asked.remove(&released.reply) {
-                self.phones[phone].hears(released.reply, heard);
+            let Some((request, phone)) = self.asked.remove(&released.reply) else { continue };
+            let short = released.short;
+            self.say(|| format!("n{} answers request {request}, short: {short}", node + 1));
+            match short {
+                true => self.phones[phone].hears(request),
+                false => self.hears_full(request, phone),
             }
         }
         for event in effects.events {
@@ -258,6 +308,12 @@ impl World {
         let (now_us, min) = (self.now_us, self.bootstrap_min_nodes);
         self.gossips[node] = Gossip::default();
         self.nodes[node].start(now_us, min, node);
+    }
+
+    /// A node's oscillator is off by so much from now on.
+    pub(super) fn drift(&mut self, node: usize, ppm: i64) {
+        let now_us = self.now_us;
+        self.nodes[node].drift(now_us, ppm);
     }
 
     /// SIGSTOP.

@@ -1,0 +1,235 @@
+//! One AoR as its phones know it: requests sent, answers received, and what therefore must ring. The judge's model; it
+//! knows no node, no record and no stamp.
+
+use aorta_proto::Aor;
+
+use super::phones::{PATIENCE_US, PHONES, PORTS, Register};
+
+/// Clocks of nodes that hear each other, or were cut off a moment ago, differ by less than this, µs.
+const CLOCKS_DIFFER_US: u64 = 1_000_000;
+
+/// Clocks of nodes that were cut off from each other drift apart by less than this, µs.
+const CUT_CLOCKS_DIFFER_US: u64 = 50_000;
+
+/// Around the moment of its lapse a contact may be there or not, µs.
+const LAPSE_TOLERANCE_US: u64 = 1_000_000;
+
+/// A place that a later request for it takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Slot {
+    /// A contact that is its URI.
+    Uri { phone: u8, port: u8 },
+    /// A contact with instance and `reg-id`.
+    Flow { phone: u8 },
+}
+
+/// What is in a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Gone,
+    Live { port: u8, granted_s: u32 },
+}
+
+/// What a request does to a slot if it is accepted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Written {
+    pub(super) slot: Slot,
+    pub(super) state: State,
+    /// It takes the slot over whatever is there; otherwise only what the accepting node knows to be there.
+    pub(super) sure: bool,
+}
+
+impl Written {
+    /// What `Contact: *` does.
+    pub(super) fn all() -> Vec<Self> {
+        let gone = |slot| Self { slot, state: State::Gone, sure: true };
+        let of = |phone| (0..PORTS).map(move |port| Slot::Uri { phone, port }).chain([Slot::Flow { phone }]);
+        (0..PHONES).flat_map(of).map(gone).collect()
+    }
+}
+
+/// One request, with all its copies.
+#[derive(Debug)]
+struct Asked {
+    id: u64,
+    phone: u8,
+    register: Register,
+    sent_us: u64,
+    /// When a copy of it last reached a node.
+    reached_us: u64,
+    /// When it was answered 200 with all acks.
+    full_us: Option<u64>,
+}
+
+/// What a node must answer about a contact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Must {
+    Ring,
+    NotRing,
+    Either,
+}
+
+/// How far cluster time may be off true time, µs, after starts from disks.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Off {
+    pub(super) ahead_us: u64,
+    pub(super) behind_us: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) aor: Aor,
+    asked: Vec<Asked>,
+    /// The latest `Contact: *` that was sent.
+    last_star: u64,
+}
+
+impl Line {
+    pub(super) fn new(line: usize) -> Self {
+        Self { aor: Aor::from_canonical(&format!("u{line}@example.com")), asked: Vec::new(), last_star: 0 }
+    }
+
+    pub(super) fn asks(&mut self, id: u64, phone: u8, register: Register, now_us: u64) {
+        if register.is_star() {
+            self.last_star = id;
+        }
+        self.asked.push(Asked { id, phone, register, sent_us: now_us, reached_us: now_us, full_us: None });
+    }
+
+    /// A copy reaches a node.
+    pub(super) fn reaches(&mut self, id: u64, now_us: u64) {
+        if let Some(asked) = self.asked.iter_mut().find(|asked| asked.id == id) {
+            asked.reached_us = now_us;
+        }
+    }
+
+    /// A 200 with all acks: what it surely comes after is history.
+    pub(super) fn hears_full(&mut self, id: u64, now_us: u64) {
+        let Some(at) = self.asked.iter().position(|asked| asked.id == id && asked.full_us.is_none()) else { return };
+        let mut by = self.asked.remove(at);
+        by.full_us = Some(now_us);
+        for one in &mut self.asked {
+            let mut written = std::mem::take(&mut one.register.written);
+            written.retain(|written| !one.is_over(written.slot, &by));
+            one.register.written = written;
+        }
+        self.asked.retain(|asked| !asked.register.written.is_empty());
+        let at = self.asked.partition_point(|asked| asked.id < id);
+        self.asked.insert(at, by);
+    }
+
+    /// Whether a copy of an acknowledged request that comes late must change nothing: of `*` only the last is remembered.
+    pub(super) fn may_come_late(&self, id: u64, is_star: bool) -> bool {
+        !is_star || self.last_star == id
+    }
+
+    /// What must be true of a phone's contact at a port.
+    pub(super) fn must(&self, phone: u8, port: u8, now_us: u64, off: Off) -> Must {
+        let uri = self.certain(Slot::Uri { phone, port }, port, now_us, off);
+        let flow = self.certain(Slot::Flow { phone }, port, now_us, off);
+        match (uri, flow) {
+            (Must::Ring, _) | (_, Must::Ring) => Must::Ring,
+            (Must::NotRing, Must::NotRing) => Must::NotRing,
+            _ => Must::Either,
+        }
+    }
+
+    fn certain(&self, slot: Slot, port: u8, now_us: u64, off: Off) -> Must {
+        let mut certain = None;
+        let settled = self.asked.iter().any(|asked| asked.full_us.is_some() && asked.writes(slot).is_some());
+        let states = self.asked.iter().filter_map(|asked| Some(asked.must(asked.writes(slot)?.0, port, now_us, off)));
+        for must in states.chain((!settled).then_some(Must::NotRing)) {
+            if *certain.get_or_insert(must) != must {
+                return Must::Either;
+            }
+        }
+        certain.unwrap_or(Must::NotRing)
+    }
+}
+
+impl Asked {
+    /// What it does to a slot, and whether for sure.
+    fn writes(&self, slot: Slot) -> Option<(State, bool)> {
+        let written = self.register.written.iter().find(|written| written.slot == slot)?;
+        Some((written.state, written.sure))
+    }
+
+    /// Whether a full answer to `by` says that what this one did to the slot no longer counts.
+    fn is_over(&self, slot: Slot, by: &Self) -> bool {
+        match by.writes(slot) {
+            Some((_, true)) => self.is_before(by),
+            Some((_, false)) => self.was_known_before(by),
+            None => false,
+        }
+    }
+
+    fn was_known_before(&self, other: &Self) -> bool {
+        self.full_us.is_some_and(|full_us| full_us <= other.sent_us)
+    }
+
+    /// Whether every copy of it is surely earlier in the one order than every copy of `other`: what was acknowledged in
+    /// full is known; a phone asks one thing at a time, not always at nodes that hear each other; or they are far apart.
+    fn is_before(&self, other: &Self) -> bool {
+        let same_phone = self.phone == other.phone && self.id < other.id;
+        (same_phone && self.reached_us + CUT_CLOCKS_DIFFER_US < other.sent_us)
+            || self.was_known_before(other)
+            || self.sent_us + PATIENCE_US + CLOCKS_DIFFER_US < other.sent_us
+    }
+
+    fn must(&self, state: State, at: u8, now_us: u64, off: Off) -> Must {
+        let State::Live { port, granted_s } = state else { return Must::NotRing };
+        let lasts_us = u64::from(granted_s) * 1_000_000;
+        if port != at || now_us > self.sent_us + PATIENCE_US + lasts_us + LAPSE_TOLERANCE_US + off.behind_us {
+            Must::NotRing
+        } else if now_us + LAPSE_TOLERANCE_US + off.ahead_us < self.sent_us + lasts_us {
+            Must::Ring
+        } else {
+            Must::Either
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aorta::registrar::Expires;
+
+    fn register(written: Vec<Written>) -> Register {
+        Register { call_id: "c".into(), cseq: 1, contacts: Vec::new(), expires: Expires::Absent, written }
+    }
+
+    fn live(granted_s: u32) -> Register {
+        let state = State::Live { port: 0, granted_s };
+        register(vec![Written { slot: Slot::Uri { phone: 0, port: 0 }, state, sure: true }])
+    }
+
+    fn star() -> Register {
+        register(Written::all())
+    }
+
+    #[test]
+    fn only_a_full_answer_settles_anything() {
+        let (mut line, off) = (Line::new(0), Off::default());
+        assert_eq!(line.must(0, 0, 0, off), Must::NotRing);
+        line.asks(1, 0, live(60), 0);
+        assert_eq!(line.must(0, 0, 1, off), Must::Either);
+        line.asks(2, 0, live(60), 10);
+        line.hears_full(2, 20);
+        assert_eq!((line.must(0, 0, 21, off), line.must(0, 1, 21, off)), (Must::Ring, Must::NotRing));
+        assert_eq!(line.must(0, 0, 70_000_000, off), Must::NotRing);
+        line.asks(3, 1, star(), 30);
+        assert_eq!(line.must(0, 0, 31, off), Must::Either);
+        line.hears_full(3, 40);
+        assert_eq!(line.must(0, 0, 41, off), Must::NotRing);
+    }
+
+    #[test]
+    fn another_phones_star_settles_only_what_came_surely_before() {
+        let (mut line, off) = (Line::new(0), Off::default());
+        line.asks(1, 0, live(60), 0);
+        line.asks(2, 1, star(), 10);
+        line.hears_full(2, 20);
+        line.hears_full(1, 20);
+        assert_eq!(line.must(0, 0, 21, off), Must::Either);
+    }
+}

@@ -1,0 +1,136 @@
+//! The SIP side of a simulated node: a REGISTER as text, through the real parser of contacts, the real judge, the real
+//! table, in the order in which `sip::uas` does it. Decides nothing itself.
+
+use std::borrow::Cow;
+
+use aorta::clock::Now;
+use aorta::registrar::{
+    ContactWish, Contacts, Expires, Judged, Refusal, RegisterRequest, RegistrarLimits, Write, judge, list,
+};
+use aorta::replication::{Effects, Slot};
+use aorta::sip::message::{Contact, Lifetime};
+use aorta_proto::hash::call_id_hash;
+use aorta_proto::{Aor, NodeId, Record};
+
+use super::node::Process;
+use super::phones::Register;
+
+/// What a simulated node answers.
+pub(super) enum Answer {
+    /// 503: another node may do better.
+    TryAnother,
+    /// 4xx.
+    Refused(Refusal),
+    /// 200, at once.
+    Ok,
+    /// 200, once [`Effects::released`] says so.
+    AfterAcks(Effects<u64>),
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::TryAnother => f.write_str("503"),
+            Self::Refused(refusal) => write!(f, "{} {}", refusal.status(), refusal.phrase()),
+            Self::Ok => f.write_str("200"),
+            Self::AfterAcks(_) => f.write_str("200 after acks"),
+        }
+    }
+}
+
+/// The limits of the simulated cluster: short lifetimes are allowed.
+pub(super) fn limits() -> RegistrarLimits {
+    RegistrarLimits { expires_min_s: 2, ..RegistrarLimits::default() }
+}
+
+impl Process {
+    /// Takes a REGISTER; `reply` names the answer that may have to wait.
+    pub(super) fn register(
+        &self,
+        id: &NodeId,
+        aor: &Aor,
+        register: &Register,
+        reply: u64,
+        now: Now,
+    ) -> Result<Answer, String> {
+        if !self.replication.serving().requests {
+            return Ok(Answer::TryAnother);
+        }
+        let values = register.contacts.iter().filter(|value| *value != "*");
+        let contacts: Result<Vec<Contact<'_>>, _> = values.map(|value| Contact::parse(value.as_bytes())).collect();
+        let contacts = contacts.map_err(|fault| format!("{fault:?}: {:?}", register.contacts))?;
+        let contacts =
+            if contacts.is_empty() { Contacts::Star } else { Contacts::List(contacts.iter().map(wish).collect()) };
+        let request = RegisterRequest {
+            call_id: register.call_id.as_bytes(),
+            call_id_hash: call_id_hash(register.call_id.as_bytes()),
+            cseq: register.cseq,
+            contacts,
+            expires: register.expires,
+            path: Vec::new(),
+            user_agent: b"simulated",
+            source: b"udp:192.0.2.1:5060",
+            node: id,
+        };
+        let Some(slot) = self.replication.reserve() else { return Ok(Answer::TryAnother) };
+        self.write(aor, &request, slot, reply, now)
+    }
+
+    fn write(
+        &self,
+        aor: &Aor,
+        request: &RegisterRequest<'_>,
+        slot: Slot,
+        reply: u64,
+        now: Now,
+    ) -> Result<Answer, String> {
+        let mut drawn = None;
+        let judged = self.location.update(aor, |record| {
+            let judged = judge(request, record, now.cluster_us, &limits(), || {
+                let stamp = self.clock.draw();
+                drawn = Some(stamp);
+                stamp
+            });
+            let delta = match &judged {
+                Judged::Accepted { write, .. } => write.delta().cloned(),
+                Judged::Refused(_) => None,
+            };
+            (delta, judged)
+        });
+        match judged {
+            Judged::Refused(Refusal::StampBehind) => Ok(Answer::TryAnother),
+            Judged::Refused(refusal) => Ok(Answer::Refused(refusal)),
+            Judged::Accepted { write, .. } => {
+                if matches!(write, Write::Again(_)) && drawn.is_some() {
+                    return Err("a retransmission drew a stamp".into());
+                }
+                let Some(delta) = write.published() else { return Ok(Answer::Ok) };
+                Ok(Answer::AfterAcks(self.replication.publish(slot, aor, &delta, reply, now)))
+            }
+        }
+    }
+
+    /// The URIs that a caller is sent to; `None` when nothing is known of the AoR.
+    pub(super) fn rings(&self, aor: &Aor, now_us: u64) -> Option<Vec<String>> {
+        let uris = |record: &Record| {
+            let listed = list(record, now_us, &limits());
+            listed.iter().map(|listed| listed.binding.uri.to_string()).collect()
+        };
+        self.location.get(aor, |record| record.map(uris))
+    }
+}
+
+fn wish<'a>(contact: &Contact<'a>) -> ContactWish<'a> {
+    ContactWish {
+        key: contact.key(),
+        uri_hash: contact.uri_hash(),
+        uri: contact.uri.raw,
+        params: Cow::Owned(contact.kept_params()),
+        q: contact.q,
+        expires: match contact.expires {
+            Lifetime::Absent => Expires::Absent,
+            Lifetime::Malformed => Expires::Malformed,
+            Lifetime::Seconds(seconds) => Expires::Seconds(seconds),
+        },
+    }
+}
