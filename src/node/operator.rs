@@ -17,7 +17,10 @@ impl Node for Core {
         let readiness = self.replication.readiness(self.clock.now());
         let certificate = self.gauges.certificate_problem();
         let reason = match (readiness.reason, certificate) {
-            (Some(reason), Some(certificate)) => Some(format!("{reason}; {certificate}")),
+            // What forbids the cold start says it already.
+            (Some(reason), Some(certificate)) if !reason.contains(&certificate) => {
+                Some(format!("{reason}; {certificate}"))
+            }
             (reason, certificate) => reason.or(certificate),
         };
         if readiness.ready && !self.serving().requests {

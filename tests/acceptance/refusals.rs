@@ -40,6 +40,8 @@ async fn kept_out(cluster: &Cluster, fleet: &mut Fleet, outsider: Place, why: &s
     // Either it ended and said why, or it waits and says why.
     let ended = processes.ended(0).expect("its state");
     let waits = processes.nodes()[0].client().readiness();
+    let told = waits.as_ref().ok().and_then(|r| r.as_ref().err()).map_or(0, |reason| reason.matches(why).count());
+    assert!(told <= 1, "says it {told} times: {waits:?}");
     assert!(ended.is_some_and(|s| !s.success()) || waits.is_ok_and(|r| r.is_err()), "it is neither gone nor waiting");
     let all = cluster.sips(2);
     cluster.all_right(fleet, &all).await;
