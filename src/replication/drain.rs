@@ -99,9 +99,8 @@ impl<R> Live<R> {
         if !self.replies.is_empty() || self.schedule.running_with().is_some() || !may_try {
             return;
         }
-        if is(Mutant::DrainWithoutExchange) {
-            self.drain_done();
-        } else if self.members.last_known.is_empty() && self.links().next().is_none() {
+        let nobody = self.members.last_known.is_empty() && self.links().next().is_none();
+        if nobody || is(Mutant::DrainWithoutExchange) {
             self.drain_done();
         } else if let Some(heir) = self.heir() {
             self.begin_exchange(&heir, Purpose::Drain);
