@@ -213,14 +213,14 @@ mod tests {
         assert_eq!(line.must(0, 0, 0, off), Must::NotRing);
         line.asks(1, 0, live(60), 0);
         assert_eq!(line.must(0, 0, 1, off), Must::Either);
-        line.asks(2, 0, live(60), 10);
-        line.hears_full(2, 20);
-        assert_eq!((line.must(0, 0, 21, off), line.must(0, 1, 21, off)), (Must::Ring, Must::NotRing));
+        line.asks(2, 0, live(60), 100_000);
+        line.hears_full(2, 100_010);
+        assert_eq!((line.must(0, 0, 100_011, off), line.must(0, 1, 100_011, off)), (Must::Ring, Must::NotRing));
         assert_eq!(line.must(0, 0, 70_000_000, off), Must::NotRing);
-        line.asks(3, 1, star(), 30);
-        assert_eq!(line.must(0, 0, 31, off), Must::Either);
-        line.hears_full(3, 40);
-        assert_eq!(line.must(0, 0, 41, off), Must::NotRing);
+        line.asks(3, 1, star(), 100_020);
+        assert_eq!(line.must(0, 0, 100_021, off), Must::Either);
+        line.hears_full(3, 100_030);
+        assert_eq!(line.must(0, 0, 100_031, off), Must::NotRing);
     }
 
     #[test]
