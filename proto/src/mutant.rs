@@ -63,7 +63,7 @@ pub const ALL: [(&str, Mutant); 17] = [
 ];
 
 #[cfg(feature = "mutants")]
-std::thread_local! {
+thread_local! {
     static CHOSEN: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
 }
 
