@@ -138,11 +138,15 @@ impl<R> Live<R> {
         self.peers.iter().filter(|(_, peer)| peer.link.is_some()).map(|(id, _)| id)
     }
 
-    /// What a peer is: as its link says, else as gossip says.
-    pub(super) fn is_in_sync(&self, id: &NodeId) -> bool {
+    /// What a peer is: as its link says, else as gossip says; `None` when neither has said anything yet.
+    pub(super) fn state_of(&self, id: &NodeId) -> Option<PeerState> {
         let linked = self.peers.get(id).filter(|peer| peer.link.is_some()).map(|peer| peer.state.is);
-        let is = linked.or_else(|| self.members.view.get(id).map(|member| member.state));
-        matches!(is, Some(PeerState::Ready | PeerState::Draining))
+        linked.or_else(|| self.members.view.get(id).map(|member| member.state))
+    }
+
+    /// Whether a peer is known to be in sync.
+    pub(super) fn is_in_sync(&self, id: &NodeId) -> bool {
+        matches!(self.state_of(id), Some(PeerState::Ready | PeerState::Draining))
     }
 
     /// Something that others are told about this node changed.

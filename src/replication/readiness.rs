@@ -147,8 +147,7 @@ impl<R> Live<R> {
         if let Some(why) = &self.ahead {
             return Step::Wait(why.clone());
         }
-        let in_sync: BTreeSet<&NodeId> =
-            self.peers.keys().chain(self.members.view.keys()).filter(|id| self.is_in_sync(id)).collect();
+        let in_sync = self.in_sync();
         if in_sync.is_empty() {
             return self.cold_step(joining, now);
         }
@@ -177,6 +176,17 @@ impl<R> Live<R> {
             Some(donor) => Step::Exchange(donor, Purpose::Join),
             None => Step::Wait("waits for a link to a node that is in sync".into()),
         }
+    }
+
+    /// The nodes that serve, as far as this one can know: those that say so, and those that a node which serves is linked
+    /// with and that have not been heard of here yet. Of these gossip will tell in a moment; to serve before that would be
+    /// to answer for a change that one of them does not hold.
+    fn in_sync(&self) -> BTreeSet<&NodeId> {
+        let known = self.peers.keys().chain(self.members.view.keys()).filter(|id| self.is_in_sync(id));
+        let serving = self.peers.iter().filter(|(id, peer)| peer.link.is_some() && self.is_in_sync(id));
+        let named = serving.flat_map(|(_, peer)| &peer.state.links);
+        let unheard = named.filter(|id| **id != self.settings.node && self.state_of(id).is_none());
+        known.chain(unheard).collect()
     }
 
     pub(super) fn is_linked(&self, id: &NodeId) -> bool {
