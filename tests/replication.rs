@@ -62,6 +62,25 @@ fn a_node_that_everybody_was_silent_to_for_a_moment_doubts_no_longer_than_that()
 }
 
 #[test]
+fn a_joiner_that_gossip_shows_nobody_yet_awaits_those_whom_its_donor_is_linked_with() {
+    let mut bench = three();
+    bench.unheard.insert(id("n4"));
+    bench.start("n4", |_| {}, Start { wall_us: EPOCH_US, ..Start::default() });
+    bench.link_two("n4", "n1");
+    bench.pass(500_000);
+    assert!(!bench.is_ready("n4"), "n2 and n3 serve, and do not hold what n4 would answer for");
+    assert!(bench.reason("n4").contains("waits for a link to n2"), "{}", bench.reason("n4"));
+    bench.link_two("n4", "n2");
+    bench.link_two("n4", "n3");
+    bench.pass(500_000);
+    assert!(bench.is_ready("n4"), "{}", bench.reason("n4"));
+    bench.register("n4", 0);
+    bench.pass(1_000);
+    assert_eq!(bench.released("n4"), [(0, false)]);
+    assert!(bench.knows("n2", 0) && bench.knows("n3", 0));
+}
+
+#[test]
 fn ack_one_and_none_wait_for_less() {
     let mut bench = Bench::default();
     for (name, ack) in [("n1", AckMode::One), ("n2", AckMode::None), ("n3", AckMode::All)] {

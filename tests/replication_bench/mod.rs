@@ -29,6 +29,8 @@ pub(crate) struct Bench {
     /// Links with something to fetch.
     due: BTreeSet<(NodeId, NodeId, Class)>,
     now_us: u64,
+    /// Nodes that gossip shows nobody yet.
+    pub(crate) unheard: BTreeSet<NodeId>,
     /// Bytes of all frames.
     pub(crate) bytes: u64,
 }
@@ -140,6 +142,13 @@ impl Bench {
         }
     }
 
+    /// Links these two only.
+    pub(crate) fn link_two(&mut self, one: &str, two: &str) {
+        let (one, two) = (id(one).min(id(two)), id(one).max(id(two)));
+        assert!(self.links.insert((one.clone(), two.clone())), "were not linked");
+        self.link(&one, &two);
+    }
+
     fn link(&mut self, one: &NodeId, two: &NodeId) {
         for class in [Class::Live, Class::Bulk] {
             for (from, to) in [(one, two), (two, one)] {
@@ -203,7 +212,10 @@ impl Bench {
     }
 
     /// All are members of each other's view who are linked with anybody.
-    fn members_of(&self, _node: &NodeId) -> Vec<Member> {
+    fn members_of(&self, node: &NodeId) -> Vec<Member> {
+        if self.unheard.contains(node) {
+            return Vec::new();
+        }
         let linked = |id: &NodeId| self.links.iter().any(|(one, two)| one == id || two == id);
         let members = self.cores.iter().filter(|(id, _)| linked(id));
         members.filter_map(|(id, core)| Member::from_keys(id.clone(), &core.replication.gossip()).ok()).collect()
