@@ -271,7 +271,9 @@ impl<R> Replication<R> {
     /// Members, links, lag: for `/v1/cluster`.
     #[must_use]
     pub fn view(&self, now: Now) -> ClusterView {
-        let mut view = self.live.lock().view(now);
+        // Before the lock: the sum settles every stripe whenever the floor has risen, and no REGISTER is to wait for that.
+        let root = self.location.root();
+        let mut view = self.live.lock().view(root, now);
         view.replies_waiting = self.slots.taken();
         view
     }

@@ -54,7 +54,7 @@ pub struct PeerView {
 }
 
 impl<R> Live<R> {
-    pub(super) fn view(&self, now: Now) -> ClusterView {
+    pub(super) fn view(&self, root: u128, now: Now) -> ClusterView {
         let known = self.peers.keys().chain(self.members.view.keys()).chain(self.members.last_known.keys());
         let known: std::collections::BTreeSet<&NodeId> = known.collect();
         ClusterView {
@@ -67,7 +67,7 @@ impl<R> Live<R> {
             outbox_bytes: self.outbox.bytes(),
             replies_waiting: 0,
             floor_us: self.location.floor_us(),
-            root: self.location.root(),
+            root,
         }
     }
 
