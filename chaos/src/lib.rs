@@ -1,3 +1,4 @@
-//! The judges of Aorta: a simulator over the pure rooms. Nothing of a node lives here.
+//! The judges of Aorta: a simulator over the pure rooms, a laboratory for real processes. Nothing of a node lives here.
 
+pub mod lab;
 pub mod sim;
