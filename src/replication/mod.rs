@@ -222,6 +222,12 @@ impl<R> Replication<R> {
         self.with_live(now, |live| live.handle_members(view, now))
     }
 
+    /// The seeds behind which nobody is linked, as an operator would name them; at each change. A node that starts gives
+    /// them `seed_fallback_ms`: one of them may serve, or hold a disk.
+    pub fn seeds_unreached(&self, seeds: Vec<String>, now: Now) -> Effects<R> {
+        self.with_live(now, |live| live.seeds_unreached = seeds)
+    }
+
     /// This node was refused by, or had to refuse, a node that it should be linked with: no cold start while that lasts.
     pub fn refused(&self, who: &str, why: &str, now: Now) {
         self.live.lock().refusal = Some((format!("{who}: {why}"), now.mono_us));

@@ -34,7 +34,8 @@ pub struct Settings {
     /// `bootstrap_min_nodes`: nodes that must see each other for a start without a ready node. The caller resolves the
     /// default (a majority of the listed seeds, 1 without seeds).
     pub bootstrap_min_nodes: usize,
-    /// `seed_fallback_ms`: a last-known member silent for so long is started without.
+    /// `seed_fallback_ms`: a seed that is not reached, or a last-known member that is silent, for so long is started
+    /// without.
     pub seed_fallback_us: u64,
     /// `doubt_ms`: how long a node that lost most members denies nothing.
     pub doubt_us: u64,
@@ -91,4 +92,7 @@ pub struct Start {
     pub clock_only_from_peers: bool,
     /// Members remembered from before, see [`super::Replication::last_known`].
     pub last_known: Vec<LastKnown>,
+    /// What is configured as `cluster.seeds`, this node itself left out: nothing is reached yet. See
+    /// [`super::Replication::seeds_unreached`].
+    pub seeds_unreached: Vec<String>,
 }

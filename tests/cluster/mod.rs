@@ -97,6 +97,7 @@ pub(crate) enum Told {
 struct Notes {
     told: Vec<Told>,
     members: Vec<GossipMember>,
+    seeds_unreached: Option<Vec<String>>,
     queued: BTreeMap<(NodeId, Class), VecDeque<Vec<u8>>>,
     refuse: Option<String>,
 }
@@ -120,6 +121,11 @@ impl Above {
 
     pub(crate) fn members(&self) -> Vec<GossipMember> {
         self.notes.lock().unwrap().members.clone()
+    }
+
+    /// The seeds with which nobody is linked, once that is known.
+    pub(crate) fn seeds_unreached(&self) -> Option<Vec<String>> {
+        self.notes.lock().unwrap().seeds_unreached.clone()
     }
 
     /// Refuses every Hello from now on.
@@ -200,6 +206,10 @@ impl Peers for Above {
         let Some(frame) = queue.pop_front() else { return false };
         buf.extend_from_slice(&frame);
         true
+    }
+
+    fn seeds_unreached(&self, seeds: Vec<String>) {
+        self.note(|notes| notes.seeds_unreached = Some(seeds));
     }
 
     fn members(&self, view: Vec<GossipMember>) {
