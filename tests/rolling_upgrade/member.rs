@@ -58,14 +58,16 @@ impl Build {
             bootstrap_min_nodes: 2,
             ..Settings::new(self.identity.bearer.node.clone(), boot)
         };
-        let start = Start { wall_us: wall_us(), last_known: self.last_known, ..Start::default() };
+        let seeds: Vec<String> = self.seeds.iter().map(ToString::to_string).collect();
+        let seeds_unreached = seeds.clone();
+        let start = Start { wall_us: wall_us(), last_known: self.last_known, seeds_unreached, ..Start::default() };
         let replication = Replication::new(settings, start, Arc::clone(&location), Arc::clone(&clock), clock.now());
         let (cluster, lags_us) = (OnceLock::new(), Mutex::default());
         let core = Arc::new(Core { clock, location, replication, cluster, lags_us });
         let settings = ClusterSettings {
             listen: self.listen,
             advertise: None,
-            seeds: self.seeds.iter().map(ToString::to_string).collect(),
+            seeds,
             last_known: Vec::new(),
             boot,
             generation: wall_us(),
@@ -187,6 +189,10 @@ impl Peers for Core {
 
     fn transmit(&self, peer: &NodeId, class: Class, buf: &mut Vec<u8>) -> bool {
         self.replication.transmit(peer, class, buf, self.clock.now())
+    }
+
+    fn seeds_unreached(&self, seeds: Vec<String>) {
+        self.act(self.replication.seeds_unreached(seeds, self.clock.now()));
     }
 
     fn members(&self, view: Vec<GossipMember>) {
