@@ -8,7 +8,7 @@ mod cluster;
 use std::collections::BTreeSet;
 
 use aorta_proto::frame::{Class, Frame};
-use cluster::{CLASSES, CLUSTER, Ca, Node, Start, Told, frame, id, logged};
+use cluster::{CLASSES, CLUSTER, Ca, ENVELOPE, Node, Start, Told, frame, id, logged};
 
 fn mesh(ca: &Ca, names: &[&str]) -> Vec<Node> {
     let mut nodes: Vec<Node> = Vec::new();
@@ -234,7 +234,7 @@ fn who_leaves_is_read_to_the_end_and_gone_from_the_view_at_once() {
         b.say(&nodes[0], Class::Live, number);
     }
     let mut bye = Vec::new();
-    Frame::Bye.encode(7, &mut bye).unwrap();
+    Frame::Bye.encode(ENVELOPE, &mut bye).unwrap();
     b.leave(&bye);
     let a = &nodes[0].above;
     a.until("unlinked", |above| above.unlinked("b", Class::Live) == 1);

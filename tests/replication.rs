@@ -4,7 +4,7 @@
 mod replication_bench;
 
 use aorta::replication::{AckMode, Event, Linked, Purpose, Settings, Start};
-use aorta_proto::frame::{Class, Frame, LastKnown};
+use aorta_proto::frame::{Class, Envelope, Frame, LastKnown, VERSION_MAX};
 use replication_bench::{Bench, EPOCH_US, id};
 
 /// Three nodes that started together and are ready.
@@ -369,7 +369,7 @@ fn frames_that_no_correct_peer_sends_close_the_link() {
     let bench = three();
     let says = |frame: Frame<'_>, class| {
         let mut bytes = Vec::new();
-        frame.encode(0, &mut bytes).expect("fits");
+        frame.encode(Envelope { version: VERSION_MAX, sent_us: 0 }, &mut bytes).expect("fits");
         bench.core("n1").received(&id("n2"), class, &bytes, bench.now("n1")).map(|_| ()).is_err()
     };
     assert!(says(Frame::Ack { epoch: 1, seq: 1 << 40 }, Class::Live), "acks what was never sent");
@@ -378,7 +378,7 @@ fn frames_that_no_correct_peer_sends_close_the_link() {
     assert!(says(Frame::Backlog { epoch: 1, first_seq: 0 }, Class::Live));
     let ahead_us = bench.cluster_us("n1") + 7_200_000_000;
     let mut bytes = Vec::new();
-    Frame::Ping { nonce: 1 }.encode(ahead_us, &mut bytes).expect("fits");
+    Frame::Ping { nonce: 1 }.encode(Envelope { version: VERSION_MAX, sent_us: ahead_us }, &mut bytes).expect("fits");
     let refused = bench.core("n1").received(&id("n2"), Class::Live, &bytes, bench.now("n1"));
     assert!(refused.is_err_and(|why| why.contains("ahead")), "two hours ahead");
     assert!(bench.core("n1").received(&id("n2"), Class::Live, &[0xff; 64], bench.now("n1")).is_err());

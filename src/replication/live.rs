@@ -131,6 +131,7 @@ impl<R> Live<R> {
             boot: self.settings.boot,
             state: self.is(),
             expires_max_s: self.settings.expires_max_s,
+            wire_version_max: self.settings.wire_version_max,
             links: self.links().cloned().collect(),
             suspects: self.peers.iter().filter_map(suspect).collect(),
         }

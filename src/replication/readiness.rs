@@ -128,7 +128,9 @@ impl<R> Live<R> {
                 Some(format!("{}: {waits}", joining.why))
             }
             Mode::Ready if !self.partial.is_empty() => Some(format!("partial: without {}", names(&self.partial))),
-            Mode::Ready if self.serving(now.mono_us).denies_unknown => None,
+            Mode::Ready if self.serving(now.mono_us).denies_unknown => {
+                self.refusal.as_ref().map(|(why, _)| format!("refused: {why}"))
+            }
             Mode::Ready => Some(format!("in doubt: lost {}", names(&self.members.lost))),
             Mode::Draining(_) => Some("draining".to_owned()),
             Mode::Left => Some("left".to_owned()),

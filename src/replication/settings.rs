@@ -1,6 +1,6 @@
 //! What replication is told at start: bounds and times from the configuration, and what the disk remembers.
 
-use aorta_proto::frame::LastKnown;
+use aorta_proto::frame::{LastKnown, VERSION_MAX};
 use aorta_proto::{BootId, NodeId};
 
 /// How many acks a reply waits for (`ack`).
@@ -47,6 +47,8 @@ pub struct Settings {
     pub anti_entropy_interval_us: u64,
     /// Fingerprint of the digest key: peers with another key are refused.
     pub digest_key_hash: u64,
+    /// The highest wire version that this node reads and writes, at most [`VERSION_MAX`]: lower ones are for tests.
+    pub wire_version_max: u8,
 }
 
 impl Settings {
@@ -68,6 +70,7 @@ impl Settings {
             clock_ahead_max_s: 3600,
             anti_entropy_interval_us: 2_000_000,
             digest_key_hash: 0,
+            wire_version_max: VERSION_MAX,
         }
     }
 

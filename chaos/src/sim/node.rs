@@ -149,7 +149,8 @@ impl Node {
             return;
         }
         let dirty: Vec<_> = process.location.take_dirty();
-        let dirty: Vec<_> = dirty.into_iter().map(|aor| (aor.clone(), process.location.take_record(&aor))).collect();
+        let dirty = dirty.into_iter().filter_map(|aor| Some((aor.clone(), process.location.take_record(&aor)?)));
+        let dirty: Vec<_> = dirty.collect();
         process.location.sweep(now, SWEEP_BUCKETS);
         let last_known = process.replication.last_known();
         self.disk.records.extend(dirty);
