@@ -127,6 +127,7 @@ impl World {
         let slow_us = if self.slow == Some(from) { self.rng.u64(200_000..700_000) } else { 0 };
         let arrives_us = self.now_us + delay_us + slow_us;
         for frame in frames(&bytes) {
+            self.traffic.sends(from, class, frame);
             if let Some((id, at_us)) = self.net.send(from, to, class, frame.to_vec(), arrives_us) {
                 self.at(at_us, Happening::Arrival { pair, id, end: end_of(to, pair) });
             }
