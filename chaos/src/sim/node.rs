@@ -9,7 +9,7 @@ use aorta::clock::{Clock, Now};
 use aorta::location::Location;
 use aorta::registrar::RegistrarLimits;
 use aorta::replication::{Replication, Settings, Start};
-use aorta_proto::frame::LastKnown;
+use aorta_proto::frame::{LastKnown, VERSION_MAX, VERSION_MIN};
 use aorta_proto::{Aor, BootId, NodeId, Record, Stamp};
 
 use super::plan::Limits;
@@ -107,7 +107,7 @@ impl Node {
     }
 
     /// Starts a process from what the disk holds.
-    pub(super) fn start(&mut self, true_us: u64, bootstrap_min_nodes: usize, index: usize, limits: &Limits) {
+    pub(super) fn start(&mut self, true_us: u64, index: usize, seeds: Vec<String>, min_nodes: usize, limits: &Limits) {
         self.boots += 1;
         let boot = (index as u64 + 1) << 32 | self.boots;
         let mono = Arc::new(AtomicU64::new(self.mono_us(true_us)));
@@ -125,13 +125,15 @@ impl Node {
             clock_ceiling_us: persisted.then_some(self.disk.cluster_us + CEILING_AHEAD_US),
             clock_only_from_peers: false,
             last_known: self.disk.last_known.clone(),
+            seeds_unreached: seeds,
         };
         let settings = Settings {
-            bootstrap_min_nodes,
+            bootstrap_min_nodes: min_nodes,
             outbox_bytes_max: limits.outbox_bytes_max,
             pending_replies_max: limits.pending_replies_max,
             expires_max_s: limits.expires_max_s,
             clock_ahead_max_s: limits.clock_ahead_max_s,
+            wire_version_max: if index < limits.old_nodes && self.boots == 1 { VERSION_MIN } else { VERSION_MAX },
             ..Settings::new(self.id.clone(), BootId(boot))
         };
         let (table, time) = (Arc::clone(&location), Arc::clone(&clock));
@@ -164,7 +166,8 @@ impl Node {
             return;
         }
         let dirty: Vec<_> = process.location.take_dirty();
-        let dirty: Vec<_> = dirty.into_iter().map(|aor| (aor.clone(), process.location.take_record(&aor))).collect();
+        let dirty = dirty.into_iter().filter_map(|aor| Some((aor.clone(), process.location.take_record(&aor)?)));
+        let dirty: Vec<_> = dirty.collect();
         process.location.sweep(now, SWEEP_BUCKETS);
         let last_known = process.replication.last_known();
         for (aor, record) in dirty {

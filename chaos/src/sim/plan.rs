@@ -43,6 +43,8 @@ pub struct Limits {
     pub expires_max_s: u32,
     /// A stamp further ahead is refused, seconds.
     pub clock_ahead_max_s: u32,
+    /// So many nodes speak wire version 1 until they are started again.
+    pub old_nodes: usize,
     /// Requests come this far apart on average, µs.
     pub request_every_us: u64,
 }
@@ -55,6 +57,7 @@ impl Default for Limits {
             max_contacts_per_aor: 10,
             expires_max_s: 7200,
             clock_ahead_max_s: 3600,
+            old_nodes: 0,
             request_every_us: 5_000,
         }
     }
@@ -71,7 +74,7 @@ impl Limits {
         self.horizon_us() < FORGETS_BELOW_US
     }
 
-    fn choose(rng: &mut fastrand::Rng) -> Self {
+    fn choose(nodes: usize, rng: &mut fastrand::Rng) -> Self {
         let mut limits = Self { request_every_us: [2_500, 5_000, 5_000, 10_000][rng.usize(..4)], ..Self::default() };
         if rng.u8(..) < 64 {
             limits.outbox_bytes_max = rng.usize(1..=16) << 10;
@@ -81,6 +84,9 @@ impl Limits {
         }
         if rng.u8(..) < 64 {
             limits.max_contacts_per_aor = rng.usize(1..=3);
+        }
+        if rng.u8(..) < 64 {
+            limits.old_nodes = rng.usize(1..=nodes);
         }
         if rng.u8(..) < 24 {
             (limits.expires_max_s, limits.clock_ahead_max_s) = (10, 5);
@@ -142,7 +148,7 @@ impl Plan {
     pub fn of(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let nodes = NODES[rng.usize(..NODES.len())];
-        let limits = Limits::choose(&mut rng);
+        let limits = Limits::choose(nodes, &mut rng);
         let steps = (1..=rng.u64(2..=4)).map(|number| step(number, nodes, &limits, &mut rng)).collect();
         Self { seed, nodes, aors: rng.usize(6..=24), limits, steps, only: None, mutant: None }
     }

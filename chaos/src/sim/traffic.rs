@@ -1,7 +1,7 @@
 //! What travels between simulated nodes, and what it may cost: repair in proportion to the difference, nothing but roots
 //! when nothing happens. Moves nothing.
 
-use aorta_proto::frame::{Class, Frame};
+use aorta_proto::frame::{Class, Frame, VERSION_MAX};
 
 use super::world::World;
 
@@ -36,11 +36,11 @@ impl Traffic {
             return;
         }
         let calm = matches!(
-            Frame::decode(frame),
+            Frame::decode(frame, VERSION_MAX),
             Ok((_, Frame::Ping { .. } | Frame::Pong { .. } | Frame::Begin { .. } | Frame::Root { .. }))
         );
         if !calm {
-            self.busy = Some(format!("n{} says {:?}", from + 1, Frame::decode(frame)));
+            self.busy = Some(format!("n{} says {:?}", from + 1, Frame::decode(frame, VERSION_MAX)));
         }
     }
 

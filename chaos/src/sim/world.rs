@@ -9,7 +9,7 @@ use aorta_proto::frame::Class;
 use super::callers::Message;
 use super::gossip::Gossip;
 use super::line::{Line, Off};
-use super::net::{Net, Pair, end_of};
+use super::net::{Net, Pair, end_of, pair};
 use super::node::Node;
 use super::phones::{PHONES, Phone};
 use super::plan::{Limits, Plan};
@@ -347,8 +347,17 @@ impl World {
         self.say(|| format!("n{} starts", node + 1));
         let (now_us, min) = (self.now_us, self.bootstrap_min_nodes);
         self.gossips[node] = Gossip::default();
+        let seeds = self.seeds_unreached(node);
         let limits = self.limits;
-        self.nodes[node].start(now_us, min, node, &limits);
+        self.nodes[node].start(now_us, node, seeds, min, &limits);
+    }
+
+    /// Every node is a seed of all: those with whom this one has no connection.
+    fn seeds_unreached(&self, node: usize) -> Vec<String> {
+        let reached = self.net.of(node);
+        let others = (0..self.nodes.len()).filter(|other| *other != node);
+        let unreached = others.filter(|other| !reached.contains(&pair(node, *other, Class::Live)));
+        unreached.map(|other| self.nodes[other].id.to_string()).collect()
     }
 
     /// A node's oscillator is off by so much from now on.
@@ -375,6 +384,8 @@ impl World {
     }
 
     fn tick(&mut self, node: usize) {
+        let seeds = self.seeds_unreached(node);
+        self.with(node, |process, now| ((), process.replication.seeds_unreached(seeds, now)));
         self.with(node, |process, now| ((), process.replication.timeout(now)));
         let idle: Vec<Pair> = self.net.of(node).into_iter().filter(|pair| self.is_idle(node, *pair)).collect();
         if self.nodes[node].is_awake() {
