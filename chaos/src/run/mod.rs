@@ -2,6 +2,8 @@
 //! networks and knows no SIP: the lab and the phones do.
 
 pub mod fault;
+pub mod picture;
+mod plot;
 pub mod scenario;
 pub mod story;
 pub mod verdict;
