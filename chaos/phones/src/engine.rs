@@ -34,6 +34,8 @@ pub struct Patience {
     pub whole: Duration,
     /// After a timeout or a 5xx: is another node asked? If not, a 5xx is the answer.
     pub failover: bool,
+    /// Does a node that is given up, or says 5xx, count as down until somebody finds it up again?
+    pub marks: bool,
     /// Pause when all nodes were asked in vain, before they are asked again.
     pub pause: Duration,
 }
@@ -47,6 +49,7 @@ impl Patience {
             attempt: Duration::from_millis(1200),
             whole: Duration::from_secs(15),
             failover: true,
+            marks: false,
             pause: Duration::from_millis(100),
         }
     }
