@@ -13,7 +13,39 @@ macro_rules! files {
 }
 
 /// Name and text of each.
-const FILES: &[(&str, &str)] = files!["kill-one"];
+const FILES: &[(&str, &str)] = files![
+    "kill-one",
+    "kill-all-but-one",
+    "kill-all",
+    "kill-one-kamailio",
+    "roll-kamailio",
+    "join-empty",
+    "stop-one",
+    "cut-one",
+    "cut-one-way",
+    "cut-flapping",
+    "cut-pair",
+    "cut-from-phones",
+    "loss",
+    "delay",
+    "delay-one",
+    "reorder-duplicate",
+    "thin-link",
+    "clocks",
+    "disk-full",
+    "disk-damaged",
+    "slow-donor",
+    "donor-killed",
+    "scale",
+    "rolling-restart",
+    "rolling-upgrade",
+    "flood",
+    "restart-storm",
+    "burst",
+    "chase",
+    "large",
+    "large-idle",
+];
 
 /// The scenarios that come along.
 ///

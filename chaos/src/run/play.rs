@@ -91,7 +91,7 @@ fn play_cycle(
         watcher.doing(stage.now_s(), &band.label, &stage.recorder().last());
         band.again_s.extend(ongoing.begin(stage, fault, turn)?);
     }
-    if is_quiet {
+    if cycle.faults == [Fault::Quiet {}] {
         measure_idle(stage, until, story, watcher);
     }
     while Instant::now() < until {

@@ -100,7 +100,7 @@ impl Node {
     }
 
     /// Starts a process from what the disk holds.
-    pub(super) fn start(&mut self, true_us: u64, bootstrap_min_nodes: usize, index: usize) {
+    pub(super) fn start(&mut self, true_us: u64, bootstrap_min_nodes: usize, index: usize, seeds: Vec<String>) {
         self.boots += 1;
         let boot = (index as u64 + 1) << 32 | self.boots;
         let mono = Arc::new(AtomicU64::new(self.mono_us(true_us)));
@@ -118,6 +118,7 @@ impl Node {
             clock_ceiling_us: persisted.then_some(self.disk.cluster_us + CEILING_AHEAD_US),
             clock_only_from_peers: false,
             last_known: self.disk.last_known.clone(),
+            seeds_unreached: seeds,
         };
         let settings = Settings { bootstrap_min_nodes, ..Settings::new(self.id.clone(), BootId(boot)) };
         let (table, time) = (Arc::clone(&location), Arc::clone(&clock));
@@ -148,7 +149,8 @@ impl Node {
             return;
         }
         let dirty: Vec<_> = process.location.take_dirty();
-        let dirty: Vec<_> = dirty.into_iter().map(|aor| (aor.clone(), process.location.take_record(&aor))).collect();
+        let dirty = dirty.into_iter().filter_map(|aor| Some((aor.clone(), process.location.take_record(&aor)?)));
+        let dirty: Vec<_> = dirty.collect();
         process.location.sweep(now, SWEEP_BUCKETS);
         let last_known = process.replication.last_known();
         self.disk.records.extend(dirty);
