@@ -25,7 +25,7 @@ pub(crate) fn judge(document: &str, sources: &[Source]) -> Vec<String> {
     let exists = |name: &&&str| tests.contains(**name) || mutants.contains(**name);
     let missing = named.iter().filter(|name| !exists(name));
     let mut found: Vec<String> = missing.map(|name| format!("proto/README.md: there is no test {name}")).collect();
-    let laws = sources.iter().filter(|source| source.path.starts_with(LAW)).flat_map(|source| tests_of(source));
+    let laws = sources.iter().filter(|source| source.path.starts_with(LAW)).flat_map(tests_of);
     let unclaimed = laws.filter(|(_, name)| !named.contains(name));
     found.extend(unclaimed.map(|(path, name)| format!("{path}: proto/README.md claims nothing that {name} checks")));
     found
