@@ -1,6 +1,7 @@
 //! Replication between whole cores on perfect links, without sockets or tasks: what single rules of the design say, each in
 //! the words of its paragraph. What happens when everything goes wrong at once is the simulator's (`aorta-chaos sim`).
 
+mod replication_ack_disk;
 mod replication_bench;
 
 use aorta::replication::{AckMode, Event, Linked, Purpose, Settings, Start};
