@@ -93,7 +93,7 @@ impl Node for Core {
         };
         if peer.linked {
             return Err(Refused::Conflict(format!(
-                "{node} is linked; drain it, or stop it, first (the link to one that died ends after some seconds)"
+                "{node} is linked; drain it, or stop it, first (the link to one that died ends within 2 s)"
             )));
         }
         let effects = self.replication.forget(node, now);
