@@ -119,6 +119,9 @@ pub const KEYS: &[Key] = &[
         "After losing more than half of the other nodes at once: how long an unknown AoR is answered 503 and not 404."),
     key("clock_ahead_max_s", whole(10, 7 * 24 * 3600), "3600",
         "How far the clock of a disk or of another node may be ahead of the cluster's before it is refused."),
+    key("clock_skew_warn_s", whole(1, 86_400), "5",
+        "A wall clock that differs from the other nodes' by more, or is set by more, is logged and named in /readyz. Contacts \
+         do not go by wall clocks; logs, Date headers and certificates do."),
     key("snapshot_interval_ms", whole(50, 3_600_000), "1000",
         "Time between writes of what changed to data_dir. What all nodes at once may lose when their power fails is what \
          changed within this and the time one snapshot takes (aorta_snapshot_seconds); with ack = \"disk\" nothing that was \

@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 use super::disk::Bell;
 use super::gauges::Gauges;
 use super::members::KeptMember;
-use crate::clock::{Clock, Now};
+use crate::clock::{Clock, Now, WallClocks};
 use crate::cluster::{Cluster, GossipMember};
 use crate::location::{Counts, Location};
 use crate::replication::{Effects, Event, Released, Replication};
@@ -63,6 +63,8 @@ pub(super) struct Core {
     pub(super) replication: Replication<Waiting>,
     pub(super) uas: Uas,
     pub(super) gauges: Gauges,
+    /// How the wall clocks of this and the other nodes compare.
+    pub(super) wall_clocks: Mutex<WallClocks>,
     /// There once the endpoint is bound, gone once it is closed.
     pub(super) cluster: ArcSwapOption<Cluster>,
     /// The disk holds a time ceiling of this process, or has said that it cannot: stamps may be drawn.
@@ -223,6 +225,7 @@ impl Core {
         replication: Replication<Waiting>,
         uas: Uas,
         gauges: Gauges,
+        wall_clocks: WallClocks,
         own_addresses: Vec<(&'static str, Option<SocketAddr>)>,
     ) -> Self {
         Self {
@@ -231,6 +234,7 @@ impl Core {
             replication,
             uas,
             gauges,
+            wall_clocks: Mutex::new(wall_clocks),
             cluster: ArcSwapOption::empty(),
             ceiling_kept: AtomicBool::new(false),
             members_changed: AtomicBool::new(false),

@@ -35,6 +35,8 @@ pub(super) struct Peer {
     pub(super) heard_us: u64,
     /// How long its last changes took from publication there to this table, µs.
     pub(super) lag_us: Option<u64>,
+    /// Its cluster time minus this node's when its last frame came, µs.
+    pub(super) cluster_time_offset_us: Option<i64>,
 }
 
 impl Peer {
@@ -52,6 +54,7 @@ impl Peer {
             clock_ceiling_us: hello.clock_ceiling_us,
             heard_us: now_us,
             lag_us: None,
+            cluster_time_offset_us: None,
         }
     }
 
