@@ -39,10 +39,14 @@ pub enum Mutant {
     SleepUnnoticed,
     /// A node leaves without its last exchange.
     DrainWithoutExchange,
+    /// A node writes the highest wire version that it knows, whoever reads it.
+    VersionBeforeOffers,
+    /// Members that are not there count for nothing in the choice of the wire version.
+    AbsentOffersIgnored,
 }
 
 /// All of them, with their names on the command line.
-pub const ALL: [(&str, Mutant); 17] = [
+pub const ALL: [(&str, Mutant); 19] = [
     ("wall-clock-hlc", Mutant::WallClockHlc),
     ("clock-follows-nobody", Mutant::ClockFollowsNobody),
     ("merge-by-cseq", Mutant::MergeByCseq),
@@ -60,6 +64,8 @@ pub const ALL: [(&str, Mutant); 17] = [
     ("removals-skipped-at-load", Mutant::RemovalsSkippedAtLoad),
     ("sleep-unnoticed", Mutant::SleepUnnoticed),
     ("drain-without-exchange", Mutant::DrainWithoutExchange),
+    ("version-before-offers", Mutant::VersionBeforeOffers),
+    ("absent-offers-ignored", Mutant::AbsentOffersIgnored),
 ];
 
 #[cfg(feature = "mutants")]

@@ -50,6 +50,8 @@ pub(super) struct Node {
     drift_ppm: i64,
     /// Its wall clock minus the true one, µs.
     wall_skew_us: i64,
+    /// The highest wire version of its build.
+    pub(super) wire_version_max: u8,
     boots: u64,
     snapshots: u64,
 }
@@ -75,6 +77,7 @@ impl Node {
             set_mono_us: mono_offset_us,
             drift_ppm: 0,
             wall_skew_us,
+            wire_version_max: aorta_proto::frame::VERSION_MAX,
             boots: 0,
             snapshots: 0,
         }
@@ -99,8 +102,8 @@ impl Node {
         (EPOCH_US + true_us).saturating_add_signed(self.wall_skew_us)
     }
 
-    /// Starts a process from what the disk holds.
-    pub(super) fn start(&mut self, true_us: u64, bootstrap_min_nodes: usize, index: usize) {
+    /// Starts a process from what the disk holds, of the build that is installed.
+    pub(super) fn start(&mut self, true_us: u64, bootstrap_min_nodes: usize, index: usize, seeds: Vec<String>) {
         self.boots += 1;
         let boot = (index as u64 + 1) << 32 | self.boots;
         let mono = Arc::new(AtomicU64::new(self.mono_us(true_us)));
@@ -118,8 +121,13 @@ impl Node {
             clock_ceiling_us: persisted.then_some(self.disk.cluster_us + CEILING_AHEAD_US),
             clock_only_from_peers: false,
             last_known: self.disk.last_known.clone(),
+            seeds_unreached: seeds,
         };
-        let settings = Settings { bootstrap_min_nodes, ..Settings::new(self.id.clone(), BootId(boot)) };
+        let settings = Settings {
+            bootstrap_min_nodes,
+            wire_version_max: self.wire_version_max,
+            ..Settings::new(self.id.clone(), BootId(boot))
+        };
         let (table, time) = (Arc::clone(&location), Arc::clone(&clock));
         let replication = Replication::new(settings, start, table, time, clock.now());
         let (asleep, drained, leaving) = (false, false, false);
@@ -148,7 +156,8 @@ impl Node {
             return;
         }
         let dirty: Vec<_> = process.location.take_dirty();
-        let dirty: Vec<_> = dirty.into_iter().map(|aor| (aor.clone(), process.location.take_record(&aor))).collect();
+        let dirty = dirty.into_iter().filter_map(|aor| Some((aor.clone(), process.location.take_record(&aor)?)));
+        let dirty: Vec<_> = dirty.collect();
         process.location.sweep(now, SWEEP_BUCKETS);
         let last_known = process.replication.last_known();
         self.disk.records.extend(dirty);

@@ -9,9 +9,10 @@ use aorta_proto::frame::Class;
 use super::callers::Message;
 use super::gossip::Gossip;
 use super::line::{Line, Off};
-use super::net::{Net, Pair, end_of};
+use super::net::{Net, Pair, end_of, pair};
 use super::node::Node;
 use super::phones::{PHONES, Phone};
+use super::versions::Versions;
 
 /// What happens at some moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,7 +84,9 @@ pub(super) struct World {
     pub(super) rng: fastrand::Rng,
     pub(super) figures: Figures,
     pub(super) bootstrap_min_nodes: usize,
-    pub(super) load: bool,
+    load: bool,
+    /// The next request is planned.
+    asking: bool,
     /// Requests come this far apart on average, µs.
     pub(super) request_every_us: u64,
     pub(super) said: Option<Vec<String>>,
@@ -91,6 +94,7 @@ pub(super) struct World {
     pub(super) off: Off,
     /// Since when nothing is cut, asleep or dead, and everybody knows.
     pub(super) calm_since_us: Option<u64>,
+    pub(super) next_bounds_us: u64,
     /// If given, only these requests are made.
     pub(super) only: Option<BTreeSet<u64>>,
     /// Chances of a request so far.
@@ -101,6 +105,8 @@ pub(super) struct World {
     pub(super) messages: BTreeMap<u64, Message>,
     /// Requests that were answered in full.
     pub(super) full: BTreeSet<u64>,
+    /// Which build each node is.
+    pub(super) versions: Versions,
     /// A node whose frames take long.
     pub(super) slow: Option<usize>,
     /// Whether a removal that was answered must be known everywhere: not while only an absent disk has it.
@@ -132,15 +138,18 @@ impl World {
             figures: Figures::default(),
             bootstrap_min_nodes: nodes.min(3) / 2 + 1,
             load: false,
+            asking: false,
             request_every_us: 5_000,
             said: None,
             off: Off::default(),
             calm_since_us: None,
+            next_bounds_us: 0,
             only: None,
             asks: 0,
             asked_at: Vec::new(),
             messages: BTreeMap::new(),
             full: BTreeSet::new(),
+            versions: Versions::new(nodes),
             slow: None,
             judge_ghosts: true,
             alarm: None,
@@ -155,7 +164,6 @@ impl World {
         }
         world.at(0, Happening::Network);
         world.at(0, Happening::Gossip);
-        world.at(0, Happening::Request);
         world
     }
 
@@ -166,6 +174,14 @@ impl World {
 
     pub(super) fn after(&mut self, us: u64, happening: Happening) {
         self.at(self.now_us + us, happening);
+    }
+
+    /// Phones ask from now on, or ask nothing any more.
+    pub(super) fn load(&mut self, load: bool) {
+        self.load = load;
+        if load && !std::mem::replace(&mut self.asking, true) {
+            self.after(0, Happening::Request);
+        }
     }
 
     /// Lets time pass; `watch` looks at the world now and then and may end it.
@@ -234,9 +250,11 @@ impl World {
             }
             Happening::Sip { copy } => self.sip(copy),
             Happening::Request => {
-                if self.load {
-                    self.request();
+                if !self.load {
+                    self.asking = false;
+                    return;
                 }
+                self.request();
                 let us = self.rng.u64(1..2 * self.request_every_us);
                 self.after(us, happening);
             }
@@ -307,7 +325,17 @@ impl World {
         self.say(|| format!("n{} starts", node + 1));
         let (now_us, min) = (self.now_us, self.bootstrap_min_nodes);
         self.gossips[node] = Gossip::default();
-        self.nodes[node].start(now_us, min, node);
+        let seeds = self.seeds_unreached(node);
+        self.nodes[node].wire_version_max = self.versions.starts(node);
+        self.nodes[node].start(now_us, min, node, seeds);
+    }
+
+    /// Every node is a seed of all: those with whom this one has no connection.
+    fn seeds_unreached(&self, node: usize) -> Vec<String> {
+        let reached = self.net.of(node);
+        let others = (0..self.nodes.len()).filter(|other| *other != node);
+        let unreached = others.filter(|other| !reached.contains(&pair(node, *other, Class::Live)));
+        unreached.map(|other| self.nodes[other].id.to_string()).collect()
     }
 
     /// A node's oscillator is off by so much from now on.
@@ -334,6 +362,8 @@ impl World {
     }
 
     fn tick(&mut self, node: usize) {
+        let seeds = self.seeds_unreached(node);
+        self.with(node, |process, now| ((), process.replication.seeds_unreached(seeds, now)));
         self.with(node, |process, now| ((), process.replication.timeout(now)));
         let idle: Vec<Pair> = self.net.of(node).into_iter().filter(|pair| self.is_idle(node, *pair)).collect();
         if self.nodes[node].is_awake() {
