@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -15,9 +16,10 @@ use tokio::runtime::Runtime;
 
 use super::converge::{self, Convergence};
 use super::fault::{Disk, Fault};
+use super::kamailio::Kamailio;
 use super::program::Programs;
 use super::record::{Cast, Load, Recorder, Seen, locked};
-use super::scenario::{Build, Scenario};
+use super::scenario::{Build, Sbc, Scenario};
 use crate::lab::{DiskCopy, End, Lab, LabPlan, NodePlan, NotHere, Signal};
 
 /// Longest wait for a node that starts or ends.
@@ -43,6 +45,7 @@ pub(super) struct Stage<'a> {
     pub(super) sent_before: BTreeMap<(usize, usize), u64>,
     runtime: Runtime,
     load: Load,
+    sbc: Option<Kamailio>,
     recorder: Recorder,
     begun: Instant,
     bursts: Vec<Fleet>,
@@ -81,7 +84,12 @@ impl<'a> Stage<'a> {
         }
         let sips: Vec<_> = members.iter().map(|node| lab.sip(*node)).collect();
         let runtime = lab.phones().runtime(PHONE_THREADS)?;
-        let running = lab.phones().enter(|| runtime.block_on(fill(scenario, seed, &sips)))??;
+        let sbc = match scenario.sbc {
+            Sbc::Small => None,
+            Sbc::Kamailio => Some(Kamailio::start(lab.phones(), &sips, &folder.join("sbc"))?),
+        };
+        let via = sbc.as_ref().map(Kamailio::address);
+        let running = lab.phones().enter(|| runtime.block_on(fill(scenario, seed, via, &sips)))??;
         let settled = converge::wait(&lab, &members, Instant::now(), PATIENCE.as_secs_f64(), |_| {});
         ensure!(settled.converged_s.is_some(), "not equal before anything was done: {}", settled.disagreement);
         let faults = scenario.cycle.iter().flat_map(|cycle| &cycle.faults);
@@ -108,6 +116,7 @@ impl<'a> Stage<'a> {
             sent_before: BTreeMap::new(),
             runtime,
             load,
+            sbc,
             recorder,
             begun,
             bursts: Vec::new(),
@@ -306,6 +315,7 @@ impl<'a> Stage<'a> {
         let notes = std::mem::take(&mut *locked(&self.notes));
         // The phones' sockets close before their namespace does.
         drop(crowd);
+        drop(self.sbc.take());
         self.runtime.shutdown_timeout(Duration::from_secs(1));
         Ok(Ending { seen: self.recorder.finish(), judgement, accidents, wrong: self.wrong, notes, nodes })
     }
@@ -349,8 +359,8 @@ fn plan_of(scenario: &Scenario, node: usize) -> NodePlan {
 }
 
 /// A crowd of which everybody is registered, at work without load yet.
-async fn fill(scenario: &Scenario, seed: u64, sips: &[std::net::SocketAddr]) -> anyhow::Result<Running> {
-    let plan = CrowdPlan { per_second: 0, calls_per_second: 0, ..CrowdPlan::new(scenario.phones, seed) };
+async fn fill(scenario: &Scenario, seed: u64, via: Option<SocketAddr>, sips: &[SocketAddr]) -> anyhow::Result<Running> {
+    let plan = CrowdPlan { per_second: 0, calls_per_second: 0, via, ..CrowdPlan::new(scenario.phones, seed) };
     let mut crowd = Crowd::new(plan).await?;
     let tally = crowd.fill(sips).await?;
     let least = scenario.phones as u64 * 9 / 10;
