@@ -216,6 +216,7 @@ fn drain(world: &mut World, node: usize, grace_us: u64, watch: Watch) -> Result<
     }
     world.with(node, |process, now| ((), process.replication.leave(now)));
     world.run(100_000, watch)?;
+    world.versions.parts(node);
     world.crash(node);
     Ok(())
 }

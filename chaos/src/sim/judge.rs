@@ -41,6 +41,7 @@ impl World {
     /// Whether all that run are ready without reservations, and hold the same.
     pub(super) fn is_settled(&mut self) -> Result<(), String> {
         let mut root = None;
+        let common = self.versions.common(|node| self.nodes[node].process.is_some());
         for node in 0..self.nodes.len() {
             let now_us = self.now_us;
             let id = self.nodes[node].id.clone();
@@ -52,6 +53,10 @@ impl World {
             let mine = process.location.root();
             if *root.get_or_insert(mine) != mine {
                 return Err(format!("the digest of {id} is another one"));
+            }
+            let writes = process.replication.wire_version();
+            if writes != common {
+                return Err(format!("{id} writes wire version {writes}, all read {common}"));
             }
         }
         Ok(())

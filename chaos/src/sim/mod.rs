@@ -11,6 +11,7 @@
 //! | `faults` | what goes wrong |
 //! | `judge` | what must hold |
 //! | `plan`, `shrink` | a run as a file, and cut down to what makes it fail |
+//! | `versions` | builds of several wire versions in one cluster |
 //! | `mutants` | whether deliberate faults in the nodes are found |
 //! | `mod` | a seed's story: faults one after another, and after each the world must settle |
 
@@ -26,6 +27,7 @@ mod phones;
 mod plan;
 mod registrar;
 mod shrink;
+mod versions;
 mod wire;
 mod world;
 
@@ -100,6 +102,7 @@ fn happens(world: &mut World, step: &Step) -> Result<(), String> {
     world.asks = step.number * REQUESTS_PER_STEP;
     world.rng.seed(step.seed);
     let mut rng = fastrand::Rng::with_seed(!step.seed);
+    world.versions.install(&step.wire_versions);
     for (node, ppm) in step.drift_ppm.iter().enumerate() {
         world.drift(node, *ppm);
     }

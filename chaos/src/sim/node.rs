@@ -50,6 +50,8 @@ pub(super) struct Node {
     drift_ppm: i64,
     /// Its wall clock minus the true one, µs.
     wall_skew_us: i64,
+    /// The highest wire version of its build.
+    pub(super) wire_version_max: u8,
     boots: u64,
     snapshots: u64,
 }
@@ -75,6 +77,7 @@ impl Node {
             set_mono_us: mono_offset_us,
             drift_ppm: 0,
             wall_skew_us,
+            wire_version_max: aorta_proto::frame::VERSION_MAX,
             boots: 0,
             snapshots: 0,
         }
@@ -99,7 +102,7 @@ impl Node {
         (EPOCH_US + true_us).saturating_add_signed(self.wall_skew_us)
     }
 
-    /// Starts a process from what the disk holds.
+    /// Starts a process from what the disk holds, of the build that is installed.
     pub(super) fn start(&mut self, true_us: u64, bootstrap_min_nodes: usize, index: usize, seeds: Vec<String>) {
         self.boots += 1;
         let boot = (index as u64 + 1) << 32 | self.boots;
@@ -120,7 +123,11 @@ impl Node {
             last_known: self.disk.last_known.clone(),
             seeds_unreached: seeds,
         };
-        let settings = Settings { bootstrap_min_nodes, ..Settings::new(self.id.clone(), BootId(boot)) };
+        let settings = Settings {
+            bootstrap_min_nodes,
+            wire_version_max: self.wire_version_max,
+            ..Settings::new(self.id.clone(), BootId(boot))
+        };
         let (table, time) = (Arc::clone(&location), Arc::clone(&clock));
         let replication = Replication::new(settings, start, table, time, clock.now());
         let (asleep, drained, leaving) = (false, false, false);

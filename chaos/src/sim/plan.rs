@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::faults::{self, Fault};
+use super::versions;
 
 /// Everything that makes a run what it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +47,9 @@ pub struct Step {
     /// Somebody sets a wall clock while it goes wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jump: Option<Jump>,
+    /// The highest wire version of the build that each node's next start takes.
+    #[serde(default)]
+    pub wire_versions: Vec<u8>,
 }
 
 /// A wall clock that jumps.
@@ -88,5 +92,6 @@ fn step(number: u64, nodes: usize, rng: &mut fastrand::Rng) -> Step {
         lasts_us: rng.u64(100_000..6_000_000),
         drift_ppm: (0..nodes).map(|_| drift(rng)).collect(),
         jump: (rng.u8(..) < 80).then(|| Jump { node: rng.usize(..nodes), by_us: rng.i64(-HOUR_US..HOUR_US) }),
+        wire_versions: versions::choose(rng, nodes),
     }
 }

@@ -12,6 +12,7 @@ use super::line::{Line, Off};
 use super::net::{Net, Pair, end_of, pair};
 use super::node::Node;
 use super::phones::{PHONES, Phone};
+use super::versions::Versions;
 
 /// What happens at some moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,6 +105,8 @@ pub(super) struct World {
     pub(super) messages: BTreeMap<u64, Message>,
     /// Requests that were answered in full.
     pub(super) full: BTreeSet<u64>,
+    /// Which build each node is.
+    pub(super) versions: Versions,
     /// A node whose frames take long.
     pub(super) slow: Option<usize>,
     /// Whether a removal that was answered must be known everywhere: not while only an absent disk has it.
@@ -146,6 +149,7 @@ impl World {
             asked_at: Vec::new(),
             messages: BTreeMap::new(),
             full: BTreeSet::new(),
+            versions: Versions::new(nodes),
             slow: None,
             judge_ghosts: true,
             alarm: None,
@@ -322,6 +326,7 @@ impl World {
         let (now_us, min) = (self.now_us, self.bootstrap_min_nodes);
         self.gossips[node] = Gossip::default();
         let seeds = self.seeds_unreached(node);
+        self.nodes[node].wire_version_max = self.versions.starts(node);
         self.nodes[node].start(now_us, min, node, seeds);
     }
 
