@@ -111,8 +111,8 @@ impl Ongoing {
             Fault::Flood { who, garbage } => {
                 let says = if *garbage { Floods::Garbage } else { Floods::Deltas };
                 for node in targets(stage, *who) {
-                    let plan = FloodPlan { node, says, seed: stage.seed };
-                    self.undo.push(Undo::Flood(stage.lab.flood(&plan)?));
+                    let plan = FloodPlan { node, says, frames_s: None, seed: stage.seed };
+                    self.undo.push(Undo::Flood(stage.lab.flood(plan)?));
                 }
             }
             Fault::Add { count } => return stage.grow(*count),
@@ -179,7 +179,7 @@ impl Ongoing {
                 Undo::Jump(node, by_s) => stage.lab.jump_clock(node, by_s)?,
                 Undo::Room(node) => stage.lab.free_disk(node)?,
                 Undo::Flood(flood) => {
-                    let report = flood.stop();
+                    let report = flood.stop()?;
                     ensure!(report.frames > 0, "the flood said nothing: {}", report.why);
                     stage.note(format!("flood: {report:?}"));
                 }

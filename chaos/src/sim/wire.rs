@@ -129,6 +129,7 @@ impl World {
         let arrives_us = self.now_us + delay_us + slow_us;
         for frame in frames(&bytes) {
             self.alarm = self.alarm.take().or(self.versions.judge_written(from, frame).err());
+            self.traffic.sends(from, class, frame);
             if let Some((id, at_us)) = self.net.send(from, to, class, frame.to_vec(), arrives_us) {
                 self.at(at_us, Happening::Arrival { pair, id, end: end_of(to, pair) });
             }
