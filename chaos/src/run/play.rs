@@ -155,7 +155,7 @@ fn told(who: Who, turn: usize, members: &[usize]) -> String {
 
 /// What was seen becomes figures.
 fn conclude(ending: Ending, story: &mut Story) {
-    let tally = &ending.seen.tally;
+    let (tally, before) = (&ending.seen.tally, &ending.seen.first);
     (story.calm, story.under_faults) = ending.seen.quantiles();
     story.samples.clone_from(&ending.seen.samples);
     story.nodes = ending.nodes;
@@ -172,12 +172,12 @@ fn conclude(ending: Ending, story: &mut Story) {
     let ghosts_seen = (last.ghosts - first.ghosts).saturating_sub(ghosts_across);
     let short = |finding: &&Finding| finding.seen.told.as_ref().is_some_and(|told| !told.full);
     story.totals = Totals {
-        due: tally.registers() + tally.not_made,
-        full: tally.full,
-        short: tally.short,
-        refused: tally.refused.values().sum(),
-        unanswered: tally.timeouts,
-        failovers: tally.failovers,
+        due: tally.registers() + tally.not_made - before.registers() - before.not_made,
+        full: tally.full - before.full,
+        short: tally.short - before.short,
+        refused: tally.refused.values().sum::<u64>() - before.refused.values().sum::<u64>(),
+        unanswered: tally.timeouts - before.timeouts,
+        failovers: tally.failovers - before.failovers,
         calls_tried: tally.calls,
         calls_completed: tally.calls_completed,
         judged: ending.judgement.asked,

@@ -31,6 +31,8 @@ pub(super) struct Cast {
 pub(super) struct Seen {
     pub(super) samples: Vec<Sample>,
     pub(super) tally: Tally,
+    /// What had been told before the load.
+    pub(super) first: Tally,
     /// Latencies without a fault, and under one.
     calm: Latency,
     faulty: Latency,
@@ -172,6 +174,9 @@ impl Shared {
             sample.p99_ms = Some(ms(window.quantile(0.99)));
         }
         if cast.under_fault { &mut seen.faulty } else { &mut seen.calm }.merge(&window);
+        if seen.samples.is_empty() {
+            seen.first.clone_from(&tally);
+        }
         seen.tally = tally;
         seen.samples.push(sample);
     }

@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Threads of the phones.
 const PHONE_THREADS: usize = 2;
 /// What every node's configuration says: phones with short lives, acks told to phones, a drain that is soon over.
-const EXTRA: &str = "expires_min_s = 1\ndrain_grace_s = 1\ndrain_timeout_s = 25\n[sip]\nack_header = true\n";
+const EXTRA: &str = "expires_min_s = 1\ndrain_grace_s = 1\ndrain_timeout_s = 25\n";
 /// Pairs of requests in flight of a chase.
 const CHASED_AT_ONCE: usize = 32;
 
@@ -301,7 +301,7 @@ impl<'a> Stage<'a> {
         }
         self.recorder.look();
         let running = locked(&self.load).take().context("the crowd is not at work")?;
-        let crowd = self.phones(running.stop())??;
+        let mut crowd = self.phones(running.stop())??;
         let judgement = self.phones(crowd.judge(&sips))??;
         for mut fleet in std::mem::take(&mut self.bursts) {
             for (node, report) in self.phones(everyone_answers_for_all(&mut fleet, &sips, Turn::Lookup))?? {
@@ -365,5 +365,5 @@ async fn fill(scenario: &Scenario, seed: u64, via: Option<SocketAddr>, sips: &[S
     let tally = crowd.fill(sips).await?;
     let least = scenario.phones as u64 * 9 / 10;
     ensure!(tally.bound >= least, "only {} of {} phones could be registered: {tally:?}", tally.bound, scenario.phones);
-    crowd.start(sips)
+    crowd.start(sips).await
 }
