@@ -163,7 +163,7 @@ mod defaults {
         1
     }
     pub(super) fn rest_s() -> f64 {
-        1.0
+        1.5
     }
 }
 
@@ -226,6 +226,13 @@ impl Scenario {
     pub fn nodes_at_most(&self) -> usize {
         let added = |cycle: &Cycle| cycle.faults.iter().map(Fault::adds).sum::<usize>();
         self.nodes + self.cycles().map(|(_, cycle)| added(cycle)).sum::<usize>()
+    }
+
+    /// Whether nodes that all answer phones cannot hear one another at some time. What a phone then does at one side within
+    /// a network's delay after something at the other has no order: clocks of nodes agree no better.
+    #[must_use]
+    pub fn splits(&self) -> bool {
+        self.cycle.iter().flat_map(|cycle| &cycle.faults).any(Fault::splits)
     }
 
     /// Whether it needs network namespaces.

@@ -1,7 +1,7 @@
 //! A cluster in a lab with a crowd at work on it: set up, changed in size, held, and in the end judged. It decides nothing
 //! about what is done when: the scenario does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -24,6 +24,10 @@ use crate::lab::{DiskCopy, End, Lab, LabPlan, NodePlan, NotHere, Signal};
 
 /// Longest wait for a node that starts or ends.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest wait for figures that tell of the phones.
+const COUNTED: Duration = Duration::from_secs(3);
+/// Between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Threads of the phones.
 const PHONE_THREADS: usize = 2;
 /// What every node's configuration says: phones with short lives, acks told to phones, a drain that is soon over.
@@ -39,6 +43,8 @@ pub(super) struct Stage<'a> {
     pub(super) lab: Arc<Lab>,
     /// Members now, in the order in which they came.
     pub(super) members: Vec<usize>,
+    /// Those to whom something is being done.
+    touched: BTreeSet<usize>,
     /// Copies of disks as they were before the load.
     pub(super) older: BTreeMap<usize, DiskCopy>,
     /// Bytes that each had sent to each when the cycle began.
@@ -92,6 +98,7 @@ impl<'a> Stage<'a> {
         let running = lab.phones().enter(|| runtime.block_on(fill(scenario, seed, via, &sips)))??;
         let settled = converge::wait(&lab, &members, Instant::now(), PATIENCE.as_secs_f64(), |_| {});
         ensure!(settled.converged_s.is_some(), "not equal before anything was done: {}", settled.disagreement);
+        until_counted(&lab, &members);
         let faults = scenario.cycle.iter().flat_map(|cycle| &cycle.faults);
         let wants_older = faults.into_iter().any(|fault| {
             matches!(fault, Fault::Kill { disk: Disk::Older, .. } | Fault::Rejoin { disk: Disk::Older, .. })
@@ -105,13 +112,14 @@ impl<'a> Stage<'a> {
         running.set_rates(scenario.requests_per_s, scenario.calls_per_s);
         let load: Load = Arc::new(Mutex::new(Some(running)));
         let begun = Instant::now();
-        let recorder = Recorder::start(&lab, &load, begun, Cast { members: members.clone(), ..Cast::default() })?;
+        let recorder = Recorder::start(&lab, &load, begun, Cast { members: members.clone(), under_fault: false })?;
         Ok(Self {
             scenario,
             programs,
             seed,
             lab,
             members,
+            touched: BTreeSet::new(),
             older,
             sent_before: BTreeMap::new(),
             runtime,
@@ -141,13 +149,25 @@ impl<'a> Stage<'a> {
     }
 
     /// Something is done to this node until [`Stage::untouch_all`].
-    pub(super) fn touch(&self, node: usize) {
-        self.recorder.cast(|cast| _ = cast.touched.insert(node));
+    pub(super) fn touch(&mut self, node: usize) {
+        self.touched.insert(node);
     }
 
     /// Nothing is done to anybody any more.
-    pub(super) fn untouch_all(&self) {
-        self.recorder.cast(|cast| cast.touched.clear());
+    pub(super) fn untouch_all(&mut self) {
+        self.touched.clear();
+    }
+
+    /// Of those to whom something is done, as those see it to whom nothing is: is one suspect or gone, are all gone?
+    /// `None` where nobody is left on either side.
+    pub(super) fn noticed(&self) -> Option<(bool, bool)> {
+        let calm: Vec<usize> = self.members.iter().copied().filter(|node| !self.touched.contains(node)).collect();
+        let views = converge::views(&self.lab, &calm);
+        let names: Vec<String> = self.touched.iter().map(|node| self.lab.place(*node).name).collect();
+        let seen = views.iter().flatten().flat_map(|view| &view.members).filter(|seen| names.contains(&seen.node));
+        let seen: Vec<(bool, bool)> = seen.map(|member| (member.suspect, member.present)).collect();
+        let is_suspect = seen.iter().any(|(suspect, present)| *suspect || !present);
+        (!seen.is_empty()).then(|| (is_suspect, seen.iter().all(|(_, present)| !present)))
     }
 
     /// Remembers what each sent to each.
@@ -358,9 +378,21 @@ fn plan_of(scenario: &Scenario, node: usize) -> NodePlan {
     }
 }
 
+/// Waits until every node's figures tell of the phones: nodes count once a second.
+fn until_counted(lab: &Lab, nodes: &[usize]) {
+    let deadline = Instant::now() + COUNTED;
+    let counted = |node: &usize| lab.sample(*node).metric("aorta_contacts", "") > 0.0;
+    while !nodes.iter().all(counted) && Instant::now() < deadline {
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
 /// A crowd of which everybody is registered, at work without load yet.
 async fn fill(scenario: &Scenario, seed: u64, via: Option<SocketAddr>, sips: &[SocketAddr]) -> anyhow::Result<Running> {
-    let plan = CrowdPlan { per_second: 0, calls_per_second: 0, via, ..CrowdPlan::new(scenario.phones, seed) };
+    let mut plan = CrowdPlan { per_second: 0, calls_per_second: 0, via, ..CrowdPlan::new(scenario.phones, seed) };
+    if scenario.splits() {
+        plan.mix.at_once_percent = 0;
+    }
     let mut crowd = Crowd::new(plan).await?;
     let tally = crowd.fill(sips).await?;
     let least = scenario.phones as u64 * 9 / 10;
