@@ -196,7 +196,11 @@ fn found_on_disk(stage: &Stage<'_>, node: usize, disk: Disk) -> anyhow::Result<(
         Disk::Kept => {}
         Disk::Lost => stage.lab.restore_disk(node, None)?,
         Disk::Older => stage.lab.restore_disk(node, stage.older.get(&node))?,
-        Disk::Cut => stage.note(stage.lab.damage_disk(node, Damage::CutSnapshot)?),
+        // A database that was never closed has no snapshot file yet: then it is its log.
+        Disk::Cut => {
+            let cut = stage.lab.damage_disk(node, Damage::CutSnapshot);
+            stage.note(cut.or_else(|_| stage.lab.damage_disk(node, Damage::CutLog))?);
+        }
         Disk::Flipped => {
             let damage = Damage::FlipBytes { count: FLIPPED_BYTES, seed: stage.seed };
             stage.note(stage.lab.damage_disk(node, damage)?);
