@@ -140,6 +140,9 @@ pub const KEYS: &[Key] = &[
     key("sip.max_age_ms", whole(10, 60_000), "500",
         "A datagram that waited longer in the socket is dropped and counted, for its sender has long turned elsewhere \
          (RFC 3261 T1)."),
+    key("sip.ack_header", Kind::Flag, "false",
+        "For tests: each 200 to a REGISTER tells in `Aorta-Acks: got=2;asked=2;by=node1` how many nodes hold the change, with \
+         ;short when one that serves does not, and ;partial while members are missing."),
     key("sip.tcp_connections_max", whole(1, 1_000_000), "4096",
         "TCP connections held open at a time; further ones are closed at once and counted."),
     key("sip.tcp_idle_s", whole(1, 24 * 3600), "600",

@@ -20,7 +20,7 @@ use crate::location::{Counts, Location};
 use crate::replication::{Effects, Event, Released, Replication};
 use crate::sip::message::ViaTarget;
 use crate::sip::transport::ReplyPath;
-use crate::sip::uas::{Serving, Uas};
+use crate::sip::uas::{Acks, Serving, Uas};
 
 /// A reply that waits for acks.
 #[derive(Debug)]
@@ -172,12 +172,13 @@ impl Core {
     }
 
     fn release(&self, released: Released<Waiting>, now: Now) {
-        let Released { reply, short, .. } = released;
+        let Released { reply, short, got, asked } = released;
         if short {
             self.gauges.short();
         }
         match reply {
-            Waiting::Sip { bytes, path, via, since_us } => {
+            Waiting::Sip { mut bytes, path, via, since_us } => {
+                self.uas.say_acks(&mut bytes, Acks { got, asked, short }, || !self.serving().absence);
                 path.send(&bytes, &via);
                 self.gauges.acked(now.mono_us.saturating_sub(since_us));
             }

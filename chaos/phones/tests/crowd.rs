@@ -183,17 +183,22 @@ async fn nodes_come_and_go_and_rates_change_under_load() {
     let told_by_third = |running: &Running| running.is_up(addresses[2]) && !running.is_up(addresses[0]);
     let before = running.tally();
     until(&running, "at the third", |now| now.full > before.full + 300 && told_by_third(&running)).await;
+    running.hold();
+    let held = until(&running, "at rest", |_| running.open() == 0).await;
+    let mut looks = tokio::time::interval(Duration::from_millis(50));
+    for _ in 0..5 {
+        looks.tick().await;
+        let now = running.tally();
+        assert_eq!((now.registers(), now.calls, running.open()), (held.registers(), held.calls, 0));
+    }
+    running.go_on();
+    until(&running, "going on", |now| now.full > held.full + 300).await;
+    let after = running.tally();
+    let since = after.latency.since(&held.latency);
+    assert!(since.quantile(0.5) < Duration::from_millis(150), "the hold counts for no latency: {since:?}");
+    assert_eq!(after.not_made, held.not_made);
     running.set_rates(0, 0);
-    let quiet = until(&running, "quiet", {
-        let last = std::cell::Cell::new((0, Instant::now()));
-        move |now| {
-            if last.get().0 != now.registers() + now.calls {
-                last.set((now.registers() + now.calls, Instant::now()));
-            }
-            last.get().1.elapsed() > Duration::from_millis(300)
-        }
-    });
-    let quiet = quiet.await;
+    let quiet = until(&running, "at rest", |_| running.open() == 0).await;
     running.set_rates(500, 0);
     until(&running, "at work again", |now| now.full > quiet.full + 100).await;
     running.stop().await.expect("sockets");

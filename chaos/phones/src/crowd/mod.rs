@@ -300,6 +300,23 @@ impl Running {
         self.orders.storms.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Nothing more begins until [`Running::go_on`]; what is open is answered or given up ([`Running::open`]). What would
+    /// have been due meanwhile is never made, and counts for no latency.
+    pub fn hold(&self) {
+        self.orders.held.store(true, Ordering::Relaxed);
+    }
+
+    /// The load goes on, from now.
+    pub fn go_on(&self) {
+        self.orders.held.store(false, Ordering::Relaxed);
+    }
+
+    /// Requests and calls that have begun and not ended.
+    #[must_use]
+    pub fn open(&self) -> u64 {
+        self.orders.open.load(Ordering::Acquire)
+    }
+
     /// REGISTERs and calls a second from now on; 0 pauses them.
     pub fn set_rates(&self, per_second: u32, calls_per_second: u32) {
         self.orders.per_second.store(per_second, Ordering::Relaxed);

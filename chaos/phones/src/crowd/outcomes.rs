@@ -1,7 +1,6 @@
 //! What a phone, or a caller, makes of an answer: settles what is sure, notes what must not be, says what comes next.
 
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::aor::{Errand, Register, Told, Wish};
@@ -55,7 +54,7 @@ impl Share {
         if register.storm {
             self.storm_ended(at, register.device, accepted.is_some());
         }
-        if accepted.is_none() || register.again || register.storm || self.orders.stop.load(Ordering::Relaxed) {
+        if accepted.is_none() || register.again || register.storm || self.orders.ends_here() {
             return None;
         }
         let die = self.rng.u32(0..100);

@@ -38,6 +38,17 @@ pub(super) struct Orders {
     pub(super) calls_per_second: AtomicU32,
     /// How many storms were ordered.
     pub(super) storms: AtomicU64,
+    /// Nothing begins.
+    pub(super) held: AtomicBool,
+    /// Requests and calls that have begun and not ended.
+    pub(super) open: AtomicU64,
+}
+
+impl Orders {
+    /// Nobody goes on to something else.
+    pub(super) fn ends_here(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.held.load(Ordering::Relaxed)
+    }
 }
 
 /// When the next request of one kind is due.
@@ -241,7 +252,8 @@ impl Share {
 
     /// The next phone of a storm that can restart now.
     fn next_of_storm(&mut self) -> Option<Request> {
-        if self.storming == 0 || self.storm_open >= self.plan.fill_window {
+        let held = self.orders.held.load(Ordering::Relaxed);
+        if held || self.storming == 0 || self.storm_open >= self.plan.fill_window {
             return None;
         }
         let (now_ms, count) = (self.now_ms(), self.aors.len());
@@ -290,7 +302,9 @@ impl Share {
 
     fn next_due(&mut self, now: Instant) -> Option<Request> {
         let sockets = f64::from(self.plan.sockets.max(1) as u32);
-        let rate = |of: &AtomicU32| f64::from(of.load(Ordering::Relaxed)) / sockets;
+        // Held, the due times move along: nobody is late for what nobody was to do.
+        let held = self.orders.held.load(Ordering::Relaxed);
+        let rate = |of: &AtomicU32| if held { 0.0 } else { f64::from(of.load(Ordering::Relaxed)) / sockets };
         if let Some((due, dropped)) = self.calls.take(rate(&self.orders.calls_per_second), now) {
             let request = self.due_call(due);
             self.tally().not_made += dropped + u64::from(request.is_none());
@@ -305,8 +319,8 @@ impl Share {
     }
 }
 
-impl Work for Share {
-    fn next(&mut self) -> Next {
+impl Share {
+    fn begins(&mut self) -> Next {
         let now = Instant::now();
         if self.orders.stop.load(Ordering::Relaxed) || (self.storm_only && self.storming == 0) {
             return Next::Finished;
@@ -333,7 +347,7 @@ impl Work for Share {
         }
     }
 
-    fn done(&mut self, outcome: &Outcome<'_>) -> Option<Request> {
+    fn goes_on(&mut self, outcome: &Outcome<'_>) -> Option<Request> {
         let at = outcome.tag as usize;
         let errand = self.aors[at].open.take()?;
         match *errand {
@@ -341,6 +355,24 @@ impl Work for Share {
             Errand::Call { began_ms } => self.called(at, began_ms, outcome),
             Errand::Deliver { node, device, uri } => self.delivered(at, node, device, &uri, outcome),
         }
+    }
+}
+
+impl Work for Share {
+    fn next(&mut self) -> Next {
+        let next = self.begins();
+        if matches!(next, Next::Start(_)) {
+            self.orders.open.fetch_add(1, Ordering::Relaxed);
+        }
+        next
+    }
+
+    fn done(&mut self, outcome: &Outcome<'_>) -> Option<Request> {
+        let more = self.goes_on(outcome);
+        if more.is_none() {
+            self.orders.open.fetch_sub(1, Ordering::Release);
+        }
+        more
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) enum Fault {
     ShortForget(usize),
     /// Names another port in redirects.
     WrongPort,
-    /// Never lets a contact lapse.
+    /// Redirects to contacts that lapsed.
     Immortal,
 }
 
@@ -198,8 +198,7 @@ impl Table {
             if seconds > 0 {
                 let params = contact.params.iter().filter(|(n, _)| *n != "expires");
                 let params = params.map(|(n, v)| v.map_or((*n).to_owned(), |v| format!("{n}={v}"))).collect();
-                let lives_s = if fault == Fault::Immortal { 1_000_000 } else { u64::from(seconds) };
-                let until = now + Duration::from_secs(lives_s);
+                let until = now + Duration::from_secs(u64::from(seconds));
                 bound.push(Bound { uri: contact.uri.to_owned(), flow, params, paths: paths.clone(), until });
             }
         }
@@ -208,7 +207,7 @@ impl Table {
             fields.push_str("Aorta-Acks: got=0;asked=1;short;by=double\r\n");
         }
         for b in bound.iter().filter(|b| b.until > now) {
-            let left = (b.until - now).as_secs_f64().round().min(1800.0);
+            let left = (b.until - now).as_secs_f64().round();
             let params: String = b.params.iter().map(|p| format!(";{p}")).collect();
             fields.push_str(&format!("Contact: <{}>{params};expires={left}\r\n", b.uri));
         }
@@ -224,7 +223,7 @@ impl Table {
     fn lookup(&mut self, uri: &str, fault: Fault) -> (&'static str, String) {
         self.lookups += 1;
         let mut bound = self.aors.get(&key(uri)).cloned().unwrap_or_default();
-        bound.retain(|b| b.until > Instant::now());
+        bound.retain(|b| fault == Fault::Immortal || b.until > Instant::now());
         if bound.is_empty() || matches!(fault, Fault::Deny(n) if self.lookups == n) {
             return ("404 Not Found", String::new());
         }
