@@ -75,12 +75,8 @@ fn play_cycle(
 ) -> anyhow::Result<()> {
     let members = stage.members.clone();
     let label = cycle.faults.iter().map(|fault| fault.label(|who| told(who, turn, &members))).collect::<Vec<_>>();
-    let mut band = Band {
-        label: label.join(" + "),
-        from_s: stage.now_s(),
-        is_split: cycle.faults.iter().any(Fault::splits),
-        ..Band::default()
-    };
+    let mut band =
+        Band { label: label.join(" + "), from_s: stage.now_s(), is_split: cycle.splits(), ..Band::default() };
     let is_quiet = cycle.faults.contains(&Fault::Quiet {});
     stage.mark_traffic();
     stage.recorder().cast(|cast| cast.under_fault = true);

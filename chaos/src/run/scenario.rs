@@ -102,8 +102,19 @@ pub struct Cycle {
     /// Load after convergence before the next, seconds.
     #[serde(default = "defaults::rest_s")]
     pub rest_s: f64,
+    /// Nodes that all answer phones may hear one another too late: links slower than acks are awaited. So it is in cuts.
+    #[serde(default)]
+    pub apart: bool,
     /// What is done at its beginning, and undone at its end.
     pub faults: Vec<Fault>,
+}
+
+impl Cycle {
+    /// Whether one node may not know in time what another has acknowledged.
+    #[must_use]
+    pub fn splits(&self) -> bool {
+        self.apart || self.faults.iter().any(Fault::splits)
+    }
 }
 
 /// What must hold, where a scenario may differ from the promises; the promises themselves have no key.
@@ -232,7 +243,7 @@ impl Scenario {
     /// a network's delay after something at the other has no order: clocks of nodes agree no better.
     #[must_use]
     pub fn splits(&self) -> bool {
-        self.cycle.iter().flat_map(|cycle| &cycle.faults).any(Fault::splits)
+        self.cycle.iter().any(Cycle::splits)
     }
 
     /// Whether it needs network namespaces.

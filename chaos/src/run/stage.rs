@@ -30,8 +30,10 @@ const COUNTED: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Threads of the phones.
 const PHONE_THREADS: usize = 2;
+/// Sockets of the crowd: with half a second to an answer, fewer have too few places for the requests that are due.
+const SOCKETS: usize = 4;
 /// What every node's configuration says: phones with short lives, acks told to phones, a drain that is soon over.
-const EXTRA: &str = "expires_min_s = 1\ndrain_grace_s = 1\ndrain_timeout_s = 25\n";
+const EXTRA: &str = "expires_min_s = 1\ndrain_grace_s = 1\ndrain_timeout_s = 25\n[sip]\nack_header = true\n";
 /// Pairs of requests in flight of a chase.
 const CHASED_AT_ONCE: usize = 32;
 
@@ -196,9 +198,10 @@ impl<'a> Stage<'a> {
 
     /// The crowd is silent, or goes on.
     pub(super) fn hold(&self, on: bool) {
-        let (requests, calls) = if on { (0, 0) } else { (self.scenario.requests_per_s, self.scenario.calls_per_s) };
-        if let Some(running) = locked(&self.load).as_ref() {
-            running.set_rates(requests, calls);
+        match locked(&self.load).as_ref() {
+            Some(running) if on => running.hold(),
+            Some(running) => running.go_on(),
+            None => {}
         }
     }
 
@@ -394,7 +397,13 @@ fn until_counted(lab: &Lab, nodes: &[usize]) {
 
 /// A crowd of which everybody is registered, at work without load yet.
 async fn fill(scenario: &Scenario, seed: u64, via: Option<SocketAddr>, sips: &[SocketAddr]) -> anyhow::Result<Running> {
-    let mut plan = CrowdPlan { per_second: 0, calls_per_second: 0, via, ..CrowdPlan::new(scenario.phones, seed) };
+    let mut plan = CrowdPlan {
+        per_second: 0,
+        calls_per_second: 0,
+        via,
+        sockets: SOCKETS,
+        ..CrowdPlan::new(scenario.phones, seed)
+    };
     if scenario.splits() {
         plan.mix.at_once_percent = 0;
         // A contact of a phone that gains a reg-id at one side, and moves there, is not yet replaced at the other.
