@@ -3,7 +3,7 @@
 //! may live, serve, and not know what was answered.
 
 use aorta_proto::NodeId;
-use aorta_proto::frame::{FrameError, RejoinReason};
+use aorta_proto::frame::{FrameError, PeerState, RejoinReason};
 use aorta_proto::mutant::{Mutant, is};
 
 use super::effects::{Event, Released};
@@ -57,7 +57,13 @@ impl<R> Live<R> {
     /// this node holds the change; and a suspect serves until it knows that it is one.
     fn somebody_goes_without(&self, asked: usize) -> bool {
         let suspect = |(id, peer): (&NodeId, &super::peer::Peer)| {
-            self.is_in_sync(id) && peer.subscriber.as_ref().is_some_and(|place| !place.awaited)
+            let Some(place) = peer.subscriber.as_ref().filter(|place| !place.awaited) else { return false };
+            // With its Mark a joiner lacks nothing that it must have from here, and as long as it has its link it may
+            // serve before it hears that it does.
+            let linked = || self.members.view.get(id).is_some_and(|member| member.links.contains(&self.settings.node));
+            let joins = place.mark_at.is_none() && self.state_of(id) == Some(PeerState::Joining);
+            let may_be = joins && (peer.link.is_some() || linked());
+            self.is_in_sync(id) || may_be
         };
         if is(Mutant::ShortCalledFull) {
             return false;
