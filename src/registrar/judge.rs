@@ -183,7 +183,11 @@ impl<'a> Judgement<'a> {
         match own {
             Some(entry) if is(Mutant::RemovalWithoutCseq) && entry.value == Value::Gone => Ok(Class::Fresh),
             Some(entry) if mine(entry.call_id_hash) && entry.cseq == self.request.cseq => {
-                if self.is_same(wish, granted_s, entry) { Ok(Class::Same) } else { Err(Refusal::ReusedCSeq) }
+                match self.is_same(wish, granted_s, entry) {
+                    true if is(Mutant::RetransmissionDrawsAnew) => Ok(Class::Fresh),
+                    true => Ok(Class::Same),
+                    false => Err(Refusal::ReusedCSeq),
+                }
             }
             Some(entry) => {
                 if mine(entry.call_id_hash) {
@@ -268,7 +272,7 @@ impl<'a> Judgement<'a> {
         let hidden_before = self.record.entry(&wish.key).is_some_and(|own| {
             own.uri_hash != wish.uri_hash && entry.stamp < own.stamp && is_twin(entry, &own.key, own.uri_hash)
         });
-        is_twin(entry, &wish.key, wish.uri_hash) || hidden_before
+        is_twin(entry, &wish.key, wish.uri_hash) || (hidden_before && !is(Mutant::HiddenRingsAgain))
     }
 
     fn entry(self, wish: &ContactWish<'_>, granted_s: u32, stamp: Stamp) -> Entry {

@@ -35,7 +35,7 @@ use plan::REQUESTS_PER_STEP;
 use world::World;
 
 pub use faults::Fault;
-pub use mutants::{Caught, hunt, names};
+pub use mutants::{Caught, HUNTS, Hunted, hunt, names, survey};
 pub use plan::{Jump, Plan, Step};
 pub use shrink::shrink;
 pub use world::Figures;
