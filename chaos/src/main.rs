@@ -9,6 +9,10 @@ use anyhow::Context;
 use aorta_chaos::sim::{self, Outcome, Plan};
 use clap::{Args, Parser, Subcommand};
 
+/// As in a node; and the system's allocator makes threads wait for each other.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[derive(Parser)]
 #[command(name = "aorta-chaos", about = "Judges of Aorta")]
 struct Arguments {

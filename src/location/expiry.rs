@@ -39,23 +39,27 @@ impl Location {
     }
 
     /// Slims and forgets in the next `buckets` of [`aorta_proto::digest::BUCKETS`], taking up where the last sweep ended.
-    /// A bucket in which nothing is due costs a comparison.
+    /// A stripe in which nothing is due costs a comparison.
     pub fn sweep(&self, now: Now, buckets: u32) -> Swept {
         let lapsed_us = now.cluster_us.saturating_sub(SLIM_AFTER_LAPSE_US);
         let first = self.sweep_at.fetch_add(buckets, Ordering::Relaxed);
+        let floor_us = if is(Mutant::ForgetByLocalTimer) { lapsed_us } else { self.floor_us() };
         let mut swept = Swept::default();
         let mut done = 0;
         while done < buckets.min(BUCKETS) {
             let bucket = first.wrapping_add(done) % BUCKETS;
             let (at, place) = (bucket as usize / stripe::BUCKETS, bucket as usize % stripe::BUCKETS);
             let here = (stripe::BUCKETS - place).min((buckets.min(BUCKETS) - done) as usize);
+            done += here as u32;
+            if !self.stripes[at].read().has_due(floor_us, lapsed_us) {
+                continue;
+            }
             let mut stripe = self.stripes[at].write();
             for place in place..place + here {
-                let floor_us = if is(Mutant::ForgetByLocalTimer) { lapsed_us } else { self.floor_us() };
                 swept.forgotten += stripe.forget_bucket(&self.digester, place, floor_us);
                 swept.slimmed += stripe.slim_bucket(&self.digester, place, lapsed_us);
             }
-            done += here as u32;
+            stripe.note_due();
         }
         swept
     }
@@ -72,8 +76,11 @@ impl Location {
         }
         drop(stripe);
         let mut stripe = lock.write();
-        for place in 0..stripe::BUCKETS {
-            stripe.forget_bucket(&self.digester, place, floor_us);
+        if stripe.has_due(floor_us, 0) {
+            for place in 0..stripe::BUCKETS {
+                stripe.forget_bucket(&self.digester, place, floor_us);
+            }
+            stripe.note_due();
         }
         stripe.floor_us = stripe.floor_us.max(floor_us);
         RwLockWriteGuard::downgrade(stripe)

@@ -25,6 +25,9 @@ pub(super) struct Stripe {
     dirty: Option<VecDeque<Aor>>,
     /// The floor down to which everything was forgotten, microseconds.
     pub(super) floor_us: u64,
+    /// The least of its buckets' own: whoever has nothing to do here need not look at each. May be too early, never too late.
+    lapses_us: u64,
+    oldest_us: u64,
 }
 
 /// One leaf of the digest tree.
@@ -62,6 +65,8 @@ impl Stripe {
             tally: Tally::default(),
             dirty: snapshots.then(VecDeque::new),
             floor_us: 0,
+            lapses_us: NEVER_US,
+            oldest_us: NEVER_US,
         }
     }
 
@@ -72,10 +77,13 @@ impl Stripe {
 
     /// Merges a delta into an AoR's record.
     pub(super) fn absorb(&mut self, digester: &Digester, hash: AorHash, aor: &Aor, delta: Record) -> Merged {
+        let (oldest_us, lapses_us) = (oldest(&delta), first_lapse(&delta));
+        self.oldest_us = self.oldest_us.min(oldest_us);
+        self.lapses_us = self.lapses_us.min(lapses_us);
         let Self { buckets, sum, tally, dirty, .. } = self;
         let bucket = &mut buckets[place(hash)];
-        bucket.oldest_us = bucket.oldest_us.min(delta.oldest().map_or(NEVER_US, |stamp| stamp.time_us));
-        bucket.lapses_us = bucket.lapses_us.min(first_lapse(&delta));
+        bucket.oldest_us = bucket.oldest_us.min(oldest_us);
+        bucket.lapses_us = bucket.lapses_us.min(lapses_us);
         let (stored, is_new) = match bucket.table.find_entry(hash.low(), |stored| stored.aor == *aor) {
             Ok(found) => (found.into_mut(), false),
             Err(_) if delta.is_empty() => return Merged::default(),
@@ -148,6 +156,17 @@ impl Stripe {
         debug_assert_eq!(shift, 0, "slimming keeps every stamp");
         bucket.lapses_us = lapses_us;
         slimmed
+    }
+
+    /// Whether anything may be at or below the floor, or have lapsed.
+    pub(super) fn has_due(&self, floor_us: u64, lapsed_us: u64) -> bool {
+        self.oldest_us <= floor_us || self.lapses_us <= lapsed_us
+    }
+
+    /// Looks anew when the first of its buckets has something due.
+    pub(super) fn note_due(&mut self) {
+        self.oldest_us = self.buckets.iter().map(|bucket| bucket.oldest_us).min().unwrap_or(NEVER_US);
+        self.lapses_us = self.buckets.iter().map(|bucket| bucket.lapses_us).min().unwrap_or(NEVER_US);
     }
 
     pub(super) fn records(&self, at: usize) -> impl Iterator<Item = (AorHash, &Aor, &Record)> {

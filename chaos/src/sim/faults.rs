@@ -140,7 +140,7 @@ fn jump(world: &mut World, step: &Step) {
 /// All disks have everything when all die; a wall clock may be set while nobody runs.
 fn crash_all(world: &mut World, step: &Step, rng: &mut fastrand::Rng) -> Result<(), String> {
     let nodes = world.nodes.len();
-    world.load = false;
+    world.load(false);
     world.run(1_500_000, calm)?;
     (0..nodes).for_each(|node| world.crash(node));
     if let Fault::CrashAllButDisk { node, older } = step.fault {
@@ -166,7 +166,7 @@ fn crash_all_one_late(world: &mut World, late: usize, rng: &mut fastrand::Rng) -
     let nodes = world.nodes.len();
     let old: Vec<node::Disk> = world.nodes.iter().map(|node| node.disk.clone()).collect();
     world.run(rng.u64(500_000..1_500_000), calm)?;
-    world.load = false;
+    world.load(false);
     world.run(1_500_000, calm)?;
     for (node, disk) in old.into_iter().enumerate() {
         world.crash(node);
@@ -226,7 +226,7 @@ fn leave_as_last(world: &mut World, (one, two): (usize, usize), lasts_us: u64) -
     let cut_off = (0..nodes).filter(|other| *other != two);
     world.net.cut.extend(cut_off.flat_map(|other| [(two, other), (other, two)]));
     world.run(lasts_us, bounded)?;
-    world.load = false;
+    world.load(false);
     for node in (0..nodes).filter(|node| *node != one && *node != two) {
         world.crash(node);
         world.nodes[node].disk = node::Disk::default();
@@ -264,7 +264,7 @@ fn crash_in_cut(
     let others = (0..world.nodes.len()).filter(|other| *other != two);
     world.net.cut.extend(others.flat_map(|other| [(two, other), (other, two)]));
     world.run(lasts_us / 2, bounded)?;
-    world.load = false;
+    world.load(false);
     world.crash(one);
     world.run(lasts_us / 2, bounded)?;
     world.net.cut.clear();

@@ -1,18 +1,17 @@
 //! What must hold, each a sentence. Its model is what phones sent and heard, and nothing else.
 
-use super::line::Must;
-use super::phones::{PORTS, Phone};
+use super::line::{Line, Must, Off};
 use super::world::World;
 
 impl World {
     /// At any time in which nothing is cut: a node that serves never denies a binding whose full 200 was sent, and never
     /// serves one whose removal was answered in full.
     pub(super) fn judge_answers(&mut self) -> Result<(), String> {
-        let certain = self.certain();
-        for node in 0..self.nodes.len() {
-            let now_us = self.now_us;
-            let id = self.nodes[node].id.clone();
-            let Some((process, now)) = self.nodes[node].awake(now_us) else { continue };
+        let (now_us, ghosts) = (self.now_us, self.judge_ghosts);
+        let certain: Vec<Vec<(&str, Must)>> = self.lines.iter().map(|line| certain(line, now_us, self.off)).collect();
+        for node in &mut self.nodes {
+            let id = node.id.clone();
+            let Some((process, now)) = node.awake(now_us) else { continue };
             let serving = process.replication.serving();
             if !serving.requests {
                 continue;
@@ -21,13 +20,14 @@ impl World {
                 let rings = process.rings(&line.aor, now.cluster_us);
                 let known = rings.is_some();
                 let rings = rings.unwrap_or_default();
-                let denies = serving.denies_unknown || (known && self.judge_ghosts);
+                let denies = serving.denies_unknown || (known && ghosts);
                 for (uri, must) in certain {
-                    match (*must, rings.contains(uri)) {
+                    let there = rings.iter().any(|listed| listed.binding.uri.as_bytes() == uri.as_bytes());
+                    match (*must, there) {
                         (Must::Ring, false) if denies => {
                             return Err(format!("{id} denies {uri}, which was acknowledged"));
                         }
-                        (Must::NotRing, true) if self.judge_ghosts => {
+                        (Must::NotRing, true) if ghosts => {
                             return Err(format!("{id} serves {uri}, whose removal was acknowledged"));
                         }
                         _ => {}
@@ -36,20 +36,6 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    /// Of each AoR, every contact of which it is known what must be.
-    fn certain(&self) -> Vec<Vec<(String, Must)>> {
-        let mut certain: Vec<Vec<(String, Must)>> = self.lines.iter().map(|_| Vec::new()).collect();
-        for phone in &self.phones {
-            for port in 0..PORTS {
-                let must = self.lines[phone.line].must(phone.number, port, self.now_us, self.off);
-                if must != Must::Either {
-                    certain[phone.line].push((Phone::uri(phone.line, phone.number, port), must));
-                }
-            }
-        }
-        certain
     }
 
     /// Whether all that run are ready without reservations, and hold the same.
@@ -73,6 +59,10 @@ impl World {
 
     /// Bounds that hold whatever happens.
     pub(super) fn judge_bounds(&mut self) -> Result<(), String> {
+        if self.now_us < self.next_bounds_us {
+            return Ok(());
+        }
+        self.next_bounds_us = self.now_us + BOUNDS_EVERY_US;
         for node in 0..self.nodes.len() {
             let now_us = self.now_us;
             let id = self.nodes[node].id.clone();
@@ -86,6 +76,14 @@ impl World {
         Ok(())
     }
 }
+
+/// The contacts of which it is known what must be.
+fn certain(line: &Line, now_us: u64, off: Off) -> Vec<(&str, Must)> {
+    line.musts(now_us, off).filter(|(_, must)| *must != Must::Either).collect()
+}
+
+/// Between two looks at bounds, µs.
+const BOUNDS_EVERY_US: u64 = 200_000;
 
 /// The outbox bound of the simulated nodes, bytes.
 const OUTBOX_BYTES_MAX: usize = 64 << 20;

@@ -3,7 +3,7 @@
 
 use aorta_proto::Aor;
 
-use super::phones::{PATIENCE_US, PHONES, PORTS, Register};
+use super::phones::{PATIENCE_US, PHONES, PORTS, Phone, Register};
 
 /// Clocks of nodes that hear each other, or were cut off a moment ago, differ by less than this, µs.
 const CLOCKS_DIFFER_US: u64 = 1_000_000;
@@ -79,6 +79,8 @@ pub(super) struct Off {
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) aor: Aor,
+    /// Every contact that its phones may have, phone by phone, port by port.
+    uris: Vec<String>,
     asked: Vec<Asked>,
     /// The latest `Contact: *` that was sent.
     last_star: u64,
@@ -86,7 +88,9 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) fn new(line: usize) -> Self {
-        Self { aor: Aor::from_canonical(&format!("u{line}@example.com")), asked: Vec::new(), last_star: 0 }
+        let uris = (0..PHONES).flat_map(|phone| (0..PORTS).map(move |port| Phone::uri(line, phone, port))).collect();
+        let aor = Aor::from_canonical(&format!("u{line}@example.com"));
+        Self { aor, uris, asked: Vec::new(), last_star: 0 }
     }
 
     pub(super) fn asks(&mut self, id: u64, phone: u8, register: Register, now_us: u64) {
@@ -123,27 +127,55 @@ impl Line {
         !is_star || self.last_star == id
     }
 
-    /// What must be true of a phone's contact at a port.
-    pub(super) fn must(&self, phone: u8, port: u8, now_us: u64, off: Off) -> Must {
-        let uri = self.certain(Slot::Uri { phone, port }, port, now_us, off);
-        let flow = self.certain(Slot::Flow { phone }, port, now_us, off);
-        match (uri, flow) {
-            (Must::Ring, _) | (_, Must::Ring) => Must::Ring,
-            (Must::NotRing, Must::NotRing) => Must::NotRing,
-            _ => Must::Either,
-        }
-    }
-
-    fn certain(&self, slot: Slot, port: u8, now_us: u64, off: Off) -> Must {
-        let mut certain = None;
-        let settled = self.asked.iter().any(|asked| asked.full_us.is_some() && asked.writes(slot).is_some());
-        let states = self.asked.iter().filter_map(|asked| Some(asked.must(asked.writes(slot)?.0, port, now_us, off)));
-        for must in states.chain((!settled).then_some(Must::NotRing)) {
-            if *certain.get_or_insert(must) != must {
-                return Must::Either;
+    /// Every contact of its phones with what must be true of it, phone by phone, port by port.
+    pub(super) fn musts(&self, now_us: u64, off: Off) -> impl Iterator<Item = (&str, Must)> {
+        let mut uris = [[Place::default(); PORTS as usize]; PHONES as usize];
+        let mut flows = uris;
+        for asked in &self.asked {
+            let full = asked.full_us.is_some();
+            for written in &asked.register.written {
+                let must = |port| asked.must(written.state, port, now_us, off);
+                match written.slot {
+                    Slot::Uri { phone, port } => uris[usize::from(phone)][usize::from(port)].hears(must(port), full),
+                    Slot::Flow { phone } => {
+                        let ports = (0..PORTS).zip(&mut flows[usize::from(phone)]);
+                        ports.for_each(|(port, place)| place.hears(must(port), full));
+                    }
+                }
             }
         }
-        certain.unwrap_or(Must::NotRing)
+        let both = uris.into_iter().flatten().zip(flows.into_iter().flatten());
+        self.uris.iter().zip(both).map(|(uri, (one, other))| {
+            let must = match (one.must(), other.must()) {
+                (Must::Ring, _) | (_, Must::Ring) => Must::Ring,
+                (Must::NotRing, Must::NotRing) => Must::NotRing,
+                _ => Must::Either,
+            };
+            (uri.as_str(), must)
+        })
+    }
+}
+
+/// What the requests that may be the last one for a slot say of one contact.
+#[derive(Debug, Default, Clone, Copy)]
+struct Place {
+    must: Option<Must>,
+    /// One of them was answered in full.
+    settled: bool,
+}
+
+impl Place {
+    fn hears(&mut self, must: Must, full: bool) {
+        self.settled |= full;
+        self.must = Some(if self.must.is_none_or(|before| before == must) { must } else { Must::Either });
+    }
+
+    /// As long as nothing is settled there may be nothing at all.
+    fn must(mut self) -> Must {
+        if !self.settled {
+            self.hears(Must::NotRing, false);
+        }
+        self.must.unwrap_or(Must::NotRing)
     }
 }
 
@@ -203,33 +235,37 @@ mod tests {
         register(vec![Written { slot: Slot::Uri { phone: 0, port: 0 }, state, sure: true }])
     }
 
+    fn must(line: &Line, port: usize, now_us: u64) -> Must {
+        line.musts(now_us, Off::default()).nth(port).expect("a contact of the first phone").1
+    }
+
     fn star() -> Register {
         register(Written::all())
     }
 
     #[test]
     fn only_a_full_answer_settles_anything() {
-        let (mut line, off) = (Line::new(0), Off::default());
-        assert_eq!(line.must(0, 0, 0, off), Must::NotRing);
+        let mut line = Line::new(0);
+        assert_eq!(must(&line, 0, 0), Must::NotRing);
         line.asks(1, 0, live(60), 0);
-        assert_eq!(line.must(0, 0, 1, off), Must::Either);
+        assert_eq!(must(&line, 0, 1), Must::Either);
         line.asks(2, 0, live(60), 100_000);
         line.hears_full(2, 100_010);
-        assert_eq!((line.must(0, 0, 100_011, off), line.must(0, 1, 100_011, off)), (Must::Ring, Must::NotRing));
-        assert_eq!(line.must(0, 0, 70_000_000, off), Must::NotRing);
+        assert_eq!((must(&line, 0, 100_011), must(&line, 1, 100_011)), (Must::Ring, Must::NotRing));
+        assert_eq!(must(&line, 0, 70_000_000), Must::NotRing);
         line.asks(3, 1, star(), 100_020);
-        assert_eq!(line.must(0, 0, 100_021, off), Must::Either);
+        assert_eq!(must(&line, 0, 100_021), Must::Either);
         line.hears_full(3, 100_030);
-        assert_eq!(line.must(0, 0, 100_031, off), Must::NotRing);
+        assert_eq!(must(&line, 0, 100_031), Must::NotRing);
     }
 
     #[test]
     fn another_phones_star_settles_only_what_came_surely_before() {
-        let (mut line, off) = (Line::new(0), Off::default());
+        let mut line = Line::new(0);
         line.asks(1, 0, live(60), 0);
         line.asks(2, 1, star(), 10);
         line.hears_full(2, 20);
         line.hears_full(1, 20);
-        assert_eq!(line.must(0, 0, 21, off), Must::Either);
+        assert_eq!(must(&line, 0, 21), Must::Either);
     }
 }

@@ -103,7 +103,7 @@ fn happens(world: &mut World, step: &Step) -> Result<(), String> {
     for (node, ppm) in step.drift_ppm.iter().enumerate() {
         world.drift(node, *ppm);
     }
-    world.load = true;
+    world.load(true);
     world.calm_since_us = Some(world.now_us);
     let short = world.figures.short;
     world.run(step.load_us, calm)?;
@@ -113,7 +113,7 @@ fn happens(world: &mut World, step: &Step) -> Result<(), String> {
     world.say(|| format!("fault: {step:?}"));
     world.calm_since_us = None;
     faults::strike(world, step, &mut rng)?;
-    world.load = false;
+    world.load(false);
     world.say(|| format!("over: {:?}", step.fault));
     settle(world, &format!("after {:?}", step.fault))?;
     world.run(CALM_AFTER_US, calm).map(drop)

@@ -20,6 +20,22 @@ pub(super) struct End {
     pub(super) heard_us: u64,
     /// Frames on their way to it, and when they arrive.
     pub(super) inbound: VecDeque<(u64, Vec<u8>)>,
+    inbound_bytes: usize,
+}
+
+impl End {
+    /// Takes the first frame under way, and says when the next one arrives.
+    pub(super) fn take(&mut self) -> Option<(Vec<u8>, Option<u64>)> {
+        let (_, bytes) = self.inbound.pop_front()?;
+        self.inbound_bytes -= bytes.len();
+        Some((bytes, self.inbound.front().map(|(at_us, _)| *at_us)))
+    }
+
+    /// Nothing is under way any more.
+    pub(super) fn clear(&mut self) {
+        self.inbound.clear();
+        self.inbound_bytes = 0;
+    }
 }
 
 /// A connection of one class between two nodes, the lower index first.
@@ -64,11 +80,12 @@ impl Net {
     /// Opens a connection in place of whatever was there.
     pub(super) fn open(&mut self, pair: Pair, now_us: u64) {
         self.last_id += 1;
-        let end = || End { open: true, heard_us: now_us, inbound: VecDeque::new() };
+        let end = || End { open: true, heard_us: now_us, ..End::default() };
         self.connections.insert(pair, Connection { id: self.last_id, ends: [end(), end()] });
     }
 
-    /// Puts a frame on its way; when it arrives. Order is kept.
+    /// Puts a frame on its way; the connection's number and when the frame arrives, if it is the first one under way to
+    /// this end: the others follow it. Order is kept.
     pub(super) fn send(
         &mut self,
         from: usize,
@@ -80,18 +97,18 @@ impl Net {
         let pair = pair(from, to, class);
         let connection = self.connections.get_mut(&pair)?;
         let id = connection.id;
-        let inbound = &mut connection.ends[end_of(to, pair)].inbound;
-        let arrives_us = inbound.back().map_or(arrives_us, |(last_us, _)| arrives_us.max(*last_us));
-        inbound.push_back((arrives_us, bytes));
-        Some((id, arrives_us))
+        let end = &mut connection.ends[end_of(to, pair)];
+        let arrives_us = end.inbound.back().map_or(arrives_us, |(last_us, _)| arrives_us.max(*last_us));
+        end.inbound_bytes += bytes.len();
+        end.inbound.push_back((arrives_us, bytes));
+        (end.inbound.len() == 1).then_some((id, arrives_us))
     }
 
     /// Whether the writer towards `to` has room.
     pub(super) fn has_room(&self, from: usize, to: usize, class: Class) -> bool {
         let pair = pair(from, to, class);
         let Some(connection) = self.connections.get(&pair) else { return false };
-        let inbound = &connection.ends[end_of(to, pair)].inbound;
-        inbound.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() < WINDOW_BYTES
+        connection.ends[end_of(to, pair)].inbound_bytes < WINDOW_BYTES
     }
 
     /// Connections of a node on which its end is open.

@@ -5,12 +5,12 @@ use std::borrow::Cow;
 
 use aorta::clock::Now;
 use aorta::registrar::{
-    ContactWish, Contacts, Expires, Judged, Refusal, RegisterRequest, RegistrarLimits, Write, judge, list,
+    ContactWish, Contacts, Expires, Judged, Listed, Refusal, RegisterRequest, RegistrarLimits, Write, judge, list,
 };
 use aorta::replication::{Effects, Slot};
 use aorta::sip::message::{Contact, Lifetime};
 use aorta_proto::hash::call_id_hash;
-use aorta_proto::{Aor, NodeId, Record};
+use aorta_proto::{Aor, NodeId};
 
 use super::node::Process;
 use super::phones::Register;
@@ -110,13 +110,9 @@ impl Process {
         }
     }
 
-    /// The URIs that a caller is sent to; `None` when nothing is known of the AoR.
-    pub(super) fn rings(&self, aor: &Aor, now_us: u64) -> Option<Vec<String>> {
-        let uris = |record: &Record| {
-            let listed = list(record, now_us, &limits());
-            listed.iter().map(|listed| listed.binding.uri.to_string()).collect()
-        };
-        self.location.get(aor, |record| record.map(uris))
+    /// What a caller is sent to; `None` when nothing is known of the AoR.
+    pub(super) fn rings(&self, aor: &Aor, now_us: u64) -> Option<Vec<Listed>> {
+        self.location.get(aor, |record| record.map(|record| list(record, now_us, &limits())))
     }
 }
 

@@ -20,7 +20,7 @@ impl World {
         for node in [pair.0, pair.1] {
             let Some(connection) = self.net.connections.get_mut(&pair) else { return };
             let end = &mut connection.ends[end_of(node, pair)];
-            end.inbound.clear();
+            end.clear();
             if !end.open || !self.nodes[node].is_awake() {
                 continue;
             }
@@ -127,8 +127,9 @@ impl World {
         let slow_us = if self.slow == Some(from) { self.rng.u64(200_000..700_000) } else { 0 };
         let arrives_us = self.now_us + delay_us + slow_us;
         for frame in frames(&bytes) {
-            let Some((id, at_us)) = self.net.send(from, to, class, frame.to_vec(), arrives_us) else { return };
-            self.at(at_us, Happening::Arrival { pair, id, end: end_of(to, pair) });
+            if let Some((id, at_us)) = self.net.send(from, to, class, frame.to_vec(), arrives_us) {
+                self.at(at_us, Happening::Arrival { pair, id, end: end_of(to, pair) });
+            }
         }
         self.after(50, Happening::Pump { from, to, class });
     }
@@ -145,12 +146,15 @@ impl World {
             self.after(STALLED_US, Happening::Arrival { pair, id, end });
             return;
         }
-        let end = &mut connection.ends[end];
-        if !end.open {
+        let side = &mut connection.ends[end];
+        if !side.open {
             return;
         }
-        let Some((_, bytes)) = end.inbound.pop_front() else { return };
-        end.heard_us = self.now_us;
+        let Some((bytes, next_us)) = side.take() else { return };
+        side.heard_us = self.now_us;
+        if let Some(at_us) = next_us {
+            self.at(at_us.max(self.now_us), Happening::Arrival { pair, id, end });
+        }
         self.figures.frames += 1;
         self.note(bytes.len() as u64);
         let peer = self.nodes[from].id.clone();

@@ -83,7 +83,9 @@ pub(super) struct World {
     pub(super) rng: fastrand::Rng,
     pub(super) figures: Figures,
     pub(super) bootstrap_min_nodes: usize,
-    pub(super) load: bool,
+    load: bool,
+    /// The next request is planned.
+    asking: bool,
     /// Requests come this far apart on average, µs.
     pub(super) request_every_us: u64,
     pub(super) said: Option<Vec<String>>,
@@ -91,6 +93,7 @@ pub(super) struct World {
     pub(super) off: Off,
     /// Since when nothing is cut, asleep or dead, and everybody knows.
     pub(super) calm_since_us: Option<u64>,
+    pub(super) next_bounds_us: u64,
     /// If given, only these requests are made.
     pub(super) only: Option<BTreeSet<u64>>,
     /// Chances of a request so far.
@@ -132,10 +135,12 @@ impl World {
             figures: Figures::default(),
             bootstrap_min_nodes: nodes.min(3) / 2 + 1,
             load: false,
+            asking: false,
             request_every_us: 5_000,
             said: None,
             off: Off::default(),
             calm_since_us: None,
+            next_bounds_us: 0,
             only: None,
             asks: 0,
             asked_at: Vec::new(),
@@ -155,7 +160,6 @@ impl World {
         }
         world.at(0, Happening::Network);
         world.at(0, Happening::Gossip);
-        world.at(0, Happening::Request);
         world
     }
 
@@ -166,6 +170,14 @@ impl World {
 
     pub(super) fn after(&mut self, us: u64, happening: Happening) {
         self.at(self.now_us + us, happening);
+    }
+
+    /// Phones ask from now on, or ask nothing any more.
+    pub(super) fn load(&mut self, load: bool) {
+        self.load = load;
+        if load && !std::mem::replace(&mut self.asking, true) {
+            self.after(0, Happening::Request);
+        }
     }
 
     /// Lets time pass; `watch` looks at the world now and then and may end it.
@@ -234,9 +246,11 @@ impl World {
             }
             Happening::Sip { copy } => self.sip(copy),
             Happening::Request => {
-                if self.load {
-                    self.request();
+                if !self.load {
+                    self.asking = false;
+                    return;
                 }
+                self.request();
                 let us = self.rng.u64(1..2 * self.request_every_us);
                 self.after(us, happening);
             }
