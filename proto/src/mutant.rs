@@ -19,6 +19,8 @@ macro_rules! mutants {
 mutants! {
     /// Cluster time is a textbook hybrid clock on wall clocks.
     WallClockHlc = "wall-clock-hlc",
+    /// A contact lapses by the wall clock of whoever looks.
+    LapseByWallClock = "lapse-by-wall-clock",
     /// Cluster time, once set, follows nobody.
     ClockFollowsNobody = "clock-follows-nobody",
     /// A start from disks may use a time again that was used before.
@@ -31,6 +33,8 @@ mutants! {
     LimitByLastRefresh = "limit-by-last-refresh",
     /// Each node forgets removals by its own timer.
     ForgetByLocalTimer = "forget-by-local-timer",
+    /// A removal is forgotten when the binding that it removed would have lapsed.
+    RemovalLastsAsItsBinding = "removal-lasts-as-its-binding",
     /// What is below the forgetting floor is taken all the same.
     FloorLetsIn = "floor-lets-in",
     /// The floor follows the node's own longest lifetime, not the cluster's.
@@ -53,6 +57,12 @@ mutants! {
     RetransmissionWithoutAcks = "retransmission-without-acks",
     /// A retransmission draws a new stamp.
     RetransmissionDrawsAnew = "retransmission-draws-anew",
+    /// A request is judged at one moment and written at another.
+    CheckThenWrite = "check-then-write",
+    /// Requests are served however long they waited in the socket.
+    OldDatagramsServed = "old-datagrams-served",
+    /// A removal that no phone asked for has a fresh stamp.
+    MachineRemovalFresh = "machine-removal-fresh",
     /// One ack is as good as all.
     OneAckSuffices = "one-ack-suffices",
     /// A change counts as acked once it is sent.
@@ -101,6 +111,8 @@ mutants! {
     DrainWithoutExchange = "drain-without-exchange",
     /// Removals are skipped when a disk is loaded.
     RemovalsSkippedAtLoad = "removals-skipped-at-load",
+    /// Lapsed entries are skipped when a disk is loaded.
+    LapsedSkippedAtLoad = "lapsed-skipped-at-load",
     /// What other nodes accepted is not written to disk.
     ForeignUnwritten = "foreign-unwritten",
     /// A process that slept goes on as if nothing was.

@@ -278,9 +278,14 @@ impl<'a> Judgement<'a> {
     fn entry(self, wish: &ContactWish<'_>, granted_s: u32, stamp: Stamp) -> Entry {
         let value =
             if granted_s == 0 { Value::Gone } else { Value::Live(Arc::new(self.binding(wish, granted_s, stamp))) };
+        let left_s = |entry: &Entry| entry.lapses_us().unwrap_or(0).saturating_sub(self.now_us) / 1_000_000;
+        let counter = match granted_s == 0 && is(Mutant::RemovalLastsAsItsBinding) {
+            true => 2 * self.record.entry(&wish.key).map_or(0, left_s) as u32,
+            false => stamp.counter,
+        };
         Entry {
             key: wish.key.clone(),
-            stamp,
+            stamp: Stamp { counter, ..stamp },
             call_id_hash: self.request.call_id_hash,
             cseq: self.request.cseq,
             uri_hash: wish.uri_hash,

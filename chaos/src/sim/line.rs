@@ -59,6 +59,8 @@ struct Asked {
     reached_us: u64,
     /// When it was answered 200 with all acks.
     full_us: Option<u64>,
+    /// A node found its contact silent and may remove it.
+    doubted: bool,
 }
 
 /// What a node must answer about a contact.
@@ -97,13 +99,31 @@ impl Line {
         if register.is_star() {
             self.last_star = id;
         }
-        self.asked.push(Asked { id, phone, register, sent_us: now_us, reached_us: now_us, full_us: None });
+        self.asked.push(Asked {
+            id,
+            phone,
+            register,
+            sent_us: now_us,
+            reached_us: now_us,
+            full_us: None,
+            doubted: false,
+        });
     }
 
     /// A copy reaches a node.
     pub(super) fn reaches(&mut self, id: u64, now_us: u64) {
         if let Some(asked) = self.asked.iter_mut().find(|asked| asked.id == id) {
             asked.reached_us = now_us;
+        }
+    }
+
+    /// A node finds a contact silent: what its phone asked for until now may end, what it asks for from now on may not.
+    pub(super) fn doubts(&mut self, entry: &aorta_proto::Entry, now_us: u64) {
+        let Some(binding) = entry.binding() else { return };
+        let at = self.uris.iter().position(|uri| uri.as_bytes() == binding.uri.as_bytes());
+        let Some(phone) = at.map(|at| at / usize::from(PORTS)) else { return };
+        for asked in self.asked.iter_mut().filter(|asked| asked.sent_us <= now_us) {
+            asked.doubted |= usize::from(asked.phone) == phone;
         }
     }
 
@@ -213,7 +233,7 @@ impl Asked {
         let lasts_us = u64::from(granted_s) * 1_000_000;
         if port != at || now_us > self.sent_us + PATIENCE_US + lasts_us + LAPSE_TOLERANCE_US + off.behind_us {
             Must::NotRing
-        } else if now_us + LAPSE_TOLERANCE_US + off.ahead_us < self.sent_us + lasts_us {
+        } else if !self.doubted && now_us + LAPSE_TOLERANCE_US + off.ahead_us < self.sent_us + lasts_us {
             Must::Ring
         } else {
             Must::Either

@@ -104,6 +104,7 @@ fn happens(world: &mut World, step: &Step) -> Result<(), String> {
         world.drift(node, *ppm);
     }
     world.load(true);
+    world.sluggish = step.sluggish;
     world.calm_since_us = Some(world.now_us);
     let short = world.figures.short;
     world.run(step.load_us, calm)?;
@@ -114,6 +115,7 @@ fn happens(world: &mut World, step: &Step) -> Result<(), String> {
     world.calm_since_us = None;
     faults::strike(world, step, &mut rng)?;
     world.load(false);
+    world.sluggish = None;
     world.say(|| format!("over: {:?}", step.fault));
     settle(world, &format!("after {:?}", step.fault))?;
     world.run(CALM_AFTER_US, calm).map(drop)

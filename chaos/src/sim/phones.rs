@@ -14,8 +14,8 @@ pub(super) const PORTS: u8 = 3;
 /// A phone gives up waiting for an answer after this, µs.
 pub(super) const PATIENCE_US: u64 = 1_000_000;
 
-/// A long lifetime and a short one, seconds.
-const LIFETIMES_S: [u32; 2] = [3600, 8];
+/// Lifetimes that are asked for, long ones and short ones, seconds.
+const LIFETIMES_S: [u32; 7] = [3600, 3600, 3600, 3600, 3600, 8, 3];
 
 /// One device of one AoR.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ impl Phone {
 
     /// What it does next.
     pub(super) fn next(&mut self, rng: &mut fastrand::Rng) -> Register {
-        let granted_s = LIFETIMES_S[usize::from(rng.u8(..) < 40)];
+        let granted_s = LIFETIMES_S[rng.usize(..LIFETIMES_S.len())];
         self.cseq += rng.u32(1..3);
         let chance = rng.u8(..);
         if !self.registered {

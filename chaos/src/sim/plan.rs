@@ -43,6 +43,9 @@ pub struct Step {
     /// How far each node's oscillator is off from now on, parts per million.
     #[serde(default)]
     pub drift_ppm: Vec<i64>,
+    /// Everything that one node sends takes long, but not longer than acks are waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sluggish: Option<usize>,
     /// Somebody sets a wall clock while it goes wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jump: Option<Jump>,
@@ -87,6 +90,7 @@ fn step(number: u64, nodes: usize, rng: &mut fastrand::Rng) -> Step {
         fault: faults::choose(rng, nodes),
         lasts_us: rng.u64(100_000..6_000_000),
         drift_ppm: (0..nodes).map(|_| drift(rng)).collect(),
+        sluggish: (rng.u8(..) < 64).then(|| rng.usize(..nodes)),
         jump: (rng.u8(..) < 80).then(|| Jump { node: rng.usize(..nodes), by_us: rng.i64(-HOUR_US..HOUR_US) }),
     }
 }
