@@ -77,7 +77,7 @@ impl World {
         if self.phones[at].is_busy(now_us) {
             return;
         }
-        let register = Rc::new(self.phones[at].next(&mut rng));
+        let register = Rc::new(self.phones[at].next(self.asks, now_us, &mut rng));
         let (request, line, number) = (self.asks, self.phones[at].line, self.phones[at].number);
         self.asked_at.push(request);
         self.figures.requests += 1;
@@ -201,9 +201,7 @@ impl World {
             }
             Some(Ok(Answer::Ok)) => self.hears_full(request, phone),
             Some(Ok(Answer::TryAnother)) => self.try_another(message),
-            Some(Ok(Answer::Refused(refusal)))
-                if message.kind == Kind::First && self.phones[phone].is_waiting_for(request) =>
-            {
+            Some(Ok(Answer::Refused(refusal))) if message.kind == Kind::First && waited_us == 0 => {
                 self.alarm = Some(format!("{id} refuses {:?}, which did nothing wrong: {refusal:?}", message.register));
             }
             Some(Err(alarm)) => self.alarm = Some(format!("{id}: {alarm}")),
@@ -260,6 +258,20 @@ impl World {
             let removed = if may { process.remove_silent(&aor, &entry, judged, now) } else { None };
             ((), removed.unwrap_or_default())
         });
+    }
+
+    /// A 200 without all acks.
+    pub(super) fn hears_short(&mut self, request: u64, phone: usize) {
+        self.phones[phone].hears(request);
+        let line = self.phones[phone].line;
+        self.lines[line].hears_short(request);
+    }
+
+    /// All that serve hold the same. What only somebody knew is known; what was answered at all is so, unless something
+    /// died for good meanwhile.
+    pub(super) fn settles(&mut self) {
+        let (now_us, gentle) = (self.now_us, self.gentle);
+        self.lines.iter_mut().for_each(|line| line.settles(gentle, now_us));
     }
 
     /// A 200 with all acks.

@@ -57,6 +57,26 @@ pub enum Fault {
     None,
 }
 
+impl Fault {
+    /// Whether nothing that anybody holds is lost for good.
+    pub(super) fn is_gentle(self) -> bool {
+        use Fault::{Behind, CutOneWay, CutPair, Deaf, Flap, Isolate, Mute, None, Sleep, Slow};
+        matches!(
+            self,
+            Isolate(_)
+                | CutPair(..)
+                | CutOneWay(..)
+                | Deaf(_)
+                | Mute(_)
+                | Sleep(_)
+                | Flap(_)
+                | Slow(_)
+                | Behind(_)
+                | None
+        )
+    }
+}
+
 /// Any of them, and at whom.
 pub(super) fn choose(rng: &mut fastrand::Rng, nodes: usize) -> Fault {
     let one = rng.usize(..nodes);

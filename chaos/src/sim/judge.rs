@@ -21,6 +21,11 @@ impl World {
                 let known = rings.is_some();
                 let rings = rings.unwrap_or_default();
                 let denies = serving.denies_unknown || (known && ghosts);
+                let again = |at: usize| rings[..at].iter().any(|listed| listed.binding.uri == rings[at].binding.uri);
+                if let Some(at) = (0..rings.len()).find(|&at| again(at)) {
+                    let uri = String::from_utf8_lossy(rings[at].binding.uri.as_bytes());
+                    return Err(format!("{id} serves {uri} twice"));
+                }
                 for (uri, must) in certain {
                     let there = rings.iter().any(|listed| listed.binding.uri.as_bytes() == uri.as_bytes());
                     match (*must, there) {

@@ -113,6 +113,7 @@ fn happens(world: &mut World, step: &Step) -> Result<(), String> {
     }
     world.say(|| format!("fault: {step:?}"));
     world.calm_since_us = None;
+    world.gentle = step.fault.is_gentle();
     faults::strike(world, step, &mut rng)?;
     world.load(false);
     world.sluggish = None;
@@ -139,5 +140,6 @@ fn settle(world: &mut World, when: &str) -> Result<(), String> {
         let why = world.is_settled().err().unwrap_or_default();
         return Err(format!("not settled {} s {when}: {why}", SETTLES_WITHIN_US / 1_000_000));
     }
+    world.settles();
     world.judge_answers().map_err(|why| format!("{when}: {why}"))
 }

@@ -101,7 +101,7 @@ impl Process {
             (delta, judged)
         });
         match judged {
-            Judged::Refused(Refusal::StampBehind) => Ok(Answer::TryAnother),
+            Judged::Refused(Refusal::StampBehind) => Err("what it holds is ahead of its time".into()),
             Judged::Refused(refusal) => Ok(Answer::Refused(refusal)),
             Judged::Accepted { write, .. } => {
                 if matches!(write, Write::Again(_)) && drawn.is_some() {

@@ -107,8 +107,10 @@ pub(super) struct World {
     pub(super) full: BTreeSet<u64>,
     /// A node whose frames take long.
     pub(super) slow: Option<usize>,
-    /// A node whose frames take long, but not longer than acks are waited for.
-    pub(super) sluggish: Option<usize>,
+    /// A path on which frames take long, but not longer than acks are waited for.
+    pub(super) sluggish: Option<(usize, usize)>,
+    /// Whether nothing died for good since all held the same.
+    pub(super) gentle: bool,
     /// A node whose SIP threads do not get to read.
     pub(super) behind: Option<usize>,
     /// What waits in each node's socket, and since when.
@@ -157,6 +159,7 @@ impl World {
             full: BTreeSet::new(),
             slow: None,
             sluggish: None,
+            gentle: true,
             behind: None,
             sockets: vec![VecDeque::new(); nodes],
             silent: BTreeMap::new(),
@@ -297,7 +300,7 @@ impl World {
             let short = released.short;
             self.say(|| format!("n{} answers request {request}, short: {short}", node + 1));
             match short {
-                true => self.phones[phone].hears(request),
+                true => self.hears_short(request, phone),
                 false => self.hears_full(request, phone),
             }
         }
