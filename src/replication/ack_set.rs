@@ -68,7 +68,8 @@ impl<R> Live<R> {
         if is(Mutant::ShortCalledFull) {
             return false;
         }
-        self.peers.iter().any(suspect) || (asked == 0 && self.members.missing().any(|id| !self.is_linked(id)))
+        self.peers.iter().any(suspect)
+            || (asked == 0 && !is(Mutant::EmptyAckSetIsFull) && self.members.missing().any(|id| !self.is_linked(id)))
     }
 
     fn awaited(&self) -> impl Iterator<Item = &Subscriber> {
@@ -80,6 +81,7 @@ impl<R> Live<R> {
         let everybody = self.awaited().map(Subscriber::covers).min();
         let anybody = self.awaited().map(|place| place.acked).max();
         let up_to = match self.settings.ack {
+            AckMode::All if is(Mutant::OneAckSuffices) => anybody,
             AckMode::All => everybody,
             AckMode::One => anybody,
             AckMode::None => None,
@@ -130,7 +132,7 @@ impl<R> Live<R> {
             accused: false,
             trusted_at: 0,
             overtaken: false,
-            mark_at: Some(head),
+            mark_at: Some(if is(Mutant::MarkBeforeBacklog) { 0 } else { head }),
         });
         link.backlog_due = Some(sent + 1);
         link.rejoin_due = None;
@@ -142,7 +144,11 @@ impl<R> Live<R> {
     pub(super) fn acked(&mut self, peer_id: &NodeId, epoch: u64, seq: u64) -> Result<(), String> {
         let head = self.outbox.head();
         let Some(peer) = self.peers.get_mut(peer_id) else { return Ok(()) };
-        let Some(place) = peer.subscriber.as_mut().filter(|place| place.epoch == epoch && !place.overtaken) else {
+        let Some(place) = peer
+            .subscriber
+            .as_mut()
+            .filter(|place| (place.epoch == epoch || is(Mutant::AckOfAnyEpoch)) && !place.overtaken)
+        else {
             return Ok(());
         };
         // An ack may overtake the loss of the link it answers, so what counts is what exists.
@@ -151,7 +157,9 @@ impl<R> Live<R> {
         }
         place.acked = place.acked.max(seq);
         place.sent = place.sent.max(seq);
-        if !place.awaited && place.acked >= place.trusted_at {
+        let holds_all =
+            (place.acked >= place.trusted_at && !is(Mutant::SuspectForEver)) || is(Mutant::SuspectTrustedEarly);
+        if !place.awaited && holds_all {
             place.awaited = true;
             place.accused = false;
             place.awaited_from = head;
@@ -166,7 +174,7 @@ impl<R> Live<R> {
     /// Takes a peer out of the ack set as suspect; it is told, by link and by gossip.
     pub(super) fn suspect(&mut self, peer_id: &NodeId, why: &'static str) {
         let head = self.outbox.head();
-        let accused = !matches!(self.mode, Mode::Joining(_));
+        let accused = !matches!(self.mode, Mode::Joining(_)) && !is(Mutant::SuspectUntold);
         let Some(peer) = self.peers.get_mut(peer_id) else { return };
         let Some(place) = peer.subscriber.as_mut().filter(|place| place.awaited) else { return };
         place.awaited = false;
@@ -205,6 +213,9 @@ impl<R> Live<R> {
     }
 
     fn shorten_after(&mut self, covers: u64) {
+        if is(Mutant::SuspectShortensNothing) {
+            return;
+        }
         for waiting in self.replies.iter_mut().rev().take_while(|waiting| waiting.seq > covers) {
             waiting.short = true;
         }
@@ -241,6 +252,9 @@ impl<R> Live<R> {
 
     /// Peers whose place fell off the old end must start over.
     fn find_overtaken(&mut self) {
+        if is(Mutant::OverflowUnnoticed) {
+            return;
+        }
         let front = self.outbox.front();
         let lost = |place: &&mut Subscriber| !place.overtaken && place.acked + 1 < front;
         let mut overtaken = Vec::new();
