@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use aorta_proto::frame::{Hello, RejoinReason, State};
+use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::{BootId, NodeId};
 
 use super::commit::OnDisk;
@@ -163,7 +164,8 @@ pub(super) struct Subscriber {
 impl Subscriber {
     /// Up to which change no reply waits for this peer.
     pub(super) fn covers(&self) -> u64 {
-        self.acked.max(self.awaited_from)
+        let acked = if is(Mutant::AckedWhenSent) { self.sent } else { self.acked };
+        acked.max(self.awaited_from)
     }
 }
 
