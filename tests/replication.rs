@@ -289,6 +289,8 @@ fn a_peer_that_falls_behind_the_outbox_starts_over_and_has_everything() {
     (0..500).for_each(|phone| bench.register("n1", phone));
     assert!(bench.view("n1").outbox_bytes <= 20_000);
     assert!(bench.events("n1").contains(&Event::Overflow { peer: id("n2") }));
+    let released = bench.released("n1");
+    assert!(!released.is_empty() && released.iter().all(|(_, short)| *short), "n2 holds none of these: {released:?}");
     bench.pass(1_000_000);
     assert!((0..500).all(|phone| bench.knows("n2", phone)));
     assert!(bench.is_ready("n2"));

@@ -37,6 +37,7 @@ use self::disk::Worker;
 use self::gauges::{Gauges, Seen};
 use self::members::KeptMember;
 use self::settings::Keys;
+pub use self::settings::digest_key_hash;
 use crate::admin::{Admin, Settings as AdminSettings, Shown};
 use crate::clock::{Clock, wall_us};
 use crate::cluster::{Cluster, ClusterSettings, Identity, IdentityError};

@@ -43,17 +43,18 @@ impl<R> Live<R> {
                 self.effects.events.push(Event::TooLarge { bytes });
             }
         }
-        self.find_overtaken();
-        self.trim();
         let waiting = Waiting { seq: self.outbox.head(), published_us: now_us, reply, short, asked, _slot: slot };
         if self.settings.ack == AckMode::None {
             self.effects.released.push(released(waiting, 0));
-            return;
+        } else {
+            // In line before anybody is found overtaken: it is this very change that may have driven out what they lack.
+            self.replies.push_back(waiting);
         }
         if self.awaits_disks() {
             self.call_commit();
         }
-        self.replies.push_back(waiting);
+        self.find_overtaken();
+        self.trim();
         self.release();
     }
 

@@ -331,6 +331,12 @@ impl<R> Replication<R> {
         view
     }
 
+    /// The wire version that is written now: the highest that every member it remembers has offered.
+    #[must_use]
+    pub fn wire_version(&self) -> u8 {
+        self.live.lock().version()
+    }
+
     /// The members to remember on disk: [`Start::last_known`] of the next start.
     #[must_use]
     pub fn last_known(&self) -> Vec<LastKnown> {

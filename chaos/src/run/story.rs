@@ -4,6 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Looks are this far apart, seconds.
+pub const LOOK_S: f64 = 0.25;
+
 /// One run of a scenario.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -40,6 +43,8 @@ pub struct Story {
     pub idle_bytes_per_s: Option<f64>,
     /// Nodes that ended without being told to, or wrote of a panic: in their own words.
     pub accidents: Vec<String>,
+    /// What else a reader may want to know.
+    pub notes: Vec<String>,
     /// How long it took from beginning to end, everything included.
     pub took_s: f64,
 }
@@ -86,6 +91,10 @@ pub struct Sample {
     pub rss_mib: u64,
     /// Members that some node counts as suspect.
     pub suspects: u64,
+    /// How often a node counted another as suspect, so far.
+    pub suspected: u64,
+    /// Most members that a node sees to which nothing was done.
+    pub seen_most: Option<u64>,
 }
 
 /// A fault from its beginning to its end.
@@ -102,8 +111,8 @@ pub struct Band {
     pub suspect_s: Option<f64>,
     /// From its beginning until every node that goes on had dropped whom it lost.
     pub dropped_s: Option<f64>,
-    /// Within it no node could serve: all were down, or drew back.
-    pub nobody_serves: bool,
+    /// Nodes that all answered phones could not hear one another: each side answers what it knows.
+    pub is_split: bool,
     /// Moments within it at which something begins anew: the second 200 of a flapping link, the next node of a roll.
     pub again_s: Vec<f64>,
 }
@@ -154,6 +163,8 @@ pub struct Totals {
     pub judged: u64,
     /// Those that could not be judged, for what the phone was told leaves both open.
     pub open: u64,
+    /// Answers of one side of a cut that did not know what the other had acknowledged meanwhile: no node can.
+    pub across_cuts: u64,
     /// Bindings denied though certain, at any time and at the end.
     pub lost: u64,
     /// Of these, bindings of which the last 200 was short.
@@ -190,6 +201,16 @@ impl Story {
     pub fn end_s(&self) -> f64 {
         let samples = self.samples.last().map_or(0.0, |sample| sample.at_s);
         self.bands.iter().map(|band| band.until_s).fold(samples, f64::max)
+    }
+
+    /// Whether nodes that all answer phones could not hear one another then, or have not yet got over it.
+    #[must_use]
+    pub fn in_a_split(&self, at_s: f64) -> bool {
+        let over = |band: &Band| {
+            let heal = self.heals.iter().find(|heal| heal.at_s >= band.until_s);
+            band.until_s + heal.and_then(|heal| heal.converged_s).unwrap_or_default() + LOOK_S
+        };
+        self.bands.iter().any(|band| band.is_split && (band.from_s..=over(band)).contains(&at_s))
     }
 
     /// Memory of the largest node at its peak, MiB.

@@ -3,10 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::scenario::{Bounds, Scenario};
-use super::story::Story;
+use super::story::{LOOK_S, Story};
 
-/// Samples are this far apart, seconds: a short 200 seen in a look may be this much older.
-pub const LOOK_S: f64 = 0.25;
 /// Complaints that a reason quotes.
 const QUOTED_MAX: usize = 3;
 

@@ -1,14 +1,18 @@
 //! One simulated node: the real pure rooms, a clock that the simulator turns, and a disk that keeps what was flushed.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aorta::clock::{Clock, Now};
 use aorta::location::Location;
+use aorta::registrar::RegistrarLimits;
 use aorta::replication::{Replication, Settings, Start};
 use aorta_proto::frame::LastKnown;
-use aorta_proto::{Aor, BootId, NodeId, Record};
+use aorta_proto::{Aor, BootId, NodeId, Record, Stamp};
+
+use super::plan::Limits;
 
 /// The digest key of the simulated cluster.
 const DIGEST_KEY: [u8; 16] = *b"simulated digest";
@@ -34,6 +38,9 @@ pub(super) struct Process {
     pub(super) drained: bool,
     pub(super) leaving: bool,
     pub(super) boot: u64,
+    pub(super) limits: RegistrarLimits,
+    /// The stamp that was drawn last, until somebody asks.
+    pub(super) drawn: Cell<Option<Stamp>>,
     mono: Arc<AtomicU64>,
 }
 
@@ -50,6 +57,8 @@ pub(super) struct Node {
     drift_ppm: i64,
     /// Its wall clock minus the true one, µs.
     wall_skew_us: i64,
+    /// The highest wire version of its build.
+    pub(super) wire_version_max: u8,
     boots: u64,
     snapshots: u64,
 }
@@ -75,6 +84,7 @@ impl Node {
             set_mono_us: mono_offset_us,
             drift_ppm: 0,
             wall_skew_us,
+            wire_version_max: aorta_proto::frame::VERSION_MAX,
             boots: 0,
             snapshots: 0,
         }
@@ -99,8 +109,8 @@ impl Node {
         (EPOCH_US + true_us).saturating_add_signed(self.wall_skew_us)
     }
 
-    /// Starts a process from what the disk holds.
-    pub(super) fn start(&mut self, true_us: u64, bootstrap_min_nodes: usize, index: usize, seeds: Vec<String>) {
+    /// Starts a process from what the disk holds, of the build that is installed.
+    pub(super) fn start(&mut self, true_us: u64, index: usize, seeds: Vec<String>, min_nodes: usize, limits: &Limits) {
         self.boots += 1;
         let boot = (index as u64 + 1) << 32 | self.boots;
         let mono = Arc::new(AtomicU64::new(self.mono_us(true_us)));
@@ -120,11 +130,21 @@ impl Node {
             last_known: self.disk.last_known.clone(),
             seeds_unreached: seeds,
         };
-        let settings = Settings { bootstrap_min_nodes, ..Settings::new(self.id.clone(), BootId(boot)) };
+        let settings = Settings {
+            bootstrap_min_nodes: min_nodes,
+            outbox_bytes_max: limits.outbox_bytes_max,
+            pending_replies_max: limits.pending_replies_max,
+            expires_max_s: limits.expires_max_s,
+            clock_ahead_max_s: limits.clock_ahead_max_s,
+            wire_version_max: self.wire_version_max,
+            ..Settings::new(self.id.clone(), BootId(boot))
+        };
         let (table, time) = (Arc::clone(&location), Arc::clone(&clock));
         let replication = Replication::new(settings, start, table, time, clock.now());
         let (asleep, drained, leaving) = (false, false, false);
-        self.process = Some(Process { location, clock, replication, asleep, drained, leaving, boot, mono });
+        let (limits, drawn) = (registrar_limits(limits), Cell::new(None));
+        self.process =
+            Some(Process { location, clock, replication, asleep, drained, leaving, boot, limits, drawn, mono });
     }
 
     /// Turns the clock and gives the process, if one runs and is not stopped.
@@ -153,7 +173,13 @@ impl Node {
         let dirty: Vec<_> = dirty.collect();
         process.location.sweep(now, SWEEP_BUCKETS);
         let last_known = process.replication.last_known();
-        self.disk.records.extend(dirty);
+        for (aor, record) in dirty {
+            if record.is_empty() {
+                self.disk.records.remove(&aor);
+            } else {
+                self.disk.records.insert(aor, record);
+            }
+        }
         self.disk.last_known = last_known;
         self.disk.cluster_us = now.cluster_us;
         self.disk.wall_us = wall_us;
@@ -161,5 +187,15 @@ impl Node {
         if self.snapshots.is_multiple_of(OLDER_EVERY) {
             self.older = self.disk.clone();
         }
+    }
+}
+
+/// Short lifetimes are allowed, so that contacts lapse within a run.
+fn registrar_limits(limits: &Limits) -> RegistrarLimits {
+    RegistrarLimits {
+        expires_min_s: 2,
+        expires_max_s: limits.expires_max_s,
+        max_contacts_per_aor: limits.max_contacts_per_aor,
+        ..RegistrarLimits::default()
     }
 }

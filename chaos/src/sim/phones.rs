@@ -24,6 +24,8 @@ pub(super) struct Phone {
     pub(super) line: usize,
     /// Which device of it.
     pub(super) number: u8,
+    /// The longest lifetime that is granted, seconds.
+    expires_max_s: u32,
     boots: u32,
     cseq: u32,
     port: u8,
@@ -51,8 +53,8 @@ impl Register {
 }
 
 impl Phone {
-    pub(super) fn new(line: usize, number: u8) -> Self {
-        Self { line, number, boots: 0, cseq: 0, port: 0, reg_id: false, registered: false, waits: None }
+    pub(super) fn new(line: usize, number: u8, expires_max_s: u32) -> Self {
+        Self { line, number, expires_max_s, boots: 0, cseq: 0, port: 0, reg_id: false, registered: false, waits: None }
     }
 
     /// The contact that it has at a port.
@@ -84,7 +86,7 @@ impl Phone {
 
     /// What it does next.
     pub(super) fn next(&mut self, rng: &mut fastrand::Rng) -> Register {
-        let granted_s = LIFETIMES_S[usize::from(rng.u8(..) < 40)];
+        let granted_s = LIFETIMES_S[usize::from(rng.u8(..) < 40)].min(self.expires_max_s);
         self.cseq += rng.u32(1..3);
         let chance = rng.u8(..);
         if !self.registered {
