@@ -198,13 +198,18 @@ impl Location {
         let floor_us = self.floor_us();
         let size = |record: &Record| record.entries.len() + usize::from(record.cleared.is_some());
         let before = size(&delta);
-        delta.forget(floor_us, |_| {});
+        if !is(Mutant::FloorLetsIn) {
+            delta.forget(floor_us, |_| {});
+        }
         let ignored = before - size(&delta);
         if delta.is_empty() {
             return Applied { ignored, ..Applied::default() };
         }
         stripe.forget_in(&self.digester, hash, aor, floor_us);
         let Merged { changed, conflict } = stripe.absorb(&self.digester, hash, aor, delta);
+        if is(Mutant::ForeignUnwritten) {
+            stripe.clean(hash, aor);
+        }
         Applied { changed, conflict, ignored }
     }
 

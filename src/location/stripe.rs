@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use aorta_proto::digest::AorHash;
+use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::record::Change;
 use aorta_proto::{Aor, Digester, Merged, Record};
 use hashbrown::HashTable;
@@ -333,7 +334,8 @@ fn first_lapse(record: &Record) -> u64 {
 /// Carries one change of a record into the sum and the tally.
 fn account(digester: &Digester, hash: AorHash, change: &Change<'_>, shift: &mut u128, tally: &mut Tally) {
     let (before, after) = (change.before, change.after);
-    if before.map(|mark| mark.stamp) != after.map(|mark| mark.stamp) {
+    let counts = change.key.is_some() || !is(Mutant::DigestWithoutCleared);
+    if counts && before.map(|mark| mark.stamp) != after.map(|mark| mark.stamp) {
         let term = |mark: aorta_proto::record::Mark| digester.term(hash, change.key, mark.stamp);
         *shift = shift.wrapping_sub(before.map_or(0, term)).wrapping_add(after.map_or(0, term));
     }

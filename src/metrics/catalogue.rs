@@ -139,6 +139,12 @@ catalogue! {
         "Changes refused because their stamps were too far ahead of the cluster's time.";
     CLOCK_MOVED: Kind::Counter, "aorta_clock_moved_seconds_total", [],
         "By how much other members moved this node's cluster time forward, in moves of more than a second.";
+    WALL_CLOCK_JUMPS: Kind::Counter, "aorta_wall_clock_jumps_total", [],
+        "How often this node's wall clock was set by more than clock_skew_warn_s while it ran.";
+    WALL_CLOCK_SKEW: Kind::Gauge, "aorta_peer_wall_clock_skew_seconds", ["peer"],
+        "By how much a member's wall clock is ahead of this node's, as gossip tells.";
+    CLUSTER_TIME_OFFSET: Kind::Gauge, "aorta_peer_cluster_time_offset_seconds", ["peer"],
+        "Cluster time of a member minus this node's when its last frame came: less the time that the frame took, about 0.";
     EXCHANGES: Kind::Counter, "aorta_exchanges_total", ["purpose", "result"],
         "Exchanges with another member: join, cold_start, repair, routine, drain; done or failed.";
     EXCHANGE_BYTES: Kind::Counter, "aorta_exchange_bytes_total", ["direction"],

@@ -15,13 +15,13 @@ use tokio::sync::{oneshot, watch};
 use super::disk::Bell;
 use super::gauges::Gauges;
 use super::members::KeptMember;
-use crate::clock::{Clock, Now};
+use crate::clock::{Clock, Now, WallClocks};
 use crate::cluster::{Cluster, GossipMember};
 use crate::location::{Counts, Location};
 use crate::replication::{Effects, Event, Released, Replication};
 use crate::sip::message::ViaTarget;
 use crate::sip::transport::ReplyPath;
-use crate::sip::uas::{Serving, Uas};
+use crate::sip::uas::{Acks, Serving, Uas};
 
 /// A reply that waits for acks.
 #[derive(Debug)]
@@ -63,6 +63,8 @@ pub(super) struct Core {
     pub(super) replication: Replication<Waiting>,
     pub(super) uas: Uas,
     pub(super) gauges: Gauges,
+    /// How the wall clocks of this and the other nodes compare.
+    pub(super) wall_clocks: Mutex<WallClocks>,
     /// There once the endpoint is bound, gone once it is closed.
     pub(super) cluster: ArcSwapOption<Cluster>,
     /// The disk holds a time ceiling of this process, or has said that it cannot: stamps may be drawn.
@@ -185,12 +187,13 @@ impl Core {
     }
 
     fn release(&self, released: Released<Waiting>, now: Now) {
-        let Released { reply, short, .. } = released;
+        let Released { reply, short, got, asked } = released;
         if short {
             self.gauges.short();
         }
         match reply {
-            Waiting::Sip { bytes, path, via, since_us } => {
+            Waiting::Sip { mut bytes, path, via, since_us } => {
+                self.uas.say_acks(&mut bytes, Acks { got, asked, short }, || !self.serving().absence);
                 path.send(&bytes, &via);
                 self.gauges.acked(now.mono_us.saturating_sub(since_us));
             }
@@ -223,6 +226,7 @@ impl Core {
         replication: Replication<Waiting>,
         uas: Uas,
         gauges: Gauges,
+        wall_clocks: WallClocks,
         own_addresses: Vec<(&'static str, Option<SocketAddr>)>,
     ) -> Self {
         Self {
@@ -231,6 +235,7 @@ impl Core {
             replication,
             uas,
             gauges,
+            wall_clocks: Mutex::new(wall_clocks),
             cluster: ArcSwapOption::empty(),
             ceiling_kept: AtomicBool::new(false),
             members_changed: AtomicBool::new(false),

@@ -9,7 +9,7 @@ use aorta_proto::NodeId;
 use metrics::{Counter, Gauge, Histogram};
 use parking_lot::Mutex;
 
-use crate::clock::{Now, wall_us};
+use crate::clock::{Now, WallEvent, wall_us};
 use crate::cluster::{GossipMember, RefusalKind, Validity};
 use crate::location::{Counts, Swept};
 use crate::metrics::catalogue as names;
@@ -49,11 +49,14 @@ pub(super) struct Gauges {
     transports: TransportMeter,
     lapsed: Counter,
     forgotten: Counter,
+    wall_clock_jumps: Counter,
     validity: Option<Validity>,
     /// What gossip shows of the others.
     members: Mutex<Vec<GossipMember>>,
     /// Members whose lag has a gauge, so that one that left is set to 0.
     lagging: Mutex<BTreeMap<String, Gauge>>,
+    /// Likewise how their wall clocks stand.
+    skewed: Mutex<BTreeMap<String, Gauge>>,
     /// Members that say how long their changes took.
     lags: Mutex<BTreeMap<NodeId, Histogram>>,
 }
@@ -92,9 +95,11 @@ impl Gauges {
             transports: TransportMeter::new(&metrics),
             lapsed: metrics.counter(&names::ENTRIES_LAPSED, &[]),
             forgotten: metrics.counter(&names::ENTRIES_FORGOTTEN, &[]),
+            wall_clock_jumps: metrics.counter(&names::WALL_CLOCK_JUMPS, &[]),
             validity,
             members: Mutex::new(Vec::new()),
             lagging: Mutex::new(BTreeMap::new()),
+            skewed: Mutex::new(BTreeMap::new()),
             lags: Mutex::new(BTreeMap::new()),
             metrics,
         }
@@ -153,6 +158,25 @@ impl Gauges {
     pub(super) fn swept(&self, swept: Swept) {
         self.lapsed.increment(swept.slimmed as u64);
         self.forgotten.increment(swept.forgotten as u64);
+    }
+
+    /// How the others' wall clocks stand to this node's, µs.
+    pub(super) fn skews(&self, skews_us: &BTreeMap<NodeId, i64>) {
+        let mut skewed = self.skewed.lock();
+        for gauge in skewed.values() {
+            gauge.set(0.0);
+        }
+        for (node, skew_us) in skews_us {
+            let of = |name: &String| self.metrics.gauge(&names::WALL_CLOCK_SKEW, &[("peer", name)]);
+            skewed.entry(node.to_string()).or_insert_with_key(of).set(*skew_us as f64 / 1e6);
+        }
+    }
+
+    /// Something turned with a wall clock.
+    pub(super) fn wall_clock(&self, event: &WallEvent) {
+        if matches!(event, WallEvent::Jumped { .. }) {
+            self.wall_clock_jumps.increment(1);
+        }
     }
 
     /// A link was refused.
@@ -254,6 +278,10 @@ impl Gauges {
         for peer in peers {
             let of = |name: &String| self.metrics.gauge(&names::PEER_LAG, &[("peer", name)]);
             lagging.entry(peer.node.to_string()).or_insert_with_key(of).set(peer.lag as f64);
+            if let Some(offset_us) = peer.cluster_time_offset_us {
+                let gauge = self.metrics.gauge(&names::CLUSTER_TIME_OFFSET, &[("peer", peer.node.as_str())]);
+                gauge.set(offset_us as f64 / 1e6);
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 //! may live, serve, and not know what was answered.
 
 use aorta_proto::NodeId;
-use aorta_proto::frame::{FrameError, RejoinReason};
+use aorta_proto::frame::{FrameError, PeerState, RejoinReason};
 use aorta_proto::mutant::{Mutant, is};
 
 use super::commit::OnDisk;
@@ -49,9 +49,9 @@ impl<R> Live<R> {
         } else {
             // In line before anybody is found overtaken: it is this very change that may have driven out what they lack.
             self.replies.push_back(waiting);
-        }
-        if self.awaits_disks() {
-            self.call_commit();
+            if self.awaits_disks() {
+                self.call_commit();
+            }
         }
         self.find_overtaken();
         self.trim();
@@ -62,14 +62,20 @@ impl<R> Live<R> {
     /// this node holds the change; and a suspect serves until it knows that it is one. Nor does a late disk have it.
     fn somebody_goes_without(&self, asked: usize) -> bool {
         let suspect = |(id, peer): (&NodeId, &super::peer::Peer)| {
-            self.is_in_sync(id) && peer.subscriber.as_ref().is_some_and(|place| !place.awaited)
+            let Some(place) = peer.subscriber.as_ref().filter(|place| !place.awaited) else { return false };
+            // With its Mark a joiner lacks nothing that it must have from here, and as long as it has its link it may
+            // serve before it hears that it does.
+            let linked = || self.members.view.get(id).is_some_and(|member| member.links.contains(&self.settings.node));
+            let joins = place.mark_at.is_none() && self.state_of(id) == Some(PeerState::Joining);
+            let may_be = joins && (peer.link.is_some() || linked());
+            self.is_in_sync(id) || may_be
         };
         if is(Mutant::ShortCalledFull) {
             return false;
         }
         !self.late_disks().is_empty()
             || self.peers.iter().any(suspect)
-            || (asked == 0 && self.members.missing().any(|id| !self.is_linked(id)))
+            || (asked == 0 && !is(Mutant::EmptyAckSetIsFull) && self.members.missing().any(|id| !self.is_linked(id)))
     }
 
     fn awaited(&self) -> impl Iterator<Item = &Subscriber> {
@@ -81,6 +87,7 @@ impl<R> Live<R> {
         let everybody = self.awaited().map(|place| self.settles(place)).min();
         let anybody = self.awaited().map(|place| place.acked).max();
         let up_to = match self.settings.ack {
+            AckMode::All if is(Mutant::OneAckSuffices) => anybody,
             AckMode::All => everybody,
             AckMode::Disk => everybody.into_iter().chain([self.disk.own.covers()]).min(),
             AckMode::One => anybody,
@@ -141,7 +148,7 @@ impl<R> Live<R> {
             accused: false,
             trusted_at: 0,
             overtaken: false,
-            mark_at: Some(head),
+            mark_at: Some(if is(Mutant::MarkBeforeBacklog) { 0 } else { head }),
         });
         link.backlog_due = Some(sent + 1);
         link.rejoin_due = None;
@@ -153,7 +160,11 @@ impl<R> Live<R> {
     pub(super) fn acked(&mut self, peer_id: &NodeId, epoch: u64, seq: u64) -> Result<(), String> {
         let head = self.outbox.head();
         let Some(peer) = self.peers.get_mut(peer_id) else { return Ok(()) };
-        let Some(place) = peer.subscriber.as_mut().filter(|place| place.epoch == epoch && !place.overtaken) else {
+        let Some(place) = peer
+            .subscriber
+            .as_mut()
+            .filter(|place| (place.epoch == epoch || is(Mutant::AckOfAnyEpoch)) && !place.overtaken)
+        else {
             return Ok(());
         };
         // An ack may overtake the loss of the link it answers, so what counts is what exists.
@@ -162,7 +173,9 @@ impl<R> Live<R> {
         }
         place.acked = place.acked.max(seq);
         place.sent = place.sent.max(seq);
-        if !place.awaited && place.acked >= place.trusted_at {
+        let holds_all =
+            (place.acked >= place.trusted_at && !is(Mutant::SuspectForEver)) || is(Mutant::SuspectTrustedEarly);
+        if !place.awaited && holds_all {
             place.awaited = true;
             place.accused = false;
             place.awaited_from = head;
@@ -178,7 +191,7 @@ impl<R> Live<R> {
     /// Takes a peer out of the ack set as suspect; it is told, by link and by gossip.
     pub(super) fn suspect(&mut self, peer_id: &NodeId, why: &'static str) {
         let head = self.outbox.head();
-        let accused = !matches!(self.mode, Mode::Joining(_));
+        let accused = !matches!(self.mode, Mode::Joining(_)) && !is(Mutant::SuspectUntold);
         let settled = self.peers.get(peer_id).and_then(|peer| peer.subscriber.as_ref());
         let settled = settled.map_or(0, |place| self.settles(place));
         let Some(peer) = self.peers.get_mut(peer_id) else { return };
@@ -220,6 +233,9 @@ impl<R> Live<R> {
     }
 
     pub(super) fn shorten_after(&mut self, covers: u64) {
+        if is(Mutant::SuspectShortensNothing) {
+            return;
+        }
         for waiting in self.replies.iter_mut().rev().take_while(|waiting| waiting.seq > covers) {
             waiting.short = true;
         }
@@ -256,6 +272,9 @@ impl<R> Live<R> {
 
     /// Peers whose place fell off the old end must start over.
     fn find_overtaken(&mut self) {
+        if is(Mutant::OverflowUnnoticed) {
+            return;
+        }
         let front = self.outbox.front();
         let lost = |place: &&mut Subscriber| !place.overtaken && place.acked + 1 < front;
         let mut overtaken = Vec::new();

@@ -317,7 +317,7 @@ impl<R> Live<R> {
                 known.seen_us.saturating_add(horizon_us(known.expires_max_s, ahead_s)) >= now.cluster_us
             });
         let remembered = remembered.map(|known| known.expires_max_s);
-        let longest = linked.chain(shown).chain(remembered).max().unwrap_or(0);
+        let longest = linked.chain(shown).chain(remembered).filter(|_| !is(Mutant::HorizonOfItsOwn)).max().unwrap_or(0);
         horizon_us(longest.max(self.settings.expires_max_s), ahead_s)
     }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use aorta_proto::frame::{Hello, RejoinReason, State};
+use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::{BootId, NodeId};
 
 use super::commit::OnDisk;
@@ -35,6 +36,8 @@ pub(super) struct Peer {
     pub(super) heard_us: u64,
     /// How long its last changes took from publication there to this table, µs.
     pub(super) lag_us: Option<u64>,
+    /// Its cluster time minus this node's when its last frame came, µs.
+    pub(super) cluster_time_offset_us: Option<i64>,
 }
 
 impl Peer {
@@ -52,6 +55,7 @@ impl Peer {
             clock_ceiling_us: hello.clock_ceiling_us,
             heard_us: now_us,
             lag_us: None,
+            cluster_time_offset_us: None,
         }
     }
 
@@ -160,7 +164,8 @@ pub(super) struct Subscriber {
 impl Subscriber {
     /// Up to which change no reply waits for this peer.
     pub(super) fn covers(&self) -> u64 {
-        self.acked.max(self.awaited_from)
+        let acked = if is(Mutant::AckedWhenSent) { self.sent } else { self.acked };
+        acked.max(self.awaited_from)
     }
 }
 
