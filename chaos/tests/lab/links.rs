@@ -176,6 +176,7 @@ fn the_switch_is_cheap() {
     let Some(bench) = Bench::new(8) else { return };
     let before = switch_time();
     let passed_before = passed(&bench);
+    let mut sent = 0;
     std::thread::scope(|scope| {
         scope.spawn(|| bench.receive(Instant::now()));
         let until = Instant::now() + Duration::from_secs(2);
@@ -183,11 +184,17 @@ fn the_switch_is_cheap() {
         while Instant::now() < until {
             for _ in 0..100 {
                 bench.here.send(&packet).expect("sent");
+                sent += 1;
             }
         }
     });
     let packets = passed(&bench) - passed_before;
     let spent = switch_time() - before;
+    assert_eq!(
+        packets + bench.lab.dropped().expect("counted"),
+        sent,
+        "each packet was passed on or counted as dropped"
+    );
     let rate = packets as f64 / spent.as_secs_f64();
     println!("{packets} packets of 628 bytes in {spent:?} of the switch: {rate:.0} a second of one core");
     assert!(rate > 20_000.0, "a switch that slow would be the bottleneck of every run: {rate:.0} a second");
