@@ -59,6 +59,9 @@ pub enum NotHere {
     /// No libfaketime.
     #[error("wrong clocks need libfaketime (Debian: apt-get install libfaketime)")]
     Clock,
+    /// A program that stands in front of the nodes is not installed.
+    #[error("{0} is not installed (Debian: apt-get install {0})")]
+    Program(&'static str),
 }
 
 /// What a lab is made of.
