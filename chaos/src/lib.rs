@@ -1,5 +1,4 @@
-//! The judges of Aorta: a simulator over the pure rooms, a laboratory and stories for real processes. Nothing of a node
-//! lives here.
+//! The judges of Aorta: a simulator over the pure rooms, real processes under real faults. Nothing of a node lives here.
 
 pub mod lab;
 pub mod run;

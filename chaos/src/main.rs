@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use anyhow::Context;
+use aorta_chaos::run;
 use aorta_chaos::sim::{self, Outcome, Plan};
 use clap::{Args, Parser, Subcommand};
 
@@ -24,6 +25,8 @@ struct Arguments {
 enum Command {
     /// Runs whole clusters under virtual time; the same seed gives the same run.
     Sim(Sim),
+    /// Runs real nodes under real faults, and phones that remember what they were told; a report says what held.
+    Run(Run),
 }
 
 #[derive(Args)]
@@ -52,12 +55,32 @@ struct Sim {
     talk: bool,
 }
 
+#[derive(Args)]
+struct Run {
+    /// Names of scenarios or their files; `all` are all that come with this program.
+    #[arg(required_unless_present = "list")]
+    scenarios: Vec<String>,
+    /// The aorta to run [default: built from the sources].
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+    /// One that speaks the previous version of the peer protocol [default: built when a scenario needs it].
+    #[arg(long, value_name = "FILE")]
+    previous: Option<PathBuf>,
+    /// What all randomness comes from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where report, pictures and the nodes' files go.
+    #[arg(long, value_name = "DIRECTORY", default_value = "target/chaos")]
+    out: PathBuf,
+    /// Says which scenarios there are.
+    #[arg(long)]
+    list: bool,
+}
+
 fn main() -> ExitCode {
-    let Command::Sim(arguments) = Arguments::parse().command;
-    let done = match (&arguments.replay, &arguments.mutant) {
-        (Some(file), _) => replay(file, arguments.talk),
-        (None, Some(mutant)) => mutants(&arguments, mutant),
-        (None, None) => seeds(&arguments),
+    let done = match Arguments::parse().command {
+        Command::Sim(arguments) => simulate(&arguments),
+        Command::Run(arguments) => run_scenarios(arguments),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -67,6 +90,24 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn simulate(arguments: &Sim) -> anyhow::Result<bool> {
+    match (&arguments.replay, &arguments.mutant) {
+        (Some(file), _) => replay(file, arguments.talk),
+        (None, Some(mutant)) => mutants(arguments, mutant),
+        (None, None) => seeds(arguments),
+    }
+}
+
+/// Whether no scenario failed.
+fn run_scenarios(arguments: Run) -> anyhow::Result<bool> {
+    if arguments.list {
+        println!("{}", run::catalogue::list()?);
+        return Ok(true);
+    }
+    let Run { scenarios, program, previous, seed, out, .. } = arguments;
+    run::run(&run::Order { scenarios, program, previous, seed, out })
 }
 
 /// Whether an event file runs without a failure.
@@ -115,22 +156,29 @@ fn mutants(arguments: &Sim, mutant: &str) -> anyhow::Result<bool> {
     anyhow::ensure!(!names.is_empty(), "there is no mutant {mutant}; known here: {}", known.join(", "));
     // What the rooms' own assertions say is in the report.
     std::panic::set_hook(Box::new(|_| {}));
-    let mut after = Vec::new();
-    for name in &names {
-        let Some(caught) = sim::hunt(name, arguments.seed, arguments.seeds) else {
-            println!("{name}: not found in {} seeds", arguments.seeds);
-            continue;
-        };
-        println!("{name}: found in seed {}, number {}: {}", caught.plan.seed, caught.after, caught.failure);
-        if names.len() == 1 {
-            keep(&arguments.events, name, &caught.plan)?;
-        }
-        after.push(caught.after);
+    let jobs = arguments.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
+    println!("{:<30} {:>6} {:>6}  the first said", "mutant", "median", "most");
+    let rows = sim::survey(&names, arguments.seed, arguments.seeds, jobs, |row| println!("{}", line_of(row)));
+    if let (1, Some(Some(caught))) = (rows.len(), rows.first().map(|row| &row.caught)) {
+        keep(&arguments.events, names[0], &caught.plan)?;
     }
-    after.sort_unstable();
-    let median = after.get(after.len() / 2).copied().unwrap_or_default();
-    println!("{} of {} mutants found, median after {median} seeds", after.len(), names.len());
-    Ok(after.len() == names.len())
+    let mut medians: Vec<u64> = rows.iter().filter_map(sim::Hunted::median).collect();
+    medians.sort_unstable();
+    let median = medians.get(medians.len() / 2).copied().unwrap_or_default();
+    let (found, all, hunts) = (medians.len(), rows.len(), sim::HUNTS);
+    println!(
+        "{found} of {all} mutants found within {} seeds in each of {hunts} hunts; median of medians {median}",
+        arguments.seeds
+    );
+    Ok(found == all)
+}
+
+/// A row of the table of mutants.
+fn line_of(row: &sim::Hunted) -> String {
+    let said = row.caught.as_ref().map_or("not found", |caught| &caught.failure);
+    let number = |seeds: Option<u64>| seeds.map_or("-".to_owned(), |seeds| seeds.to_string());
+    let most = row.after.last().copied().filter(|_| row.always());
+    format!("{:<30} {:>6} {:>6}  {said}", row.name, number(row.median()), number(most))
 }
 
 fn run_all(arguments: &Sim) -> Vec<Outcome> {

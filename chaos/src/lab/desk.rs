@@ -62,6 +62,11 @@ impl Desk {
         &self.folder
     }
 
+    /// The CA's certificate.
+    pub(super) fn ca(&self) -> &Path {
+        &self.ca
+    }
+
     /// Issues a node's certificate as `node.pem` and `node.key` of `folder`.
     pub(super) fn issue(&self, node: &NodeId, folder: &Path) -> anyhow::Result<()> {
         std::fs::create_dir_all(folder).with_context(|| format!("making folder {}", folder.display()))?;
@@ -135,8 +140,13 @@ fn written(file: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))
 }
 
+/// The wall clock, microseconds since 1970.
+pub(super) fn wall_us() -> u64 {
+    aorta::clock::wall_us()
+}
+
 fn wall_s() -> i64 {
-    i64::try_from(aorta::clock::wall_us() / 1_000_000).unwrap_or(i64::MAX)
+    i64::try_from(wall_us() / 1_000_000).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

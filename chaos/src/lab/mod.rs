@@ -24,17 +24,19 @@ mod wall_clock;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
+pub use aorta::admin::ClusterView;
 use aorta::cli::client::Client;
 pub use aorta::cli::layout::Place;
 pub use nix::sys::signal::Signal;
 
 use desk::Desk;
 pub use disk::{Damage, DiskCopy};
-pub use flood::{Flood, FloodPlan, Floods};
+pub use flood::{Flood, FloodPlan, FloodReport, Floods};
 pub use home::Home;
 pub use network::{End, LinkProfile, Network, Traffic};
 pub use sample::Sample;
@@ -52,11 +54,14 @@ pub enum NotHere {
     #[error("this lab runs on loopback, where links cannot fail")]
     Loopback,
     /// No mount namespace.
-    #[error("a disk of limited size needs a mount namespace (root, or CAP_SYS_ADMIN): {0:#}")]
+    #[error("a disk of limited size needs a mount namespace (root, or `unshare --user --map-root-user`): {0:#}")]
     Disk(anyhow::Error),
     /// No libfaketime.
     #[error("wrong clocks need libfaketime (Debian: apt-get install libfaketime)")]
     Clock,
+    /// A program that stands in front of the nodes is not installed.
+    #[error("{0} is not installed (Debian: apt-get install {0})")]
+    Program(&'static str),
 }
 
 /// What a lab is made of.
@@ -95,6 +100,7 @@ pub struct Lab {
     network: Option<Network>,
     phones: Arc<Home>,
     seats: RwLock<Vec<Arc<Seat>>>,
+    floods: AtomicU32,
 }
 
 impl Lab {
@@ -119,7 +125,7 @@ impl Lab {
 
     fn with(plan: LabPlan, network: Option<Network>, phones: Home) -> anyhow::Result<Self> {
         let desk = Desk::new(&plan.folder, phones.address())?;
-        Ok(Self { plan, desk, network, phones: Arc::new(phones), seats: RwLock::new(Vec::new()) })
+        Ok(Self { plan, desk, network, phones: Arc::new(phones), seats: RwLock::default(), floods: AtomicU32::new(0) })
     }
 
     /// Adds a node, not yet started; its number. Nodes added before the first start are the seeds of all.
@@ -243,6 +249,14 @@ impl Lab {
         seat.home().enter(|| ask(&client))
     }
 
+    /// Runs `f` on a thread in the node's namespaces: for sockets, files of its disk, and commands that ask it.
+    ///
+    /// # Errors
+    /// When the thread cannot enter.
+    pub fn enter<T: Send>(&self, node: usize, f: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+        self.seat(node).home().enter(f)
+    }
+
     /// What was seen of a node last: every 250 ms from its first start on.
     #[must_use]
     pub fn sample(&self, node: usize) -> Sample {
@@ -301,8 +315,40 @@ impl Lab {
     ///
     /// # Errors
     /// When it cannot be set up.
-    pub fn flood(&self, plan: &FloodPlan) -> anyhow::Result<Flood> {
-        flood::start(plan, &self.desk, self.network.as_ref(), self.seat(plan.node).place().cluster)
+    pub fn flood(&self, plan: FloodPlan) -> anyhow::Result<Flood> {
+        let number = self.floods.fetch_add(1, Ordering::Relaxed);
+        let home = match &self.network {
+            Some(network) => network.settle(End::Peer(number as usize))?,
+            None => Home::here("peer")?,
+        };
+        flood::start(plan, &self.desk, home, number, self.seat(plan.node).as_target())
+    }
+
+    /// Takes a node out for good: its process is killed if it still runs, and [`Lab::present`] names it no more.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn remove(&self, node: usize) -> anyhow::Result<()> {
+        self.seat(node).leave();
+        self.kill(node)
+    }
+
+    /// The nodes that were not removed, running or not.
+    #[must_use]
+    pub fn present(&self) -> Vec<usize> {
+        let seats = self.seats.read().unwrap_or_else(PoisonError::into_inner);
+        (0..seats.len()).filter(|node| !seats[*node].has_left()).collect()
+    }
+
+    /// What each node, by its number, says of itself and the others (`/v1/cluster`), asked all at once; `None` of one that
+    /// does not answer within 200 ms or was removed.
+    #[must_use]
+    pub fn views(&self) -> Vec<Option<ClusterView>> {
+        let seats = self.seats.read().unwrap_or_else(PoisonError::into_inner).clone();
+        std::thread::scope(|scope| {
+            let asked: Vec<_> = seats.iter().map(|seat| scope.spawn(|| seat.view())).collect();
+            asked.into_iter().map(|one| one.join().ok().flatten()).collect()
+        })
     }
 
     fn seat(&self, node: usize) -> Arc<Seat> {

@@ -149,7 +149,7 @@ fn look(pid: Option<u32>, http: SocketAddr) -> Sample {
 }
 
 /// GET by hand, for an answer within [`PATIENCE`] or none: status and body.
-fn get(http: SocketAddr, path: &str) -> Option<(u16, String)> {
+pub(super) fn get(http: SocketAddr, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&http, PATIENCE).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     stream.set_write_timeout(Some(PATIENCE)).ok()?;

@@ -3,12 +3,13 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use aorta::admin::ClusterView;
 use aorta::cli::client::Client;
 use aorta::cli::fleet::{Fleet, told};
 use aorta::cli::layout::{self, Place};
@@ -16,8 +17,9 @@ use aorta_proto::NodeId;
 
 use super::desk::{Desk, Entry};
 use super::disk::{self, Damage, DiskCopy};
+use super::flood::Target;
 use super::home::Home;
-use super::sample::{Sample, Sampler};
+use super::sample::{self, Sample, Sampler};
 use super::wall_clock::WallClock;
 use super::{LabPlan, NodePlan, NotHere};
 
@@ -42,6 +44,7 @@ pub(super) struct Seat {
     ballast: Option<PathBuf>,
     copies: AtomicU32,
     sampler: Sampler,
+    left: AtomicBool,
     home: Arc<Home>,
 }
 
@@ -99,6 +102,7 @@ impl Seat {
             ballast,
             copies: AtomicU32::new(0),
             sampler: Sampler::new(place.http),
+            left: AtomicBool::new(false),
             home,
             place,
         })
@@ -194,6 +198,27 @@ impl Seat {
 
     pub(super) fn sample(&self) -> Sample {
         self.sampler.last()
+    }
+
+    /// What it says of itself and the others.
+    pub(super) fn view(&self) -> Option<ClusterView> {
+        if self.has_left() {
+            return None;
+        }
+        let answer = self.home.enter(|| sample::get(self.place.http, "/v1/cluster")).ok().flatten();
+        answer.filter(|(status, _)| *status == 200).and_then(|(_, body)| serde_json::from_str(&body).ok())
+    }
+
+    pub(super) fn as_target(&self) -> Target {
+        Target { node: self.entry.node.clone(), address: self.place.cluster }
+    }
+
+    pub(super) fn leave(&self) {
+        self.left.store(true, Ordering::Release);
+    }
+
+    pub(super) fn has_left(&self) -> bool {
+        self.left.load(Ordering::Acquire)
     }
 
     pub(super) fn jump_clock(&self, by_s: i64) -> anyhow::Result<()> {

@@ -68,7 +68,7 @@ pub enum Fault {
         /// Whose.
         who: Who,
     },
-    /// Spare nodes are started, and stay.
+    /// New nodes are started, and stay.
     Add {
         /// How many.
         count: usize,
@@ -142,7 +142,7 @@ pub enum Disk {
     Lost,
     /// What it had written at the beginning of the scenario.
     Older,
-    /// A snapshot file cut in half.
+    /// Snapshot files cut in half; the log, where there is no snapshot yet.
     Cut,
     /// Flipped bytes in its log.
     Flipped,
@@ -237,7 +237,7 @@ impl Fault {
     /// # Errors
     /// Says what does not fit.
     pub fn check(&self, scenario: &Scenario) -> anyhow::Result<()> {
-        let nodes = scenario.nodes + scenario.spare;
+        let nodes = scenario.nodes_at_most();
         for who in self.named() {
             if let Who::Node(index) = who {
                 ensure!(index < nodes, "node{}: there are {nodes}", index + 1);
@@ -254,6 +254,18 @@ impl Fault {
             ensure!(quality.jitter_ms <= quality.delay_ms, "jitter_ms above delay_ms");
         }
         Ok(())
+    }
+
+    /// Nodes that it adds.
+    #[must_use]
+    pub fn adds(&self) -> usize {
+        if let Self::Add { count } = self { *count } else { 0 }
+    }
+
+    /// Whether nodes that all answer phones cannot hear one another meanwhile: each side then answers what it knows.
+    #[must_use]
+    pub fn splits(&self) -> bool {
+        matches!(self, Self::Cut { from, to, .. } if *from != Who::Phones && *to != Who::Phones)
     }
 
     /// Whether it needs network namespaces.

@@ -17,6 +17,9 @@ pub const PHONES_MIN: usize = 10_000;
 /// Least load of a scenario, requests per second.
 pub const REQUESTS_MIN: u32 = 2_000;
 
+/// Most nodes that a scenario may come to have.
+pub const NODES_MAX: usize = 12;
+
 /// One scenario.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,9 +35,6 @@ pub struct Scenario {
     /// Nodes at the beginning.
     #[serde(default = "defaults::nodes")]
     pub nodes: usize,
-    /// Nodes that may be added later; all of them are in every node's seeds.
-    #[serde(default)]
-    pub spare: usize,
     /// Phones of the crowd.
     #[serde(default = "defaults::phones")]
     pub phones: usize,
@@ -102,8 +102,19 @@ pub struct Cycle {
     /// Load after convergence before the next, seconds.
     #[serde(default = "defaults::rest_s")]
     pub rest_s: f64,
+    /// Nodes that all answer phones may hear one another too late: links slower than acks are awaited. So it is in cuts.
+    #[serde(default)]
+    pub apart: bool,
     /// What is done at its beginning, and undone at its end.
     pub faults: Vec<Fault>,
+}
+
+impl Cycle {
+    /// Whether one node may not know in time what another has acknowledged.
+    #[must_use]
+    pub fn splits(&self) -> bool {
+        self.apart || self.faults.iter().any(Fault::splits)
+    }
 }
 
 /// What must hold, where a scenario may differ from the promises; the promises themselves have no key.
@@ -163,7 +174,7 @@ mod defaults {
         1
     }
     pub(super) fn rest_s() -> f64 {
-        1.0
+        1.5
     }
 }
 
@@ -194,9 +205,9 @@ impl Scenario {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        let Self { nodes, spare, phones, requests_per_s, .. } = self;
+        let Self { nodes, phones, requests_per_s, .. } = self;
         ensure!((1..=9).contains(nodes), "nodes = {nodes}: 1 to 9");
-        ensure!(nodes + spare <= 12, "nodes and spare ones: {}, at most 12", nodes + spare);
+        ensure!(self.nodes_at_most() <= NODES_MAX, "{} nodes in the end, at most {NODES_MAX}", self.nodes_at_most());
         ensure!(*phones >= PHONES_MIN, "phones = {phones}: at least {PHONES_MIN}");
         ensure!(*requests_per_s >= REQUESTS_MIN, "requests_per_s = {requests_per_s}: at least {REQUESTS_MIN}");
         ensure!(self.clock_offsets_s.len() <= *nodes, "clock_offsets_s names more nodes than there are");
@@ -219,6 +230,20 @@ impl Scenario {
     /// Every cycle as often as it is done, each with its turn: 0, 1, 2, …
     pub fn cycles(&self) -> impl Iterator<Item = (usize, &Cycle)> {
         self.cycle.iter().flat_map(|cycle| std::iter::repeat_n(cycle, cycle.times)).enumerate()
+    }
+
+    /// Nodes when all that are added are there.
+    #[must_use]
+    pub fn nodes_at_most(&self) -> usize {
+        let added = |cycle: &Cycle| cycle.faults.iter().map(Fault::adds).sum::<usize>();
+        self.nodes + self.cycles().map(|(_, cycle)| added(cycle)).sum::<usize>()
+    }
+
+    /// Whether nodes that all answer phones cannot hear one another at some time. What a phone then does at one side within
+    /// a network's delay after something at the other has no order: clocks of nodes agree no better.
+    #[must_use]
+    pub fn splits(&self) -> bool {
+        self.cycle.iter().any(Cycle::splits)
     }
 
     /// Whether it needs network namespaces.

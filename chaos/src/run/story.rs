@@ -4,6 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Looks are this far apart, seconds.
+pub const LOOK_S: f64 = 0.25;
+
 /// One run of a scenario.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -40,6 +43,8 @@ pub struct Story {
     pub idle_bytes_per_s: Option<f64>,
     /// Nodes that ended without being told to, or wrote of a panic: in their own words.
     pub accidents: Vec<String>,
+    /// What else a reader may want to know.
+    pub notes: Vec<String>,
     /// How long it took from beginning to end, everything included.
     pub took_s: f64,
 }
@@ -64,6 +69,8 @@ pub struct Sample {
     pub lost: u64,
     /// Bindings served though they were certainly gone, so far.
     pub ghosts: u64,
+    /// Answers that no registrar may give, so far.
+    pub wrong: u64,
     /// REGISTERs answered 200 by every node asked, so far.
     pub full: u64,
     /// Those that went out short, so far.
@@ -98,12 +105,12 @@ pub struct Band {
     pub from_s: f64,
     /// When it was healed.
     pub until_s: f64,
-    /// From its beginning until a node counted another as suspect.
+    /// From its beginning until one of those that go on no longer awaited the acks of one that it met.
     pub suspect_s: Option<f64>,
-    /// From its beginning until every node that goes on had dropped whom it lost.
+    /// From its beginning until all that go on had dropped all that it met from their membership.
     pub dropped_s: Option<f64>,
-    /// Within it no node could serve: all were down, or drew back.
-    pub nobody_serves: bool,
+    /// Nodes that all answered phones could not hear one another: each side answers what it knows.
+    pub is_split: bool,
     /// Moments within it at which something begins anew: the second 200 of a flapping link, the next node of a roll.
     pub again_s: Vec<f64>,
 }
@@ -122,7 +129,7 @@ pub struct Heal {
     pub converged_s: Option<f64>,
     /// Requests that changed something while the fault lasted: the difference that a cut makes.
     pub changed: u64,
-    /// Bytes of exchanges of all nodes from the heal to convergence.
+    /// Bytes of exchanges of all nodes from the heal to the end of the rest after it.
     pub repair_bytes: u64,
     /// Records and entries in them.
     pub repair_records: u64,
@@ -154,12 +161,16 @@ pub struct Totals {
     pub judged: u64,
     /// Those that could not be judged, for what the phone was told leaves both open.
     pub open: u64,
+    /// Answers of one side of a cut that did not know what the other had acknowledged meanwhile: no node can.
+    pub across_cuts: u64,
     /// Bindings denied though certain, at any time and at the end.
     pub lost: u64,
     /// Of these, bindings of which the last 200 was short.
     pub lost_short: u64,
     /// Bindings served though gone, at any time and at the end.
     pub ghosts: u64,
+    /// Answers that no registrar may give, at any time and at the end.
+    pub wrong: u64,
 }
 
 /// One thing that must not be.
@@ -190,6 +201,16 @@ impl Story {
     pub fn end_s(&self) -> f64 {
         let samples = self.samples.last().map_or(0.0, |sample| sample.at_s);
         self.bands.iter().map(|band| band.until_s).fold(samples, f64::max)
+    }
+
+    /// Whether nodes that all answer phones could not hear one another then, or have not yet got over it.
+    #[must_use]
+    pub fn in_a_split(&self, at_s: f64) -> bool {
+        let over = |band: &Band| {
+            let heal = self.heals.iter().find(|heal| heal.at_s >= band.until_s);
+            band.until_s + heal.and_then(|heal| heal.converged_s).unwrap_or_default() + LOOK_S
+        };
+        self.bands.iter().any(|band| band.is_split && (band.from_s..=over(band)).contains(&at_s))
     }
 
     /// Memory of the largest node at its peak, MiB.

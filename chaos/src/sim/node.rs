@@ -1,14 +1,19 @@
 //! One simulated node: the real pure rooms, a clock that the simulator turns, and a disk that keeps what was flushed.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aorta::clock::{Clock, Now};
 use aorta::location::Location;
+use aorta::registrar::RegistrarLimits;
 use aorta::replication::{Replication, Settings, Start};
 use aorta_proto::frame::LastKnown;
-use aorta_proto::{Aor, BootId, NodeId, Record};
+use aorta_proto::mutant::{Mutant, is};
+use aorta_proto::{Aor, BootId, Entry, NodeId, Record, Stamp};
+
+use super::plan::Limits;
 
 /// The digest key of the simulated cluster.
 const DIGEST_KEY: [u8; 16] = *b"simulated digest";
@@ -34,6 +39,9 @@ pub(super) struct Process {
     pub(super) drained: bool,
     pub(super) leaving: bool,
     pub(super) boot: u64,
+    pub(super) limits: RegistrarLimits,
+    /// The stamp that was drawn last, until somebody asks.
+    pub(super) drawn: Cell<Option<Stamp>>,
     mono: Arc<AtomicU64>,
 }
 
@@ -103,14 +111,14 @@ impl Node {
     }
 
     /// Starts a process from what the disk holds, of the build that is installed.
-    pub(super) fn start(&mut self, true_us: u64, bootstrap_min_nodes: usize, index: usize, seeds: Vec<String>) {
+    pub(super) fn start(&mut self, true_us: u64, index: usize, seeds: Vec<String>, min_nodes: usize, limits: &Limits) {
         self.boots += 1;
         let boot = (index as u64 + 1) << 32 | self.boots;
         let mono = Arc::new(AtomicU64::new(self.mono_us(true_us)));
         let clock = Arc::new(Clock::manual(Arc::clone(&mono), BootId(boot)));
         let location = Arc::new(Location::new(DIGEST_KEY, true));
         for (aor, record) in &self.disk.records {
-            location.restore(aor, record.clone());
+            location.restore(aor, self.loaded(record.clone()));
         }
         let wall_us = self.wall_us(true_us);
         let persisted = self.disk.cluster_us > 0;
@@ -124,22 +132,40 @@ impl Node {
             seeds_unreached: seeds,
         };
         let settings = Settings {
-            bootstrap_min_nodes,
+            bootstrap_min_nodes: min_nodes,
+            outbox_bytes_max: limits.outbox_bytes_max,
+            pending_replies_max: limits.pending_replies_max,
+            expires_max_s: limits.expires_max_s,
+            clock_ahead_max_s: limits.clock_ahead_max_s,
             wire_version_max: self.wire_version_max,
             ..Settings::new(self.id.clone(), BootId(boot))
         };
         let (table, time) = (Arc::clone(&location), Arc::clone(&clock));
         let replication = Replication::new(settings, start, table, time, clock.now());
         let (asleep, drained, leaving) = (false, false, false);
-        self.process = Some(Process { location, clock, replication, asleep, drained, leaving, boot, mono });
+        let (limits, drawn) = (registrar_limits(limits), Cell::new(None));
+        self.process =
+            Some(Process { location, clock, replication, asleep, drained, leaving, boot, limits, drawn, mono });
+    }
+
+    /// A record as the disk gives it back.
+    fn loaded(&self, mut record: Record) -> Record {
+        let lives = |entry: &Entry| entry.lapses_us().is_none_or(|lapses_us| lapses_us > self.disk.cluster_us);
+        if is(Mutant::LapsedSkippedAtLoad) {
+            record.entries.retain(lives);
+        }
+        record
     }
 
     /// Turns the clock and gives the process, if one runs and is not stopped.
     pub(super) fn awake(&mut self, true_us: u64) -> Option<(&mut Process, Now)> {
-        let mono_us = self.mono_us(true_us);
+        let (mono_us, wall_us) = (self.mono_us(true_us), self.wall_us(true_us));
         let process = self.process.as_mut().filter(|process| !process.asleep)?;
         process.mono.store(mono_us, Ordering::Release);
-        let now = process.clock.now();
+        let mut now = process.clock.now();
+        if is(Mutant::LapseByWallClock) {
+            now.cluster_us = wall_us;
+        }
         Some((process, now))
     }
 
@@ -160,7 +186,13 @@ impl Node {
         let dirty: Vec<_> = dirty.collect();
         process.location.sweep(now, SWEEP_BUCKETS);
         let last_known = process.replication.last_known();
-        self.disk.records.extend(dirty);
+        for (aor, record) in dirty {
+            if record.is_empty() {
+                self.disk.records.remove(&aor);
+            } else {
+                self.disk.records.insert(aor, record);
+            }
+        }
         self.disk.last_known = last_known;
         self.disk.cluster_us = now.cluster_us;
         self.disk.wall_us = wall_us;
@@ -168,5 +200,15 @@ impl Node {
         if self.snapshots.is_multiple_of(OLDER_EVERY) {
             self.older = self.disk.clone();
         }
+    }
+}
+
+/// Short lifetimes are allowed, so that contacts lapse within a run.
+fn registrar_limits(limits: &Limits) -> RegistrarLimits {
+    RegistrarLimits {
+        expires_min_s: 2,
+        expires_max_s: limits.expires_max_s,
+        max_contacts_per_aor: limits.max_contacts_per_aor,
+        ..RegistrarLimits::default()
     }
 }

@@ -1,17 +1,20 @@
 //! The simulated world: virtual time, the order of everything that happens, and how effects become frames. Judges nothing.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
 use aorta::replication::{Effects, Event, Member};
 use aorta_proto::frame::Class;
 
-use super::callers::Message;
+use super::callers::{Message, Silent};
 use super::gossip::Gossip;
 use super::line::{Line, Off};
 use super::net::{Net, Pair, end_of, pair};
 use super::node::Node;
 use super::phones::{PHONES, Phone};
+use super::plan::{Limits, Plan};
+use super::stamps::Stamps;
+use super::traffic::Traffic;
 use super::versions::Versions;
 
 /// What happens at some moment.
@@ -25,6 +28,7 @@ pub(super) enum Happening {
     Snapshot { node: usize },
     Request,
     Sip { copy: u64 },
+    Silent { judged: u64 },
 }
 
 const TICK_US: u64 = 20_000;
@@ -49,6 +53,14 @@ pub struct Figures {
     pub exchanges: u64,
     /// Times a node stopped serving and rejoined.
     pub fenced: u64,
+    /// Times a peer fell behind what is kept for it.
+    pub overflows: u64,
+    /// Cuts that were over, entries that differed between two nodes then, and bytes until none did.
+    pub heals: u64,
+    /// See `heals`.
+    pub differed: u64,
+    /// See `heals`.
+    pub repair_bytes: u64,
     /// Hash of everything that happened, in order: the same seed gives the same.
     pub trace: u64,
 }
@@ -63,14 +75,20 @@ impl Figures {
         self.frames += other.frames;
         self.exchanges += other.exchanges;
         self.fenced += other.fenced;
+        self.overflows += other.overflows;
+        self.heals += other.heals;
+        self.differed += other.differed;
+        self.repair_bytes += other.repair_bytes;
     }
 }
 
 impl std::fmt::Display for Figures {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { happenings, requests, full, short, frames, exchanges, fenced, .. } = self;
+        let Self { happenings, requests, full, short, frames, exchanges, fenced, overflows, .. } = self;
+        let Self { heals, differed, repair_bytes, .. } = self;
         write!(f, "{happenings} events, {requests} requests ({full} replies full, {short} short), ")?;
-        write!(f, "{frames} frames, {exchanges} exchanges, {fenced} times fenced")
+        write!(f, "{frames} frames, {exchanges} exchanges, {fenced} times fenced, {overflows} overflows, ")?;
+        write!(f, "{differed} differences after {heals} cuts repaired with {repair_bytes} bytes")
     }
 }
 
@@ -87,8 +105,9 @@ pub(super) struct World {
     load: bool,
     /// The next request is planned.
     asking: bool,
-    /// Requests come this far apart on average, µs.
-    pub(super) request_every_us: u64,
+    pub(super) limits: Limits,
+    pub(super) stamps: Stamps,
+    pub(super) traffic: Traffic,
     pub(super) said: Option<Vec<String>>,
     /// By how much starts from disks may have moved cluster time.
     pub(super) off: Off,
@@ -109,6 +128,16 @@ pub(super) struct World {
     pub(super) versions: Versions,
     /// A node whose frames take long.
     pub(super) slow: Option<usize>,
+    /// A path on which frames take long, but not longer than acks are waited for.
+    pub(super) sluggish: Option<(usize, usize)>,
+    /// Whether nothing died for good since all held the same.
+    pub(super) gentle: bool,
+    /// A node whose SIP threads do not get to read.
+    pub(super) behind: Option<usize>,
+    /// What waits in each node's socket, and since when.
+    pub(super) sockets: Vec<VecDeque<(u64, u64)>>,
+    /// Contacts found silent and not removed yet.
+    pub(super) silent: BTreeMap<u64, Silent>,
     /// Whether a removal that was answered must be known everywhere: not while only an absent disk has it.
     pub(super) judge_ghosts: bool,
     /// The last thing that a correct node never makes another say.
@@ -121,17 +150,19 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, nodes: usize, aors: usize) -> Self {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let Plan { seed, nodes, aors, limits, .. } = *plan;
         let mut rng = fastrand::Rng::with_seed(seed);
         let hour_us = 3_600_000_000i64;
         let machines = (0..nodes)
             .map(|index| Node::new(index, rng.u64(1_000_000..1_000_000_000), rng.i64(-hour_us..hour_us)))
             .collect();
+        let phone = |(line, number)| Phone::new(line, number, limits.expires_max_s);
         let mut world = Self {
             now_us: 0,
             nodes: machines,
             net: Net::default(),
-            phones: (0..aors).flat_map(|line| (0..PHONES).map(move |number| Phone::new(line, number))).collect(),
+            phones: (0..aors).flat_map(|line| (0..PHONES).map(move |number| (line, number))).map(phone).collect(),
             lines: (0..aors).map(Line::new).collect(),
             seed,
             rng,
@@ -139,7 +170,9 @@ impl World {
             bootstrap_min_nodes: nodes.min(3) / 2 + 1,
             load: false,
             asking: false,
-            request_every_us: 5_000,
+            limits,
+            stamps: Stamps::default(),
+            traffic: Traffic::default(),
             said: None,
             off: Off::default(),
             calm_since_us: None,
@@ -151,6 +184,11 @@ impl World {
             full: BTreeSet::new(),
             versions: Versions::new(nodes),
             slow: None,
+            sluggish: None,
+            gentle: true,
+            behind: None,
+            sockets: vec![VecDeque::new(); nodes],
+            silent: BTreeMap::new(),
             judge_ghosts: true,
             alarm: None,
             gossips: vec![Gossip::default(); nodes],
@@ -249,13 +287,14 @@ impl World {
                 self.after(SNAPSHOT_US, happening);
             }
             Happening::Sip { copy } => self.sip(copy),
+            Happening::Silent { judged } => self.removes_silent(judged),
             Happening::Request => {
                 if !self.load {
                     self.asking = false;
                     return;
                 }
                 self.request();
-                let us = self.rng.u64(1..2 * self.request_every_us);
+                let us = self.rng.u64(1..2 * self.limits.request_every_us);
                 self.after(us, happening);
             }
         }
@@ -287,7 +326,7 @@ impl World {
             let short = released.short;
             self.say(|| format!("n{} answers request {request}, short: {short}", node + 1));
             match short {
-                true => self.phones[phone].hears(request),
+                true => self.hears_short(request, phone),
                 false => self.hears_full(request, phone),
             }
         }
@@ -295,7 +334,11 @@ impl World {
             self.note(node as u64 + 1);
             match &event {
                 Event::Fenced { .. } => self.figures.fenced += 1,
-                Event::ExchangeDone { .. } => self.figures.exchanges += 1,
+                Event::ExchangeDone { .. } => {
+                    self.figures.exchanges += 1;
+                    self.traffic.exchanged();
+                }
+                Event::Overflow { .. } => self.figures.overflows += 1,
                 Event::Drained => {
                     if let Some(process) = &mut self.nodes[node].process {
                         process.drained = true;
@@ -314,6 +357,7 @@ impl World {
     pub(super) fn crash(&mut self, node: usize) {
         self.say(|| format!("n{} is killed", node + 1));
         self.nodes[node].process = None;
+        self.loses_socket(node);
         for pair in self.net.of(node) {
             if let Some(connection) = self.net.connections.get_mut(&pair) {
                 connection.ends[end_of(node, pair)].open = false;
@@ -327,7 +371,8 @@ impl World {
         self.gossips[node] = Gossip::default();
         let seeds = self.seeds_unreached(node);
         self.nodes[node].wire_version_max = self.versions.starts(node);
-        self.nodes[node].start(now_us, min, node, seeds);
+        let limits = self.limits;
+        self.nodes[node].start(now_us, node, seeds, min, &limits);
     }
 
     /// Every node is a seed of all: those with whom this one has no connection.
@@ -359,6 +404,7 @@ impl World {
             process.asleep = false;
         }
         self.with(node, |process, now| ((), process.replication.slept(0, now)));
+        self.reads_on(node);
     }
 
     fn tick(&mut self, node: usize) {
