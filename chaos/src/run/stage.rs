@@ -273,7 +273,8 @@ impl<'a> Stage<'a> {
         self.recorder.cast(|cast| cast.members.clone_from(&self.members));
         let sips: Vec<_> = self.members.iter().map(|node| self.lab.sip(*node)).collect();
         let load = locked(&self.load);
-        load.as_ref().context("the crowd is not at work")?.set_nodes(&sips)
+        let running = load.as_ref().context("the crowd is not at work")?;
+        self.lab.phones().enter(|| running.set_nodes(&sips))?
     }
 
     /// Phones of their own register at one node.
