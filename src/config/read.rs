@@ -65,6 +65,7 @@ pub(super) fn config(source: &mut Source, base: &Path) -> Config {
         bootstrap_min_nodes: read.number("bootstrap_min_nodes"),
         doubt_ms: read.number("doubt_ms"),
         clock_ahead_max_s: read.number("clock_ahead_max_s"),
+        clock_skew_warn_s: read.number("clock_skew_warn_s"),
         snapshot_interval_ms: read.number("snapshot_interval_ms"),
         drain_grace_s: read.number("drain_grace_s"),
         drain_timeout_s: read.number("drain_timeout_s"),
