@@ -349,7 +349,7 @@ impl<'a> Stage<'a> {
         Ok(Ending { seen: self.recorder.finish(), judgement, accidents, wrong: self.wrong, notes, nodes })
     }
 
-    /// Members that do not run, and nodes that wrote of a panic.
+    /// Members that do not run, and nodes that wrote of a panic; sled's over a damaged log are caught and set aside.
     fn accidents(&self) -> Vec<String> {
         let gone = self.members.iter().filter_map(|node| {
             let status = self.lab.ended(*node, Duration::ZERO).ok()?;
@@ -358,7 +358,7 @@ impl<'a> Stage<'a> {
         let panicked = (0..self.lab.nodes()).filter_map(|node| {
             let log = std::fs::read(self.lab.place(node).log).unwrap_or_default();
             let log = String::from_utf8_lossy(&log);
-            let line = log.lines().find(|line| line.contains("panicked at"))?;
+            let line = log.lines().find(|line| line.contains("panicked at") && !line.contains("/sled-"))?;
             Some(format!("node{}: {line}", node + 1))
         });
         gone.chain(panicked).collect()
