@@ -2,7 +2,7 @@
 //! of its 200: what a node may say of them after it lost its memory follows from that alone.
 
 use aorta_phones::Nodes;
-use aorta_phones::engine::{Next, Outcome, Patience, Request, Work, drive};
+use aorta_phones::engine::{Next, Outcome, Patience, Request, To, Work, drive};
 use aorta_phones::request::Text;
 use aorta_phones::stats::Stats;
 use std::net::SocketAddr;
@@ -224,7 +224,7 @@ impl Work for Load {
         // A phone that was not answered takes no further part.
         let Some(at) = self.idle.pop_front() else { return Next::Wait(Instant::now() + Duration::from_millis(5)) };
         let text = self.lines[at].act(&mut self.rng);
-        Next::Start(Request { tag: at as u64, text, to: None, due: None })
+        Next::Start(Request { tag: at as u64, text, to: To::InTurn, due: None })
     }
 
     fn done(&mut self, outcome: &Outcome<'_>) -> Option<Request> {
@@ -252,7 +252,7 @@ impl Work for Questions {
         let Some(line) = self.lines.get_mut(self.next) else { return Next::Finished };
         line.cseq += 1;
         self.next += 1;
-        Next::Start(Request { tag: self.next as u64 - 1, text: line.head(&[]), to: None, due: None })
+        Next::Start(Request { tag: self.next as u64 - 1, text: line.head(&[]), to: To::InTurn, due: None })
     }
 
     fn done(&mut self, outcome: &Outcome<'_>) -> Option<Request> {
