@@ -340,6 +340,12 @@ impl<'a> Stage<'a> {
             }
         }
         let accidents = self.accidents();
+        match self.lab.dropped() {
+            Ok(0) | Err(_) => {}
+            Ok(dropped) => {
+                self.note(format!("{dropped} packets dropped before the switch read them: a machine too slow"))
+            }
+        }
         let nodes = (0..self.lab.nodes()).map(|node| self.lab.place(node).name).collect();
         let notes = std::mem::take(&mut *locked(&self.notes));
         // The phones' sockets close before their namespace does.
