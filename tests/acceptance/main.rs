@@ -8,6 +8,7 @@ mod answers;
 mod cluster;
 mod drain;
 mod elsewhere;
+mod full_disk;
 mod join;
 mod power;
 mod power_phones;
