@@ -23,6 +23,12 @@ pub(super) const MTU: u16 = 1500;
 /// Packets that a device keeps for the switch; beyond them the sender's kernel drops. The stock 500 are one burst of deltas.
 const DEVICE_QUEUE: u32 = 4000;
 
+/// Name of every home's device.
+const DEVICE: &str = "lab0";
+
+/// Where the packets dropped while sending stand among a device's counters.
+const SENT_DROPPED: usize = 11;
+
 /// Bits of the network that all homes of a lab share.
 const PREFIX: u8 = 24;
 
@@ -106,6 +112,21 @@ impl Home {
         if self.spaces.as_ref().is_none_or(|spaces| spaces.enter().is_ok()) {
             f();
         }
+    }
+
+    /// Packets that were sent here and never reached the switch, for its device's queue was full; 0 on loopback.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn dropped(&self) -> anyhow::Result<u64> {
+        if self.spaces.is_none() {
+            return Ok(0);
+        }
+        let devices =
+            self.enter(|| std::fs::read_to_string("/proc/thread-self/net/dev"))?.context("reading counters")?;
+        let own = devices.lines().find_map(|line| line.trim().strip_prefix(DEVICE)?.strip_prefix(':'));
+        let counters = own.context("the device is gone")?.split_whitespace();
+        counters.skip(SENT_DROPPED).map(str::parse).next().context("too few counters")?.context("no counter")
     }
 
     /// A Tokio runtime whose threads are in the network namespace. What is *spawned* on it is there too; `block_on` polls
@@ -199,7 +220,7 @@ fn unshared(address: Ipv4Addr) -> anyhow::Result<(Spaces, SyncDevice)> {
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).output().context("running ip (Debian: iproute2)")?;
     anyhow::ensure!(up.status.success(), "ip link set lo up: {}", String::from_utf8_lossy(&up.stderr).trim());
     let device = DeviceBuilder::new()
-        .name("lab0")
+        .name(DEVICE)
         .ipv4(address, PREFIX, None)
         .mtu(MTU)
         .with(|options| _ = options.tx_queue_len(DEVICE_QUEUE))

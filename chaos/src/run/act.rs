@@ -11,10 +11,13 @@ use crate::lab::{Damage, End, Flood, FloodPlan, Floods, LinkProfile, Signal};
 /// Bytes that are turned round in a damaged log.
 const FLIPPED_BYTES: u32 = 64;
 
+/// Longest wait for a node that starts.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// What the heal has to undo.
 #[derive(Debug)]
 pub(super) enum Undo {
-    Start(usize, Disk),
+    Start(usize),
     Continue(usize),
     Links(Vec<(End, End)>),
     Jump(usize, i64),
@@ -138,7 +141,8 @@ impl Ongoing {
         for node in nodes {
             stage.lab.kill(node)?;
             stage.touch(node);
-            self.undo.push(Undo::Start(node, disk));
+            found_on_disk(stage, node, disk)?;
+            self.undo.push(Undo::Start(node));
         }
         Ok(())
     }
@@ -165,10 +169,7 @@ impl Ongoing {
     pub(super) fn heal(self, stage: &mut Stage<'_>) -> anyhow::Result<()> {
         for undo in self.undo.into_iter().rev() {
             match undo {
-                Undo::Start(node, disk) => {
-                    found_on_disk(stage, node, disk)?;
-                    stage.lab.start(node)?;
-                }
+                Undo::Start(node) => stage.lab.start(node)?,
                 Undo::Continue(node) => stage.lab.signal(node, Signal::SIGCONT)?,
                 Undo::Links(links) => {
                     let network = stage.lab.network()?;
@@ -194,10 +195,16 @@ fn found_on_disk(stage: &Stage<'_>, node: usize, disk: Disk) -> anyhow::Result<(
         Disk::Kept => {}
         Disk::Lost => stage.lab.restore_disk(node, None)?,
         Disk::Older => stage.lab.restore_disk(node, stage.older.get(&node))?,
-        // A database that was never closed has no snapshot file yet: then it is its log.
         Disk::Cut => {
-            let cut = stage.lab.damage_disk(node, Damage::CutSnapshot);
-            stage.note(cut.or_else(|_| stage.lab.damage_disk(node, Damage::CutLog))?);
+            let mut cut = stage.lab.damage_disk(node, Damage::CutSnapshot);
+            if cut.is_err() {
+                // The database writes its snapshot file when it is opened again, so it needs a second life.
+                stage.lab.start(node)?;
+                stage.lab.ready(node, PATIENCE)?;
+                stage.lab.kill(node)?;
+                cut = stage.lab.damage_disk(node, Damage::CutSnapshot);
+            }
+            stage.note(cut?);
         }
         Disk::Flipped => {
             let damage = Damage::FlipBytes { count: FLIPPED_BYTES, seed: stage.seed };

@@ -142,7 +142,7 @@ pub enum Disk {
     Lost,
     /// What it had written at the beginning of the scenario.
     Older,
-    /// Snapshot files cut in half; the log, where there is no snapshot yet.
+    /// Snapshot files cut in half.
     Cut,
     /// Flipped bytes in its log.
     Flipped,

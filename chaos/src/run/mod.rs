@@ -2,7 +2,7 @@
 //! networks and knows no SIP: [`crate::lab`] and the phones do.
 //!
 //! [`scenario`] and [`fault`]: what a file says · `stage`, `act`, `converge`, `kamailio`, [`play`]: doing it · `record` and [`story`]: what
-//! was seen · [`verdict`]: what it is worth · [`report`], [`picture`], `plot`: for people · [`program`]: what nodes run ·
+//! was seen · [`verdict`]: what it is worth · [`report`], [`picture`], `plot`, [`peers`]: for people · [`program`]: what nodes run ·
 //! [`catalogue`]: the scenarios that come with this program.
 
 mod act;
@@ -10,6 +10,7 @@ pub mod catalogue;
 mod converge;
 pub mod fault;
 mod kamailio;
+pub mod peers;
 pub mod picture;
 pub mod play;
 mod plot;

@@ -190,9 +190,10 @@ impl Shared {
             return;
         }
         sample.ready += 1;
-        let held = at.metric("aorta_contacts", "") as u64;
-        sample.served_least = Some(sample.served_least.map_or(held, |least| least.min(held)));
-        sample.served_most = Some(sample.served_most.map_or(held, |most| most.max(held)));
+        // A node counts once a second: one that has just begun has not yet.
+        let held = Some(at.metric("aorta_contacts", "") as u64).filter(|held| *held > 0);
+        sample.served_least = [sample.served_least, held].into_iter().flatten().min();
+        sample.served_most = sample.served_most.max(held);
         sample.suspects += at.metric("aorta_suspects", "") as u64;
     }
 }

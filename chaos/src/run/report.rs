@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use super::peers;
 use super::picture;
 use super::story::{Heal, Quantiles, Story};
 use super::verdict::Verdict;
@@ -68,12 +69,13 @@ impl Report {
         text
     }
 
-    /// Writes `report.md` and `report.json` into a folder.
+    /// Writes `report.md`, `report.json` and, for the README, `peers.md` into a folder.
     ///
     /// # Errors
     /// When they cannot be written.
     pub fn write(&self, folder: &Path) -> anyhow::Result<()> {
         put(&folder.join("report.md"), &self.markdown())?;
+        put(&folder.join("peers.md"), &peers::table(self))?;
         put(&folder.join("report.json"), &serde_json::to_string_pretty(self)?)
     }
 }

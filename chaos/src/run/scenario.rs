@@ -125,7 +125,7 @@ pub struct Bounds {
     pub converge_s: f64,
     /// 200s may be short for this long after a fault began, seconds.
     pub short_after_fault_s: f64,
-    /// Why 200s may be short for as long as the fault lasts; empty: they may not.
+    /// Why 200s may be short until the nodes have got over the fault; empty: they may not.
     pub short_while_it_lasts: String,
     /// Share of calls to phones certainly registered that must complete, percent, nodes that are all dead apart.
     pub calls_completed_percent: f64,

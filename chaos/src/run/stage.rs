@@ -273,7 +273,8 @@ impl<'a> Stage<'a> {
         self.recorder.cast(|cast| cast.members.clone_from(&self.members));
         let sips: Vec<_> = self.members.iter().map(|node| self.lab.sip(*node)).collect();
         let load = locked(&self.load);
-        load.as_ref().context("the crowd is not at work")?.set_nodes(&sips)
+        let running = load.as_ref().context("the crowd is not at work")?;
+        self.lab.phones().enter(|| running.set_nodes(&sips))?
     }
 
     /// Phones of their own register at one node.
@@ -339,6 +340,12 @@ impl<'a> Stage<'a> {
             }
         }
         let accidents = self.accidents();
+        match self.lab.dropped() {
+            Ok(0) | Err(_) => {}
+            Ok(dropped) => {
+                self.note(format!("{dropped} packets dropped before the switch read them: a machine too slow"))
+            }
+        }
         let nodes = (0..self.lab.nodes()).map(|node| self.lab.place(node).name).collect();
         let notes = std::mem::take(&mut *locked(&self.notes));
         // The phones' sockets close before their namespace does.
@@ -348,7 +355,7 @@ impl<'a> Stage<'a> {
         Ok(Ending { seen: self.recorder.finish(), judgement, accidents, wrong: self.wrong, notes, nodes })
     }
 
-    /// Members that do not run, and nodes that wrote of a panic.
+    /// Members that do not run, and nodes that wrote of a panic; sled's over a damaged log are caught and set aside.
     fn accidents(&self) -> Vec<String> {
         let gone = self.members.iter().filter_map(|node| {
             let status = self.lab.ended(*node, Duration::ZERO).ok()?;
@@ -357,7 +364,7 @@ impl<'a> Stage<'a> {
         let panicked = (0..self.lab.nodes()).filter_map(|node| {
             let log = std::fs::read(self.lab.place(node).log).unwrap_or_default();
             let log = String::from_utf8_lossy(&log);
-            let line = log.lines().find(|line| line.contains("panicked at"))?;
+            let line = log.lines().find(|line| line.contains("panicked at") && !line.contains("/sled-"))?;
             Some(format!("node{}: {line}", node + 1))
         });
         gone.chain(panicked).collect()

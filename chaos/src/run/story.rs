@@ -203,14 +203,17 @@ impl Story {
         self.bands.iter().map(|band| band.until_s).fold(samples, f64::max)
     }
 
+    /// When the nodes had got over a fault: healed it and hold the same, a look later.
+    #[must_use]
+    pub fn over_s(&self, band: &Band) -> f64 {
+        let heal = self.heals.iter().find(|heal| heal.at_s >= band.until_s);
+        band.until_s + heal.and_then(|heal| heal.converged_s).unwrap_or_default() + LOOK_S
+    }
+
     /// Whether nodes that all answer phones could not hear one another then, or have not yet got over it.
     #[must_use]
     pub fn in_a_split(&self, at_s: f64) -> bool {
-        let over = |band: &Band| {
-            let heal = self.heals.iter().find(|heal| heal.at_s >= band.until_s);
-            band.until_s + heal.and_then(|heal| heal.converged_s).unwrap_or_default() + LOOK_S
-        };
-        self.bands.iter().any(|band| band.is_split && (band.from_s..=over(band)).contains(&at_s))
+        self.bands.iter().any(|band| band.is_split && (band.from_s..=self.over_s(band)).contains(&at_s))
     }
 
     /// Memory of the largest node at its peak, MiB.

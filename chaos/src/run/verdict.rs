@@ -74,7 +74,7 @@ fn short_only_after_a_fault(bounds: &Bounds, story: &Story) -> Option<String> {
         story.bands.iter().any(|band| {
             let noticed = |from_s: f64| (from_s..=from_s + bounds.short_after_fault_s + LOOK_S).contains(&at_s);
             let throughout =
-                !bounds.short_while_it_lasts.is_empty() && (band.from_s..=band.until_s + LOOK_S).contains(&at_s);
+                !bounds.short_while_it_lasts.is_empty() && (band.from_s..=story.over_s(band)).contains(&at_s);
             throughout || noticed(band.from_s) || band.again_s.iter().copied().any(noticed)
         })
     };
@@ -220,7 +220,7 @@ mod tests {
         assert!(judged("", short_from(1.5)).contains("4 short 200s"));
         assert!(judged("", short_from(5.0)).contains("the first at 5.0 s"));
         assert_eq!(judged("[bounds]\nshort_while_it_lasts = \"why\"\n", short_from(5.0)), "passed");
-        assert!(judged("[bounds]\nshort_while_it_lasts = \"why\"\n", short_from(7.5)).contains("short"));
+        assert!(judged("[bounds]\nshort_while_it_lasts = \"why\"\n", short_from(8.0)).contains("short"));
         let again = |story: &mut Story| {
             story.bands[0].again_s = vec![4.0];
             short_from(5.0)(story);
