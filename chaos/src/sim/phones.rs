@@ -156,15 +156,17 @@ impl Phone {
         format!("<{uri}>;expires={expires_s};+sip.instance=\"<{instance}>\"{reg_id}")
     }
 
-    /// A contact with a `reg-id` is one flow wherever it is (RFC 5626), and means the contact with its URI as well, as far
-    /// as that is known where it is accepted. Any other is its URI.
+    /// A contact with a `reg-id` is one flow wherever it is (RFC 5626), and means the contacts that the phone had by their
+    /// URIs as well, as far as they came before. Any other is its URI.
     fn writes(&self, state: State) -> Vec<Written> {
         let uri = Slot::Uri { phone: self.number, port: self.port };
         if !self.reg_id {
             return vec![Written { slot: uri, state, sure: true }];
         }
         let flow = Slot::Flow { phone: self.number };
-        vec![Written { slot: flow, state, sure: true }, Written { slot: uri, state: State::Gone, sure: false }]
+        let elsewhere = (0..PORTS).map(|port| Slot::Uri { phone: self.number, port });
+        let gone = elsewhere.map(|slot| Written { slot, state: State::Gone, sure: false });
+        std::iter::once(Written { slot: flow, state, sure: true }).chain(gone).collect()
     }
 
     fn request(&self, contacts: Vec<String>, written: Vec<Written>) -> Register {
