@@ -156,22 +156,29 @@ fn mutants(arguments: &Sim, mutant: &str) -> anyhow::Result<bool> {
     anyhow::ensure!(!names.is_empty(), "there is no mutant {mutant}; known here: {}", known.join(", "));
     // What the rooms' own assertions say is in the report.
     std::panic::set_hook(Box::new(|_| {}));
-    let mut after = Vec::new();
-    for name in &names {
-        let Some(caught) = sim::hunt(name, arguments.seed, arguments.seeds) else {
-            println!("{name}: not found in {} seeds", arguments.seeds);
-            continue;
-        };
-        println!("{name}: found in seed {}, number {}: {}", caught.plan.seed, caught.after, caught.failure);
-        if names.len() == 1 {
-            keep(&arguments.events, name, &caught.plan)?;
-        }
-        after.push(caught.after);
+    let jobs = arguments.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
+    println!("{:<30} {:>6} {:>6}  the first said", "mutant", "median", "most");
+    let rows = sim::survey(&names, arguments.seed, arguments.seeds, jobs, |row| println!("{}", line_of(row)));
+    if let (1, Some(Some(caught))) = (rows.len(), rows.first().map(|row| &row.caught)) {
+        keep(&arguments.events, names[0], &caught.plan)?;
     }
-    after.sort_unstable();
-    let median = after.get(after.len() / 2).copied().unwrap_or_default();
-    println!("{} of {} mutants found, median after {median} seeds", after.len(), names.len());
-    Ok(after.len() == names.len())
+    let mut medians: Vec<u64> = rows.iter().filter_map(sim::Hunted::median).collect();
+    medians.sort_unstable();
+    let median = medians.get(medians.len() / 2).copied().unwrap_or_default();
+    let (found, all, hunts) = (medians.len(), rows.len(), sim::HUNTS);
+    println!(
+        "{found} of {all} mutants found within {} seeds in each of {hunts} hunts; median of medians {median}",
+        arguments.seeds
+    );
+    Ok(found == all)
+}
+
+/// A row of the table of mutants.
+fn line_of(row: &sim::Hunted) -> String {
+    let said = row.caught.as_ref().map_or("not found", |caught| &caught.failure);
+    let number = |seeds: Option<u64>| seeds.map_or("-".to_owned(), |seeds| seeds.to_string());
+    let most = row.after.last().copied().filter(|_| row.always());
+    format!("{:<30} {:>6} {:>6}  {said}", row.name, number(row.median()), number(most))
 }
 
 fn run_all(arguments: &Sim) -> Vec<Outcome> {

@@ -2,71 +2,126 @@
 //! nothing. Without the test-only feature `mutants` every question here is the constant `false` and costs nothing.
 //! Belongs to no floor but the lowest, so that every pure room can ask; decides nothing in any build that serves.
 
-/// One fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mutant {
-    /// Cluster time is a textbook hybrid clock on wall clocks.
-    WallClockHlc,
-    /// Cluster time, once set, follows nobody.
-    ClockFollowsNobody,
-    /// Of two entries of one Call-ID the greater CSeq wins a merge.
-    MergeByCseq,
-    /// A removal does not remember its CSeq.
-    RemovalWithoutCseq,
-    /// No CSeq is compared.
-    CseqIgnored,
-    /// Each node forgets removals by its own timer.
-    ForgetByLocalTimer,
-    /// `Contact: *` removes what the accepting node knows.
-    StarOfKnownOnly,
-    /// An unregister of a contact never seen writes nothing.
-    UnseenRemovalUnwritten,
-    /// A contact that gains a `reg-id` is another one.
-    TwinsApart,
-    /// A retransmission is answered at once.
-    RetransmissionWithoutAcks,
-    /// A lost link releases the replies that waited for it.
-    LostLinkReleases,
-    /// A reply that goes without somebody who serves is called full.
-    ShortCalledFull,
-    /// A subscriber gets only what is published from then on.
-    JoinerWithoutBacklog,
-    /// A joiner serves before its exchange is finished.
-    ReadyBeforeExchange,
-    /// Removals are skipped when a disk is loaded.
-    RemovalsSkippedAtLoad,
-    /// A process that slept goes on as if nothing was.
-    SleepUnnoticed,
-    /// A node leaves without its last exchange.
-    DrainWithoutExchange,
-    /// A node writes the highest wire version that it knows, whoever reads it.
-    VersionBeforeOffers,
-    /// Members that are not there count for nothing in the choice of the wire version.
-    AbsentOffersIgnored,
+/// The faults, and the same as a table.
+macro_rules! mutants {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
+        /// One fault.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Mutant {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        /// All of them, with their names on the command line.
+        pub const ALL: &[(&str, Mutant)] = &[$(($text, Mutant::$name)),+];
+    };
 }
 
-/// All of them, with their names on the command line.
-pub const ALL: [(&str, Mutant); 19] = [
-    ("wall-clock-hlc", Mutant::WallClockHlc),
-    ("clock-follows-nobody", Mutant::ClockFollowsNobody),
-    ("merge-by-cseq", Mutant::MergeByCseq),
-    ("removal-without-cseq", Mutant::RemovalWithoutCseq),
-    ("cseq-ignored", Mutant::CseqIgnored),
-    ("forget-by-local-timer", Mutant::ForgetByLocalTimer),
-    ("star-of-known-only", Mutant::StarOfKnownOnly),
-    ("unseen-removal-unwritten", Mutant::UnseenRemovalUnwritten),
-    ("twins-apart", Mutant::TwinsApart),
-    ("retransmission-without-acks", Mutant::RetransmissionWithoutAcks),
-    ("lost-link-releases", Mutant::LostLinkReleases),
-    ("short-called-full", Mutant::ShortCalledFull),
-    ("joiner-without-backlog", Mutant::JoinerWithoutBacklog),
-    ("ready-before-exchange", Mutant::ReadyBeforeExchange),
-    ("removals-skipped-at-load", Mutant::RemovalsSkippedAtLoad),
-    ("sleep-unnoticed", Mutant::SleepUnnoticed),
-    ("drain-without-exchange", Mutant::DrainWithoutExchange),
-    ("version-before-offers", Mutant::VersionBeforeOffers),
-    ("absent-offers-ignored", Mutant::AbsentOffersIgnored),
-];
+mutants! {
+    /// Cluster time is a textbook hybrid clock on wall clocks.
+    WallClockHlc = "wall-clock-hlc",
+    /// A contact lapses by the wall clock of whoever looks.
+    LapseByWallClock = "lapse-by-wall-clock",
+    /// Cluster time, once set, follows nobody.
+    ClockFollowsNobody = "clock-follows-nobody",
+    /// A start from disks may use a time again that was used before.
+    ColdStartBelowCeiling = "cold-start-below-ceiling",
+    /// Of two entries of one Call-ID the greater CSeq wins a merge.
+    MergeByCseq = "merge-by-cseq",
+    /// Of an instance key and a URI key with one URI both are shown.
+    TwinsBothShown = "twins-both-shown",
+    /// The winners of the contact limit are those refreshed longest ago.
+    LimitByLastRefresh = "limit-by-last-refresh",
+    /// Each node forgets removals by its own timer.
+    ForgetByLocalTimer = "forget-by-local-timer",
+    /// A removal is forgotten when the binding that it removed would have lapsed.
+    RemovalLastsAsItsBinding = "removal-lasts-as-its-binding",
+    /// What is below the forgetting floor is taken all the same.
+    FloorLetsIn = "floor-lets-in",
+    /// The floor follows the node's own longest lifetime, not the cluster's.
+    HorizonOfItsOwn = "horizon-of-its-own",
+    /// The digest does not count `cleared`.
+    DigestWithoutCleared = "digest-without-cleared",
+    /// A removal does not remember its CSeq.
+    RemovalWithoutCseq = "removal-without-cseq",
+    /// No CSeq is compared.
+    CseqIgnored = "cseq-ignored",
+    /// `Contact: *` removes what the accepting node knows.
+    StarOfKnownOnly = "star-of-known-only",
+    /// An unregister of a contact never seen writes nothing.
+    UnseenRemovalUnwritten = "unseen-removal-unwritten",
+    /// A contact that gains a `reg-id` is another one.
+    TwinsApart = "twins-apart",
+    /// What a contact hid under its former URI rings again when it moves.
+    HiddenRingsAgain = "hidden-rings-again",
+    /// A retransmission is answered at once.
+    RetransmissionWithoutAcks = "retransmission-without-acks",
+    /// A retransmission draws a new stamp.
+    RetransmissionDrawsAnew = "retransmission-draws-anew",
+    /// A request is judged at one moment and written at another.
+    CheckThenWrite = "check-then-write",
+    /// Requests are served however long they waited in the socket.
+    OldDatagramsServed = "old-datagrams-served",
+    /// A removal that no phone asked for has a fresh stamp.
+    MachineRemovalFresh = "machine-removal-fresh",
+    /// One ack is as good as all.
+    OneAckSuffices = "one-ack-suffices",
+    /// A change counts as acked once it is sent.
+    AckedWhenSent = "acked-when-sent",
+    /// An ack counts whichever epoch of the peer it is of.
+    AckOfAnyEpoch = "ack-of-any-epoch",
+    /// A lost link releases the replies that waited for it.
+    LostLinkReleases = "lost-link-releases",
+    /// A reply that goes without somebody who serves is called full.
+    ShortCalledFull = "short-called-full",
+    /// A reply that waited for a peer which became suspect is called full.
+    SuspectShortensNothing = "suspect-shortens-nothing",
+    /// A reply that nobody is there to ack is called full.
+    EmptyAckSetIsFull = "empty-ack-set-is-full",
+    /// A suspect is not told.
+    SuspectUntold = "suspect-untold",
+    /// A suspect is awaited again from its next ack on, whatever it still lacks.
+    SuspectTrustedEarly = "suspect-trusted-early",
+    /// A suspect is never awaited again.
+    SuspectForEver = "suspect-for-ever",
+    /// Changes that a peer lost with its place in the outbox are not missed.
+    OverflowUnnoticed = "overflow-unnoticed",
+    /// A subscriber gets only what is published from then on.
+    JoinerWithoutBacklog = "joiner-without-backlog",
+    /// The Mark comes before the changes that it stands for.
+    MarkBeforeBacklog = "mark-before-backlog",
+    /// A joiner serves before its exchange is finished.
+    ReadyBeforeExchange = "ready-before-exchange",
+    /// A joiner waits for no Mark.
+    ReadyWithoutMark = "ready-without-mark",
+    /// A joiner serves though it is not linked with all who serve.
+    ReadyWithoutLinks = "ready-without-links",
+    /// A joiner serves though those who serve do not yet send it changes.
+    ReadyUnsubscribed = "ready-unsubscribed",
+    /// A node that starts over keeps its epoch.
+    RejoinInOldEpoch = "rejoin-in-old-epoch",
+    /// A gap between what two links brought is not noticed.
+    GapUnnoticed = "gap-unnoticed",
+    /// A cluster that starts without some members denies what it does not know.
+    ColdStartDenies = "cold-start-denies",
+    /// An exchange brings nothing to the side that answers.
+    RepairOneWay = "repair-one-way",
+    /// A peer that is met again is not compared with.
+    MeetingWithoutRepair = "meeting-without-repair",
+    /// A node leaves without its last exchange.
+    DrainWithoutExchange = "drain-without-exchange",
+    /// Removals are skipped when a disk is loaded.
+    RemovalsSkippedAtLoad = "removals-skipped-at-load",
+    /// Lapsed entries are skipped when a disk is loaded.
+    LapsedSkippedAtLoad = "lapsed-skipped-at-load",
+    /// What other nodes accepted is not written to disk.
+    ForeignUnwritten = "foreign-unwritten",
+    /// A process that slept goes on as if nothing was.
+    SleepUnnoticed = "sleep-unnoticed",
+    /// A node writes the highest wire version that it knows, whoever reads it.
+    VersionBeforeOffers = "version-before-offers",
+    /// Members that are not there count for nothing in the choice of the wire version.
+    AbsentOffersIgnored = "absent-offers-ignored",
+}
 
 #[cfg(feature = "mutants")]
 thread_local! {

@@ -212,12 +212,17 @@ impl Record {
 
     /// Drops what is at or below the floor, as if it had never been (design: forgetting). Returns how many entries.
     pub fn forget(&mut self, floor_us: u64, mut note: impl FnMut(Change<'_>)) -> usize {
-        if let Some(cleared) = self.cleared.take_if(|cleared| cleared.stamp.time_us <= floor_us) {
+        let old = |cleared: &mut Cleared| cleared.stamp.time_us <= floor_us && !is(Mutant::RemovalLastsAsItsBinding);
+        if let Some(cleared) = self.cleared.take_if(old) {
             note(Change { key: None, before: Some(cleared.mark()), after: None });
         }
         let before = self.entries.len();
         self.entries.retain(|entry| {
-            let stays = entry.stamp.time_us > floor_us || (is(Mutant::ForgetByLocalTimer) && entry.binding().is_some());
+            let lasts_us = u64::from(entry.stamp.counter / 2) * 1_000_000;
+            let stays = entry.stamp.time_us > floor_us
+                || (is(Mutant::ForgetByLocalTimer) && entry.binding().is_some())
+                || (is(Mutant::RemovalLastsAsItsBinding)
+                    && (entry.binding().is_some() || entry.stamp.time_us + lasts_us > floor_us));
             if !stays {
                 note(Change { key: Some(&entry.key), before: Some(entry.mark()), after: None });
             }

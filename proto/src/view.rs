@@ -1,6 +1,7 @@
 //! What a reader may see of a record: contacts that ring now, and pieces that fit a frame. Changes nothing.
 
 use crate::binding::Binding;
+use crate::mutant::{Mutant, is};
 use crate::record::{Entry, Record, Value};
 use crate::uri::Params;
 
@@ -26,7 +27,11 @@ impl Record {
     #[must_use]
     pub fn shown(&self, now_us: u64, contacts_max: usize) -> Vec<&Entry> {
         let mut shown: Vec<&Entry> = self.live(now_us).collect();
-        shown.sort_by_key(|entry| (entry.binding().map(|binding| binding.first), &entry.key));
+        let since = |entry: &Entry| match is(Mutant::LimitByLastRefresh) {
+            true => Some(entry.stamp),
+            false => entry.binding().map(|binding| binding.first),
+        };
+        shown.sort_by_key(|entry| (since(entry), &entry.key));
         shown.truncate(contacts_max);
         shown
     }
@@ -39,7 +44,7 @@ impl Record {
             let later = other.stamp > entry.stamp && other.key.is_instance() != kind;
             later && (other.uri_hash == entry.uri_hash || other.is_of_phone(entry))
         };
-        self.entries.len() > 1 && self.entries.iter().any(hides)
+        self.entries.len() > 1 && !is(Mutant::TwinsBothShown) && self.entries.iter().any(hides)
     }
 
     /// Cuts it between entries into records of at most `bytes_max` encoded bytes (one entry that is larger travels alone);

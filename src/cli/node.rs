@@ -32,9 +32,13 @@ fn die_with(parent: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The database says a dozen lines at each try to write to a disk that is full; the snapshot says it once. Who wants to hear
+/// them names it in `log.filter`.
+const UNSAID: &str = "sled=off";
+
 fn start_log(log: &LogConfig) -> anyhow::Result<()> {
-    let filter =
-        EnvFilter::try_new(&log.filter).with_context(|| format!("log.filter = \"{}\" is no filter", log.filter))?;
+    let filter = EnvFilter::try_new(format!("{UNSAID},{}", log.filter));
+    let filter = filter.with_context(|| format!("log.filter = \"{}\" is no filter", log.filter))?;
     let writer = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match log.format {
         LogFormat::Json => writer.json().flatten_event(true).init(),

@@ -39,6 +39,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         println!("{}", survey.json(&disagreements));
     } else {
         print!("{}", survey.table());
+        survey.remarks().iter().for_each(|remark| println!("! {remark}"));
         match disagreements.as_slice() {
             [] => println!("All {} agree.", survey.rows.len()),
             some => some.iter().for_each(|why| println!("✗ {why}")),
@@ -139,6 +140,14 @@ impl Survey {
             }
         }
         found
+    }
+
+    /// What nodes that serve say of themselves all the same: whom they miss, doubt or refuse.
+    fn remarks(&self) -> Vec<String> {
+        let views = self.rows.iter().filter_map(|(name, row)| Some((name, row.view.as_ref().ok()?)));
+        let reasons =
+            views.filter(|(_, view)| view.ready).filter_map(|(name, view)| Some((name, view.reason.as_ref()?)));
+        reasons.map(|(name, reason)| format!("{name}: {reason}")).collect()
     }
 
     /// A line a node.
@@ -329,6 +338,18 @@ mod tests {
         assert_eq!(unlinked.disagreements(), ["a has no link to b"]);
         unlinked.rows.get_mut("b").expect("there").view = Err("refused".to_owned());
         assert_eq!(unlinked.disagreements(), ["a has no link to b", "b could not be asked: refused"]);
+    }
+
+    #[test]
+    fn what_a_node_that_serves_has_to_say_is_shown() {
+        let mut survey = survey(&[("a", "1", true), ("b", "1", false)]);
+        for row in survey.rows.values_mut() {
+            if let Ok(view) = &mut row.view {
+                view.reason = Some("refused: c".to_owned());
+            }
+        }
+        assert_eq!(survey.remarks(), ["a: refused: c"]);
+        assert_eq!(survey.disagreements(), ["b is not ready: refused: c"]);
     }
 
     #[test]

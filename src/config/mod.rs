@@ -114,6 +114,8 @@ pub struct SipConfig {
     pub max_message_bytes: usize,
     /// Oldest datagram taken, milliseconds since the kernel received it.
     pub max_age_ms: u64,
+    /// 200s to REGISTER tell their acks.
+    pub ack_header: bool,
     /// TCP connections held open.
     pub tcp_connections_max: usize,
     /// Idle TCP connections are closed after this, seconds.

@@ -101,6 +101,7 @@ impl Reader<'_> {
             udp_buffer_bytes: self.number("sip.udp_buffer_bytes"),
             max_message_bytes: self.number("sip.max_message_bytes"),
             max_age_ms: self.number("sip.max_age_ms"),
+            ack_header: self.flag("sip.ack_header"),
             tcp_connections_max: self.number("sip.tcp_connections_max"),
             tcp_idle_s: self.number("sip.tcp_idle_s"),
             tcp_message_s: self.number("sip.tcp_message_s"),

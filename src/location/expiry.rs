@@ -43,7 +43,8 @@ impl Location {
     pub fn sweep(&self, now: Now, buckets: u32) -> Swept {
         let lapsed_us = now.cluster_us.saturating_sub(SLIM_AFTER_LAPSE_US);
         let first = self.sweep_at.fetch_add(buckets, Ordering::Relaxed);
-        let floor_us = if is(Mutant::ForgetByLocalTimer) { lapsed_us } else { self.floor_us() };
+        let timers = is(Mutant::ForgetByLocalTimer) || is(Mutant::RemovalLastsAsItsBinding);
+        let floor_us = if timers { lapsed_us } else { self.floor_us() };
         let mut swept = Swept::default();
         let mut done = 0;
         while done < buckets.min(BUCKETS) {

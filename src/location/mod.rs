@@ -156,6 +156,13 @@ impl Location {
         self.stripe(hash).write().await_on_disk(hash, aor);
     }
 
+    /// Somebody waits until all that is known is on disk.
+    pub fn await_all_on_disk(&self) {
+        for stripe in &self.stripes {
+            stripe.write().await_all_on_disk(&self.digester);
+        }
+    }
+
     /// As [`Location::take_dirty`], but only those that somebody waits for: a commit must not wait behind a whole table.
     #[must_use]
     pub fn take_awaited(&self) -> Vec<Aor> {
@@ -191,13 +198,18 @@ impl Location {
         let floor_us = self.floor_us();
         let size = |record: &Record| record.entries.len() + usize::from(record.cleared.is_some());
         let before = size(&delta);
-        delta.forget(floor_us, |_| {});
+        if !is(Mutant::FloorLetsIn) {
+            delta.forget(floor_us, |_| {});
+        }
         let ignored = before - size(&delta);
         if delta.is_empty() {
             return Applied { ignored, ..Applied::default() };
         }
         stripe.forget_in(&self.digester, hash, aor, floor_us);
         let Merged { changed, conflict } = stripe.absorb(&self.digester, hash, aor, delta);
+        if is(Mutant::ForeignUnwritten) {
+            stripe.clean(hash, aor);
+        }
         Applied { changed, conflict, ignored }
     }
 

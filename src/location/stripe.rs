@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use aorta_proto::digest::AorHash;
+use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::record::Change;
 use aorta_proto::{Aor, Digester, Merged, Record};
 use hashbrown::HashTable;
@@ -233,6 +234,19 @@ impl Stripe {
         }
     }
 
+    /// Somebody waits until everything is on disk.
+    pub(super) fn await_all_on_disk(&mut self, digester: &Digester) {
+        let Self { buckets, dirty, .. } = self;
+        let Some(Dirty { changed, awaited, .. }) = dirty else { return };
+        for aor in changed.iter() {
+            let stored = find_mut(buckets, digester.aor(aor), aor);
+            if let Some(stored) = stored.filter(|stored| stored.unsaved == Unsaved::Yes) {
+                stored.unsaved = Unsaved::Awaited;
+                awaited.push_back(aor.clone());
+            }
+        }
+    }
+
     /// Puts an AoR among the dirty ones again, for it was taken from them. Who waits for it is not known any more, so
     /// somebody may.
     pub(super) fn put_back(&mut self, hash: AorHash, aor: &Aor) {
@@ -320,7 +334,8 @@ fn first_lapse(record: &Record) -> u64 {
 /// Carries one change of a record into the sum and the tally.
 fn account(digester: &Digester, hash: AorHash, change: &Change<'_>, shift: &mut u128, tally: &mut Tally) {
     let (before, after) = (change.before, change.after);
-    if before.map(|mark| mark.stamp) != after.map(|mark| mark.stamp) {
+    let counts = change.key.is_some() || !is(Mutant::DigestWithoutCleared);
+    if counts && before.map(|mark| mark.stamp) != after.map(|mark| mark.stamp) {
         let term = |mark: aorta_proto::record::Mark| digester.term(hash, change.key, mark.stamp);
         *shift = shift.wrapping_sub(before.map_or(0, term)).wrapping_add(after.map_or(0, term));
     }

@@ -41,8 +41,11 @@ pub(super) struct Gauges {
     snapshot_records: Counter,
     snapshot_failed: Counter,
     snapshot_age: Gauge,
-    /// Monotonic time of the last whole snapshot, microseconds.
+    unsaved_age: Gauge,
+    commit_seconds: Histogram,
+    /// Monotonic time of the last whole snapshot, microseconds: when it was on disk, and when it began.
     snapshot_us: AtomicU64,
+    snapshot_begun_us: AtomicU64,
     transports: TransportMeter,
     lapsed: Counter,
     forgotten: Counter,
@@ -85,7 +88,10 @@ impl Gauges {
             snapshot_records: metrics.counter(&names::SNAPSHOT_RECORDS, &[]),
             snapshot_failed: metrics.counter(&names::SNAPSHOT_FAILED, &[]),
             snapshot_age: metrics.gauge(&names::SNAPSHOT_AGE, &[]),
+            unsaved_age: metrics.gauge(&names::UNSAVED_AGE, &[]),
+            commit_seconds: metrics.histogram(&names::COMMIT_SECONDS, &[]),
             snapshot_us: AtomicU64::new(0),
+            snapshot_begun_us: AtomicU64::new(0),
             transports: TransportMeter::new(&metrics),
             lapsed: metrics.counter(&names::ENTRIES_LAPSED, &[]),
             forgotten: metrics.counter(&names::ENTRIES_FORGOTTEN, &[]),
@@ -134,6 +140,13 @@ impl Gauges {
         self.snapshot_seconds.record(seconds(took_us));
         self.snapshot_records.increment(records as u64);
         self.snapshot_us.store(now_us, Ordering::Relaxed);
+        self.snapshot_begun_us.store(now_us.saturating_sub(took_us), Ordering::Relaxed);
+    }
+
+    /// A commit is on disk.
+    pub(super) fn committed(&self, records: usize, took_us: u64) {
+        self.commit_seconds.record(seconds(took_us));
+        self.snapshot_records.increment(records as u64);
     }
 
     /// A snapshot could not be written.
@@ -205,6 +218,7 @@ impl Gauges {
             Event::Fenced { .. } => add(&names::FENCED, 1),
             Event::ClockMoved { by_us, .. } => add(&names::CLOCK_MOVED, by_us / 1_000_000),
             Event::Suspect { .. } => add(&names::SUSPECTED, 1),
+            Event::DiskLate { .. } => add(&names::DISKS_LATE, 1),
             Event::Overflow { .. } => add(&names::OVERFLOWS, 1),
             Event::StampAhead { count, .. } => add(&names::STAMPS_AHEAD, *count),
             Event::Conflict { count, .. } => add(&names::CONFLICTS, *count),
@@ -247,6 +261,8 @@ impl Gauges {
         set(&names::RECORDS_DIRTY, dirty);
         let age_us = seen.now.mono_us.saturating_sub(self.snapshot_us.load(Ordering::Relaxed));
         self.snapshot_age.set(seconds(age_us));
+        let oldest_us = seen.now.mono_us.saturating_sub(self.snapshot_begun_us.load(Ordering::Relaxed));
+        self.unsaved_age.set(if dirty > 0 { seconds(oldest_us) } else { 0.0 });
         let ClusterView { peers, replies_waiting, outbox_bytes, .. } = &seen.cluster;
         set(&names::READY, u64::from(seen.serves));
         set(&names::MEMBERS, self.members.lock().len() as u64 + 1);

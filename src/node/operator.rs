@@ -18,6 +18,7 @@ impl Node for Core {
     fn readiness(&self) -> Result<Option<String>, String> {
         let readiness = self.replication.readiness(self.clock.now());
         let certificate = self.gauges.certificate_problem();
+        let trouble = self.disk_trouble.load().as_deref().map(|why| format!("cannot write to its disk: {why}"));
         let reason = match (readiness.reason, certificate) {
             // What forbids the cold start says it already.
             (Some(reason), Some(certificate)) if !reason.contains(&certificate) => {
@@ -25,6 +26,7 @@ impl Node for Core {
             }
             (reason, certificate) => reason.or(certificate),
         };
+        let reason = [reason, trouble].into_iter().flatten().reduce(|one, two| format!("{one}; {two}"));
         if readiness.ready && !self.serving().requests {
             return Err("waits for the disk to take the time ceiling".to_owned());
         }

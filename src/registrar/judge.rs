@@ -187,7 +187,11 @@ impl<'a> Judgement<'a> {
         match own {
             Some(entry) if is(Mutant::RemovalWithoutCseq) && entry.value == Value::Gone => Ok(Class::Fresh),
             Some(entry) if mine(entry.call_id_hash) && entry.cseq == self.request.cseq => {
-                if self.is_same(wish, granted_s, entry) { Ok(Class::Same) } else { Err(Refusal::ReusedCSeq) }
+                match self.is_same(wish, granted_s, entry) {
+                    true if is(Mutant::RetransmissionDrawsAnew) => Ok(Class::Fresh),
+                    true => Ok(Class::Same),
+                    false => Err(Refusal::ReusedCSeq),
+                }
             }
             Some(entry) => {
                 if mine(entry.call_id_hash) {
@@ -287,15 +291,20 @@ impl<'a> Judgement<'a> {
             let is_hidden = is_gone || entry.stamp < own.stamp;
             own.uri_hash != wish.uri_hash && is_hidden && is_twin(entry, &own.key, own.uri_hash)
         });
-        hidden_before || (!is_gone && is_twin(entry, &wish.key, wish.uri_hash))
+        (hidden_before && !is(Mutant::HiddenRingsAgain)) || (!is_gone && is_twin(entry, &wish.key, wish.uri_hash))
     }
 
     fn entry(self, wish: &ContactWish<'_>, granted_s: u32, stamp: Stamp) -> Entry {
         let value =
             if granted_s == 0 { Value::Gone } else { Value::Live(Arc::new(self.binding(wish, granted_s, stamp))) };
+        let left_s = |entry: &Entry| entry.lapses_us().unwrap_or(0).saturating_sub(self.now_us) / 1_000_000;
+        let counter = match granted_s == 0 && is(Mutant::RemovalLastsAsItsBinding) {
+            true => 2 * self.record.entry(&wish.key).map_or(0, left_s) as u32,
+            false => stamp.counter,
+        };
         Entry {
             key: wish.key.clone(),
-            stamp,
+            stamp: Stamp { counter, ..stamp },
             call_id_hash: self.request.call_id_hash,
             cseq: self.request.cseq,
             uri_hash: wish.uri_hash,

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use aorta_proto::NodeId;
 use aorta_proto::frame::PeerState;
+use aorta_proto::mutant::{Mutant, is};
 
 use super::bulk::{Command, Ended};
 use super::effects::{Event, Purpose};
@@ -163,7 +164,7 @@ impl<R> Live<R> {
     pub(super) fn met_again(&mut self, peer: &NodeId) {
         let in_sync = self.peers.get(peer).is_some_and(|peer| peer.state.is == PeerState::Ready);
         let mine = self.settings.node < *peer || self.cut_off;
-        if in_sync && matches!(self.mode, Mode::Ready) && mine {
+        if in_sync && matches!(self.mode, Mode::Ready) && mine && !is(Mutant::MeetingWithoutRepair) {
             self.schedule.repair(peer);
         }
     }

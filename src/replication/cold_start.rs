@@ -9,6 +9,7 @@
 
 use aorta_proto::NodeId;
 use aorta_proto::frame::PeerState;
+use aorta_proto::mutant::{Mutant, is};
 
 use super::effects::Purpose;
 use super::live::Live;
@@ -125,7 +126,7 @@ impl<R> Live<R> {
         let Some(time_us) = median.or(wall) else { return };
         let ceilings = self.group().filter_map(|(_, peer)| peer.clock_ceiling_us).chain(self.start.clock_ceiling_us);
         let ceiling_us = ceilings.max().unwrap_or(0);
-        self.set_clock(time_us.max(ceiling_us));
+        self.set_clock(if is(Mutant::ColdStartBelowCeiling) { time_us } else { time_us.max(ceiling_us) });
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, VecDeque};
 use aorta_proto::Listed;
 use aorta_proto::digest::ItemHash;
 use aorta_proto::frame::{Buckets, Envelope, Frame, Span, encode_changes, encode_entries};
+use aorta_proto::mutant::{Mutant, is};
 
 use crate::location::Location;
 
@@ -129,7 +130,7 @@ impl Lists {
             };
             let mine = location.list(u32::from(bucket));
             let (give, want) = compare(&mine, &theirs.unwrap_or_default());
-            if !want.is_empty() {
+            if !want.is_empty() && !is(Mutant::RepairOneWay) {
                 self.want.push((bucket, want));
             }
             if !give.is_empty() {

@@ -129,7 +129,8 @@ impl<R> Live<R> {
             }
             Mode::Ready if !self.partial.is_empty() => Some(format!("partial: without {}", names(&self.partial))),
             Mode::Ready if self.serving(now.mono_us).denies_unknown => {
-                self.refusal.as_ref().map(|(why, _)| format!("refused: {why}"))
+                let refused = self.refusal.as_ref().map(|(why, _)| format!("refused: {why}"));
+                refused.or_else(|| self.late_disks_reason())
             }
             Mode::Ready => Some(format!("in doubt: lost {}", names(&self.members.lost))),
             Mode::Draining(_) => Some("draining".to_owned()),
@@ -174,7 +175,8 @@ impl<R> Live<R> {
         if let Some(id) = self.unsubscribed() {
             return Step::Wait(format!("waits for {id} to subscribe"));
         }
-        let unlinked: Vec<&NodeId> = in_sync.into_iter().filter(|id| !self.is_linked(id)).collect();
+        let unlinked: Vec<&NodeId> =
+            in_sync.into_iter().filter(|id| !self.is_linked(id) && !is(Mutant::ReadyWithoutLinks)).collect();
         let exchanged = joining.exchanged_at == Some(self.marks) || is(Mutant::ReadyBeforeExchange);
         if exchanged && unlinked.is_empty() && self.clock.is_set() {
             return Step::Serve { cold: false };
@@ -210,7 +212,7 @@ impl<R> Live<R> {
             let Some(link) = &peer.link else { return false };
             let in_sync = matches!(peer.state.is, PeerState::Ready | PeerState::Draining);
             let waited_us = now_us.saturating_sub(link.since_us);
-            !peer.intake.marked && (in_sync || waited_us < JOINING_MARK_WAIT_US)
+            !peer.intake.marked && !is(Mutant::ReadyWithoutMark) && (in_sync || waited_us < JOINING_MARK_WAIT_US)
         };
         self.peers.iter().find(owes).map(|(id, _)| id)
     }
@@ -219,7 +221,7 @@ impl<R> Live<R> {
     fn unsubscribed(&self) -> Option<&NodeId> {
         let misses = |(id, peer): &(&NodeId, &super::peer::Peer)| {
             let gets = peer.subscriber.as_ref().is_some_and(|place| !place.overtaken);
-            peer.link.is_some() && self.is_in_sync(id) && !gets
+            peer.link.is_some() && self.is_in_sync(id) && !gets && !is(Mutant::ReadyUnsubscribed)
         };
         self.peers.iter().find(misses).map(|(id, _)| id)
     }
@@ -237,7 +239,7 @@ impl<R> Live<R> {
 
     /// From here on requests are served.
     pub(super) fn serve(&mut self, cold: bool, now: Now) {
-        if cold {
+        if cold && !is(Mutant::ColdStartDenies) {
             let missing = self.members.last_known.keys().filter(|id| !self.is_linked(id));
             self.partial = missing.cloned().collect();
         }
@@ -255,7 +257,7 @@ impl<R> Live<R> {
     /// Starts over: a new epoch on every link, and, if others can serve meanwhile, 503 until this node is in sync again.
     /// Of two that accuse each other the one that was cut off from most members goes, else the greater id.
     pub(super) fn rejoin(&mut self, why: &str, accuser: Option<&NodeId>, now: Now) {
-        self.epoch += 1;
+        self.epoch += u64::from(!is(Mutant::RejoinInOldEpoch));
         for peer in self.peers.values_mut() {
             peer.intake.marked = false;
             if let Some(link) = &mut peer.link {

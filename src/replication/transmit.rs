@@ -1,7 +1,7 @@
 //! What goes out on a Live link, when its writer can take it: batching comes from load. Decides nothing.
 
 use aorta_proto::NodeId;
-use aorta_proto::frame::{Frame, encode_deltas};
+use aorta_proto::frame::{Envelope, Frame, SAVED_SINCE, encode_deltas};
 
 use super::live::Live;
 use crate::clock::Now;
@@ -13,9 +13,9 @@ const DELTAS_BYTES: usize = 64 * 1024;
 impl<R> Live<R> {
     /// Appends what is due to `buf`; whether that was anything. After `false` the link sleeps until it is woken.
     pub(super) fn transmit(&mut self, peer_id: &NodeId, buf: &mut Vec<u8>, now: Now) -> bool {
-        let before = buf.len();
-        self.put_notices(peer_id, buf);
-        self.put_changes(peer_id, buf, now);
+        let (before, envelope) = (buf.len(), self.envelope());
+        self.put_notices(peer_id, buf, envelope);
+        self.put_changes(peer_id, buf, envelope, now);
         let Some(link) = self.peers.get_mut(peer_id).and_then(|peer| peer.link.as_mut()) else { return false };
         link.awake = buf.len() > before;
         if link.awake {
@@ -24,8 +24,7 @@ impl<R> Live<R> {
         link.awake
     }
 
-    fn put_notices(&mut self, peer_id: &NodeId, buf: &mut Vec<u8>) {
-        let envelope = self.envelope();
+    fn put_notices(&mut self, peer_id: &NodeId, buf: &mut Vec<u8>, envelope: Envelope) {
         let epoch = self.epoch;
         let state = self.peers.get(peer_id).and_then(|peer| peer.link.as_ref()).is_some_and(|link| link.state_due);
         let state = state.then(|| self.state());
@@ -55,10 +54,17 @@ impl<R> Live<R> {
         if std::mem::take(&mut link.ack_due) && peer.intake.epoch == epoch {
             put(Frame::Ack { epoch, seq: peer.intake.next - 1 });
         }
+        // Older versions have no words for disks: what is due stays so.
+        let of_disks = envelope.version >= SAVED_SINCE;
+        if of_disks && std::mem::take(&mut link.ask_saved_due) {
+            put(Frame::AskSaved);
+        }
+        if of_disks && std::mem::take(&mut link.saved_due) && peer.intake.epoch == epoch && peer.intake.saved > 0 {
+            put(Frame::Saved { epoch, seq: peer.intake.saved });
+        }
     }
 
-    fn put_changes(&mut self, peer_id: &NodeId, buf: &mut Vec<u8>, now: Now) {
-        let envelope = self.envelope();
+    fn put_changes(&mut self, peer_id: &NodeId, buf: &mut Vec<u8>, envelope: Envelope, now: Now) {
         let Some(peer) = self.peers.get_mut(peer_id) else { return };
         let Some(link) = &mut peer.link else { return };
         let place = peer.subscriber.as_mut().filter(|place| link.subscribed && !place.overtaken);

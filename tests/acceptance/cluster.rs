@@ -106,6 +106,11 @@ impl Cluster {
         self.nodes[node].kill(0).expect("killed");
     }
 
+    /// Of a node that runs.
+    pub(crate) fn pid(&self, node: usize) -> u32 {
+        self.nodes[node].nodes()[0].pid().expect("it runs")
+    }
+
     pub(crate) fn signal(&mut self, node: usize, signal: Signal) {
         self.nodes[node].signal(0, signal).expect("a running node");
     }

@@ -2,7 +2,7 @@
 //! callers. Everything on loopback, on ports that were free; everything ends with its owner.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -180,6 +180,11 @@ impl Bench {
     /// Registers phones that will be called; they all listen on one port.
     pub(crate) fn register_phones(&self, count: usize) {
         self.client("register", self.phone_port, &self.users(1, count), count, 200).all_succeed();
+    }
+
+    /// Where the SBC takes calls.
+    pub(crate) fn sbc_address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.sbc_port).into()
     }
 
     /// Registrations of other phones, again and again.

@@ -3,9 +3,11 @@
 
 mod bench;
 
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
+use aorta_phones::{Crowd, CrowdPlan};
 use bench::{Bench, NODE_TIMEOUT, tools_are_here, until};
 
 /// The slack that a call's set-up has above the SBC's own timer.
@@ -63,6 +65,33 @@ fn a_drained_node_is_missed_by_nobody() {
     assert_eq!((calls.retransmissions, registrations.retransmissions), (0, 0), "no request timed out");
     let longest = calls.longest.max(registrations.longest);
     assert!(longest < NODE_TIMEOUT, "longest answer {longest:?}");
+}
+
+#[test]
+fn a_crowd_that_remembers_is_called_through_it() {
+    if !tools_are_here() {
+        return;
+    }
+    let bench = Bench::start("expires_min_s = 1\n");
+    let nodes: Vec<SocketAddr> = bench.fleet.nodes().iter().map(|node| node.place.sip).collect();
+    let mut plan = CrowdPlan::new(500, 3);
+    (plan.per_second, plan.calls_per_second, plan.via) = (200, 50, Some(bench.sbc_address()));
+    (plan.short_lived_percent, plan.short_expires_s) = (10, 2);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let crowd = runtime.block_on(async {
+        let mut crowd = Crowd::new(plan).await.expect("a crowd");
+        crowd.fill(&nodes).await.expect("sockets");
+        let running = crowd.start(&nodes).await.expect("sockets");
+        until("it has called", Duration::from_secs(60), || running.tally().calls > 400);
+        running.stop().await.expect("sockets")
+    });
+    let tally = crowd.tally();
+    assert_eq!(tally.calls_completed, tally.calls, "{:?} {:?}", tally.calls_failed, tally.wrong);
+    assert_eq!((tally.lost.count, tally.ghosts.count, tally.wrong.count), (0, 0, 0), "{tally:?}");
+    assert!(tally.setup.count() > 200, "{tally:?}");
+    let edge = crowd.edge();
+    assert!(edge.answered() >= tally.setup.count() && edge.acked() > 200, "{} {}", edge.answered(), edge.acked());
+    assert!(edge.complaints().is_empty(), "{:?}", edge.complaints());
 }
 
 #[test]

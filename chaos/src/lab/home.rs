@@ -15,11 +15,19 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
+use super::switch::Plug;
+
 /// Bytes of a packet at most, on every device.
 pub(super) const MTU: u16 = 1500;
 
 /// Packets that a device keeps for the switch; beyond them the sender's kernel drops. The stock 500 are one burst of deltas.
 const DEVICE_QUEUE: u32 = 4000;
+
+/// Name of every home's device.
+const DEVICE: &str = "lab0";
+
+/// Where the packets dropped while sending stand among a device's counters.
+const SENT_DROPPED: usize = 11;
 
 /// Bits of the network that all homes of a lab share.
 const PREFIX: u8 = 24;
@@ -32,6 +40,8 @@ type Job = Box<dyn FnOnce() + Send>;
 pub struct Home {
     address: Ipv4Addr,
     spaces: Option<Spaces>,
+    /// The other end of its device: an open device would keep the namespace.
+    plug: Option<Plug>,
     jobs: Option<SyncSender<Job>>,
     resident: Option<JoinHandle<()>>,
 }
@@ -51,7 +61,7 @@ impl Home {
     /// When no thread can be had.
     pub(super) fn here(name: &str) -> anyhow::Result<Self> {
         let (jobs, resident, ()) = settle(name, || Ok(()))?;
-        Ok(Self { address: Ipv4Addr::LOCALHOST, spaces: None, jobs: Some(jobs), resident: Some(resident) })
+        Ok(Self { address: Ipv4Addr::LOCALHOST, spaces: None, plug: None, jobs: Some(jobs), resident: Some(resident) })
     }
 
     /// A home in namespaces of its own, and the device by which it reaches others.
@@ -60,7 +70,13 @@ impl Home {
     /// When the system does not allow it.
     pub(super) fn apart(name: &str, address: Ipv4Addr) -> anyhow::Result<(Self, SyncDevice)> {
         let (jobs, resident, (spaces, device)) = settle(name, move || unshared(address))?;
-        Ok((Self { address, spaces: Some(spaces), jobs: Some(jobs), resident: Some(resident) }, device))
+        Ok((Self { address, spaces: Some(spaces), plug: None, jobs: Some(jobs), resident: Some(resident) }, device))
+    }
+
+    /// With its device in the switch.
+    pub(super) fn plugged(mut self, plug: Plug) -> Self {
+        self.plug = Some(plug);
+        self
     }
 
     /// The address by which others reach what runs here.
@@ -96,6 +112,21 @@ impl Home {
         if self.spaces.as_ref().is_none_or(|spaces| spaces.enter().is_ok()) {
             f();
         }
+    }
+
+    /// Packets that were sent here and never reached the switch, for its device's queue was full; 0 on loopback.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn dropped(&self) -> anyhow::Result<u64> {
+        if self.spaces.is_none() {
+            return Ok(0);
+        }
+        let devices =
+            self.enter(|| std::fs::read_to_string("/proc/thread-self/net/dev"))?.context("reading counters")?;
+        let own = devices.lines().find_map(|line| line.trim().strip_prefix(DEVICE)?.strip_prefix(':'));
+        let counters = own.context("the device is gone")?.split_whitespace();
+        counters.skip(SENT_DROPPED).map(str::parse).next().context("too few counters")?.context("no counter")
     }
 
     /// A Tokio runtime whose threads are in the network namespace. What is *spawned* on it is there too; `block_on` polls
@@ -189,7 +220,7 @@ fn unshared(address: Ipv4Addr) -> anyhow::Result<(Spaces, SyncDevice)> {
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).output().context("running ip (Debian: iproute2)")?;
     anyhow::ensure!(up.status.success(), "ip link set lo up: {}", String::from_utf8_lossy(&up.stderr).trim());
     let device = DeviceBuilder::new()
-        .name("lab0")
+        .name(DEVICE)
         .ipv4(address, PREFIX, None)
         .mtu(MTU)
         .with(|options| _ = options.tx_queue_len(DEVICE_QUEUE))

@@ -54,11 +54,14 @@ pub enum NotHere {
     #[error("this lab runs on loopback, where links cannot fail")]
     Loopback,
     /// No mount namespace.
-    #[error("a disk of limited size needs a mount namespace (root, or CAP_SYS_ADMIN): {0:#}")]
+    #[error("a disk of limited size needs a mount namespace (root, or `unshare --user --map-root-user`): {0:#}")]
     Disk(anyhow::Error),
     /// No libfaketime.
     #[error("wrong clocks need libfaketime (Debian: apt-get install libfaketime)")]
     Clock,
+    /// A program that stands in front of the nodes is not installed.
+    #[error("{0} is not installed (Debian: apt-get install {0})")]
+    Program(&'static str),
 }
 
 /// What a lab is made of.
@@ -83,7 +86,8 @@ pub struct NodePlan {
     pub extra: String,
     /// Its wall clock is this many seconds ahead (behind, if negative) and can jump; `None`: the machine's.
     pub clock_offset_s: Option<i64>,
-    /// Its data lies on a disk of this size, bytes, that can be filled; `None`: the machine's.
+    /// Its data lies on a disk of this size, bytes, that can be filled and that only [`Lab::enter`] sees; `None`: the
+    /// machine's.
     pub disk_bytes: Option<u64>,
     /// A clone: it has the name and the certificate of this node, and what its disk holds now, at an address of its own.
     pub twin_of: Option<usize>,
@@ -252,6 +256,17 @@ impl Lab {
     /// When the thread cannot enter.
     pub fn enter<T: Send>(&self, node: usize, f: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
         self.seat(node).home().enter(f)
+    }
+
+    /// Packets that the homes of phones and nodes sent and the switch never saw, for a device's queue was full: this
+    /// machine is too slow for the load, and what follows is none of the nodes' doing.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn dropped(&self) -> anyhow::Result<u64> {
+        let seats = self.seats.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let nodes = seats.iter().map(|seat| seat.home().dropped()).sum::<anyhow::Result<u64>>()?;
+        Ok(nodes + self.phones.dropped()?)
     }
 
     /// What was seen of a node last: every 250 ms from its first start on.

@@ -10,13 +10,14 @@ use crate::lab::{Damage, End, Flood, FloodPlan, Floods, LinkProfile, Signal};
 
 /// Bytes that are turned round in a damaged log.
 const FLIPPED_BYTES: u32 = 64;
-/// Queue of a slow line, bytes: what a second of 2 Mbit/s carries.
-const SLOW_QUEUE_BYTES: u64 = 256 * 1024;
+
+/// Longest wait for a node that starts.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the heal has to undo.
 #[derive(Debug)]
 pub(super) enum Undo {
-    Start(usize, Disk),
+    Start(usize),
     Continue(usize),
     Links(Vec<(End, End)>),
     Jump(usize, i64),
@@ -140,7 +141,8 @@ impl Ongoing {
         for node in nodes {
             stage.lab.kill(node)?;
             stage.touch(node);
-            self.undo.push(Undo::Start(node, disk));
+            found_on_disk(stage, node, disk)?;
+            self.undo.push(Undo::Start(node));
         }
         Ok(())
     }
@@ -167,10 +169,7 @@ impl Ongoing {
     pub(super) fn heal(self, stage: &mut Stage<'_>) -> anyhow::Result<()> {
         for undo in self.undo.into_iter().rev() {
             match undo {
-                Undo::Start(node, disk) => {
-                    found_on_disk(stage, node, disk)?;
-                    stage.lab.start(node)?;
-                }
+                Undo::Start(node) => stage.lab.start(node)?,
                 Undo::Continue(node) => stage.lab.signal(node, Signal::SIGCONT)?,
                 Undo::Links(links) => {
                     let network = stage.lab.network()?;
@@ -196,7 +195,17 @@ fn found_on_disk(stage: &Stage<'_>, node: usize, disk: Disk) -> anyhow::Result<(
         Disk::Kept => {}
         Disk::Lost => stage.lab.restore_disk(node, None)?,
         Disk::Older => stage.lab.restore_disk(node, stage.older.get(&node))?,
-        Disk::Cut => stage.note(stage.lab.damage_disk(node, Damage::CutSnapshot)?),
+        Disk::Cut => {
+            let mut cut = stage.lab.damage_disk(node, Damage::CutSnapshot);
+            if cut.is_err() {
+                // The database writes its snapshot file when it is opened again, so it needs a second life.
+                stage.lab.start(node)?;
+                stage.lab.ready(node, PATIENCE)?;
+                stage.lab.kill(node)?;
+                cut = stage.lab.damage_disk(node, Damage::CutSnapshot);
+            }
+            stage.note(cut?);
+        }
         Disk::Flipped => {
             let damage = Damage::FlipBytes { count: FLIPPED_BYTES, seed: stage.seed };
             stage.note(stage.lab.damage_disk(node, damage)?);
@@ -231,8 +240,7 @@ fn profile(quality: &Quality) -> LinkProfile {
         duplicate: share(quality.duplicate_percent),
         reorder: share(quality.reorder_percent),
         bandwidth_bits_s: (quality.mbit_per_s > 0.0).then_some((quality.mbit_per_s * 1e6) as u64),
-        queue_bytes: SLOW_QUEUE_BYTES,
-        cut: false,
+        ..LinkProfile::PLAIN
     }
 }
 

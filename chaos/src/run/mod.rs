@@ -1,14 +1,16 @@
 //! Real node processes under real faults: scenario files, what is done, what was seen, what it is worth. It builds no
 //! networks and knows no SIP: [`crate::lab`] and the phones do.
 //!
-//! [`scenario`] and [`fault`]: what a file says · `stage`, `act`, `converge`, [`play`]: doing it · `record` and [`story`]: what
-//! was seen · [`verdict`]: what it is worth · [`report`], [`picture`], `plot`: for people · [`program`]: what nodes run ·
+//! [`scenario`] and [`fault`]: what a file says · `stage`, `act`, `converge`, `kamailio`, [`play`]: doing it · `record` and [`story`]: what
+//! was seen · [`verdict`]: what it is worth · [`report`], [`picture`], `plot`, [`peers`]: for people · [`program`]: what nodes run ·
 //! [`catalogue`]: the scenarios that come with this program.
 
 mod act;
 pub mod catalogue;
 mod converge;
 pub mod fault;
+mod kamailio;
+pub mod peers;
 pub mod picture;
 pub mod play;
 mod plot;

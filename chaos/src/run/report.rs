@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use super::peers;
 use super::picture;
 use super::story::{Heal, Quantiles, Story};
 use super::verdict::Verdict;
@@ -68,12 +69,13 @@ impl Report {
         text
     }
 
-    /// Writes `report.md` and `report.json` into a folder.
+    /// Writes `report.md`, `report.json` and, for the README, `peers.md` into a folder.
     ///
     /// # Errors
     /// When they cannot be written.
     pub fn write(&self, folder: &Path) -> anyhow::Result<()> {
         put(&folder.join("report.md"), &self.markdown())?;
+        put(&folder.join("peers.md"), &peers::table(self))?;
         put(&folder.join("report.json"), &serde_json::to_string_pretty(self)?)
     }
 }
@@ -105,7 +107,7 @@ const LEGEND: &str = "\n\
 *Short*: 200s that left with fewer acks than asked. *Lost*: bindings denied though a phone was certain of them, *ghosts*: \
 served though certainly gone, during the run and at its end, when every node is asked for every phone; after short 200s too. \
 *Converged*: from each heal (a start, SIGCONT, a mended link) until all nodes are ready and hold the same. *Repair*: bytes of \
-all exchanges of all nodes from the heal to convergence, beside the requests acknowledged while the fault lasted. Latencies \
+all exchanges of all nodes from the heal to the end of the rest after it, beside the requests acknowledged while the fault lasted. Latencies \
 count from the moment that a request was due.\n";
 
 fn row(run: &Judged) -> String {

@@ -69,6 +69,8 @@ pub struct Sample {
     pub lost: u64,
     /// Bindings served though they were certainly gone, so far.
     pub ghosts: u64,
+    /// Answers that no registrar may give, so far.
+    pub wrong: u64,
     /// REGISTERs answered 200 by every node asked, so far.
     pub full: u64,
     /// Those that went out short, so far.
@@ -91,10 +93,6 @@ pub struct Sample {
     pub rss_mib: u64,
     /// Members that some node counts as suspect.
     pub suspects: u64,
-    /// How often a node counted another as suspect, so far.
-    pub suspected: u64,
-    /// Most members that a node sees to which nothing was done.
-    pub seen_most: Option<u64>,
 }
 
 /// A fault from its beginning to its end.
@@ -107,9 +105,9 @@ pub struct Band {
     pub from_s: f64,
     /// When it was healed.
     pub until_s: f64,
-    /// From its beginning until a node counted another as suspect.
+    /// From its beginning until one of those that go on no longer awaited the acks of one that it met.
     pub suspect_s: Option<f64>,
-    /// From its beginning until every node that goes on had dropped whom it lost.
+    /// From its beginning until all that go on had dropped all that it met from their membership.
     pub dropped_s: Option<f64>,
     /// Nodes that all answered phones could not hear one another: each side answers what it knows.
     pub is_split: bool,
@@ -131,7 +129,7 @@ pub struct Heal {
     pub converged_s: Option<f64>,
     /// Requests that changed something while the fault lasted: the difference that a cut makes.
     pub changed: u64,
-    /// Bytes of exchanges of all nodes from the heal to convergence.
+    /// Bytes of exchanges of all nodes from the heal to the end of the rest after it.
     pub repair_bytes: u64,
     /// Records and entries in them.
     pub repair_records: u64,
@@ -171,6 +169,8 @@ pub struct Totals {
     pub lost_short: u64,
     /// Bindings served though gone, at any time and at the end.
     pub ghosts: u64,
+    /// Answers that no registrar may give, at any time and at the end.
+    pub wrong: u64,
 }
 
 /// One thing that must not be.
@@ -203,14 +203,17 @@ impl Story {
         self.bands.iter().map(|band| band.until_s).fold(samples, f64::max)
     }
 
+    /// When the nodes had got over a fault: healed it and hold the same, a look later.
+    #[must_use]
+    pub fn over_s(&self, band: &Band) -> f64 {
+        let heal = self.heals.iter().find(|heal| heal.at_s >= band.until_s);
+        band.until_s + heal.and_then(|heal| heal.converged_s).unwrap_or_default() + LOOK_S
+    }
+
     /// Whether nodes that all answer phones could not hear one another then, or have not yet got over it.
     #[must_use]
     pub fn in_a_split(&self, at_s: f64) -> bool {
-        let over = |band: &Band| {
-            let heal = self.heals.iter().find(|heal| heal.at_s >= band.until_s);
-            band.until_s + heal.and_then(|heal| heal.converged_s).unwrap_or_default() + LOOK_S
-        };
-        self.bands.iter().any(|band| band.is_split && (band.from_s..=over(band)).contains(&at_s))
+        self.bands.iter().any(|band| band.is_split && (band.from_s..=self.over_s(band)).contains(&at_s))
     }
 
     /// Memory of the largest node at its peak, MiB.

@@ -1,10 +1,12 @@
 //! How the simulated phones' requests reach nodes: through an SBC that probes, retransmits, fails over while an answer is
-//! on its way, and now and then through a network that keeps a copy for later.
+//! on its way, and now and then through a network that keeps a copy for later, or a socket that nobody reads for a while.
 
 use std::rc::Rc;
 
 use aorta::registrar::Refusal;
 use aorta::replication::Effects;
+use aorta_proto::mutant::{Mutant, is};
+use aorta_proto::{Entry, Record, Stamp};
 
 use super::phones::{PATIENCE_US, Register};
 use super::registrar::Answer;
@@ -21,6 +23,17 @@ pub(super) struct Message {
     sent_us: u64,
     /// How many nodes were tried with it.
     tried: usize,
+    /// The record as it was when it was judged, if that is another moment than when it is written.
+    judged_on: Option<Rc<Record>>,
+}
+
+/// A contact whose probes nobody answered, as a node judged it; it is removed a while after.
+#[derive(Debug)]
+pub(super) struct Silent {
+    node: usize,
+    boot: u64,
+    line: usize,
+    entry: Entry,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +54,15 @@ const COPIES_WITHIN_US: u64 = PATIENCE_US / 2;
 /// A copy that the network kept comes within this, µs.
 const LATE_WITHIN_US: u64 = 3_000_000;
 
+/// A request that waited longer in a node's socket is dropped (`sip.max_age_ms`), µs.
+const AGE_MAX_US: u64 = 500_000;
+
+/// Requests that wait in one socket; what comes beyond is lost.
+const SOCKET_MAX: usize = 1_000;
+
+/// From judging a contact silent to removing it at most, µs.
+const SILENT_WITHIN_US: u64 = 900_000;
+
 impl World {
     /// A phone asks, if it is time.
     pub(super) fn request(&mut self) {
@@ -50,10 +72,13 @@ impl World {
             return;
         }
         let (now_us, at) = (self.now_us, rng.usize(..self.phones.len()));
+        if rng.u8(..) < 5 {
+            self.finds_silent(&mut rng);
+        }
         if self.phones[at].is_busy(now_us) {
             return;
         }
-        let register = Rc::new(self.phones[at].next(&mut rng));
+        let register = Rc::new(self.phones[at].next(self.asks, now_us, &mut rng));
         let (request, line, number) = (self.asks, self.phones[at].line, self.phones[at].number);
         self.asked_at.push(request);
         self.figures.requests += 1;
@@ -68,6 +93,7 @@ impl World {
             kind: Kind::First,
             sent_us: now_us,
             tried: 1,
+            judged_on: None,
         };
         let (call_id, cseq) = (&register.call_id, register.cseq);
         self.say(|| format!("request {request} to n{}: {call_id} {cseq} {}", to + 1, register.contacts.join(", ")));
@@ -108,19 +134,55 @@ impl World {
         (0..nodes).map(|step| (from + step) % nodes).find(takes).unwrap_or(from)
     }
 
-    /// A copy is at its node.
+    /// A copy is at its node: a dead one never sees it; where nobody reads it waits.
     pub(super) fn sip(&mut self, copy: u64) {
-        let Some(message) = self.messages.remove(&copy) else { return };
+        let Some(message) = self.messages.get(&copy) else { return };
+        let to = message.to;
+        let waits = self.nodes[to].process.as_ref().map(|process| process.asleep || self.behind == Some(to));
+        match waits {
+            Some(false) => self.takes(copy, 0),
+            Some(true) if self.sockets[to].len() < SOCKET_MAX => self.sockets[to].push_back((self.now_us, copy)),
+            _ => drop(self.messages.remove(&copy)),
+        }
+    }
+
+    /// A node goes on reading its socket.
+    pub(super) fn reads_on(&mut self, node: usize) {
+        for (since_us, copy) in std::mem::take(&mut self.sockets[node]) {
+            self.takes(copy, self.now_us - since_us);
+        }
+    }
+
+    /// What waits in the socket of a process that dies is lost.
+    pub(super) fn loses_socket(&mut self, node: usize) {
+        for (_, copy) in std::mem::take(&mut self.sockets[node]) {
+            self.messages.remove(&copy);
+        }
+    }
+
+    /// A node takes a copy that waited for so long in its socket.
+    fn takes(&mut self, copy: u64, waited_us: u64) {
+        let Some(mut message) = self.messages.remove(&copy) else { return };
         let (request, phone) = (message.request, message.phone);
+        let too_old = waited_us > AGE_MAX_US;
         let goes = match message.kind {
-            Kind::First => true,
-            Kind::Again => self.phones[phone].is_waiting_for(request) || self.may_come_late(&message),
+            _ if too_old => is(Mutant::OldDatagramsServed),
+            _ if message.judged_on.is_some() => true,
+            Kind::First if waited_us == 0 => true,
             Kind::Failover => self.phones[phone].is_waiting_for(request),
             Kind::Late => self.may_come_late(&message),
+            Kind::First | Kind::Again => self.phones[phone].is_waiting_for(request) || self.may_come_late(&message),
         };
-        // A stopped process drops it as too old when it goes on; a dead one never sees it.
-        if !goes || !self.nodes[message.to].is_awake() {
+        if !goes {
             return;
+        }
+        if is(Mutant::CheckThenWrite) && message.judged_on.is_none() {
+            let aor = &self.lines[self.phones[phone].line].aor;
+            let record = |process: &super::node::Process| process.location.get(aor, |known| known.cloned());
+            message.judged_on =
+                self.nodes[message.to].process.as_ref().map(|process| Rc::new(record(process).unwrap_or_default()));
+            let pause_us = if self.rng.u8(..) < 16 { self.rng.u64(..AGE_MAX_US) } else { self.rng.u64(..2_000) };
+            return self.send(pause_us, message);
         }
         let now_us = self.now_us;
         let line = &mut self.lines[self.phones[phone].line];
@@ -128,15 +190,12 @@ impl World {
         let aor = line.aor.clone();
         let id = self.nodes[message.to].id.clone();
         let judged = self.with(message.to, |process, now| {
-            let answer = process.register(&id, &aor, &message.register, copy, now);
+            let judged_on = message.judged_on.as_deref();
+            let answer = process.register(&id, &aor, &message.register, judged_on, copy, now);
             ((answer, process.drawn.take()), Effects::default())
         });
         let (answer, drawn) = judged.map_or((None, None), |(answer, drawn)| (Some(answer), drawn));
-        if let Some(stamp) = drawn {
-            let of = self.phones[phone].line;
-            let judged = self.stamps.draws(message.to, of, stamp, self.off.behind_us);
-            self.alarm = judged.err().or(self.alarm.take());
-        }
+        self.draws(message.to, self.phones[phone].line, drawn);
         let (to, kind) = (message.to + 1, message.kind);
         self.say(|| format!("n{to} judges request {request} ({kind:?}): {answer:?}"));
         match answer {
@@ -147,7 +206,7 @@ impl World {
             Some(Ok(Answer::Ok)) => self.hears_full(request, phone),
             Some(Ok(Answer::TryAnother)) => self.try_another(message),
             Some(Ok(Answer::Refused(Refusal::TooManyContacts))) => self.phones[phone].hears(request),
-            Some(Ok(Answer::Refused(refusal))) if message.kind == Kind::First => {
+            Some(Ok(Answer::Refused(refusal))) if message.kind == Kind::First && waited_us == 0 => {
                 self.alarm = Some(format!("{id} refuses {:?}, which did nothing wrong: {refusal:?}", message.register));
             }
             Some(Err(alarm)) => self.alarm = Some(format!("{id}: {alarm}")),
@@ -173,6 +232,59 @@ impl World {
             && self.full.contains(&message.request)
             && phone.call_id() == register.call_id
             && line.may_come_late(message.request, register.is_star())
+    }
+
+    /// A node's probes of some contact go unanswered.
+    fn finds_silent(&mut self, rng: &mut fastrand::Rng) {
+        let (node, line, which) = (rng.usize(..self.nodes.len()), rng.usize(..self.lines.len()), rng.usize(..));
+        let aor = self.lines[line].aor.clone();
+        let found = self.with(node, |process, now| {
+            let serves = process.replication.serving().requests;
+            let entry = if serves { process.contact(&aor, which, now.cluster_us) } else { None };
+            ((process.boot, entry), Effects::default())
+        });
+        let Some((boot, Some(entry))) = found else { return };
+        let now_us = self.now_us;
+        self.lines[line].doubts(&entry, now_us);
+        self.say(|| format!("n{} finds {aor} {:?} silent", node + 1, entry.key));
+        self.order += 1;
+        let judged = self.order;
+        self.silent.insert(judged, Silent { node, boot, line, entry });
+        self.after(rng.u64(50_000..SILENT_WITHIN_US), Happening::Silent { judged });
+    }
+
+    /// A node removes a contact that it found silent, whatever happened to it since.
+    pub(super) fn removes_silent(&mut self, judged: u64) {
+        let Some(Silent { node, boot, line, entry }) = self.silent.remove(&judged) else { return };
+        let aor = self.lines[line].aor.clone();
+        self.say(|| format!("n{} removes {aor} {:?}, which was silent", node + 1, entry.key));
+        let drawn = self.with(node, |process, now| {
+            let may = process.boot == boot && process.replication.serving().requests;
+            let removed = if may { process.remove_silent(&aor, &entry, judged, now) } else { None };
+            (process.drawn.take(), removed.unwrap_or_default())
+        });
+        self.draws(node, line, drawn.flatten());
+    }
+
+    /// A node may have drawn a stamp for a line.
+    fn draws(&mut self, node: usize, line: usize, stamp: Option<Stamp>) {
+        let Some(stamp) = stamp else { return };
+        let judged = self.stamps.draws(node, line, stamp, self.off.behind_us);
+        self.alarm = judged.err().or(self.alarm.take());
+    }
+
+    /// A 200 without all acks.
+    pub(super) fn hears_short(&mut self, request: u64, phone: usize) {
+        self.phones[phone].hears(request);
+        let line = self.phones[phone].line;
+        self.lines[line].hears_short(request);
+    }
+
+    /// All that serve hold the same. What only somebody knew is known; what was answered at all is so, unless something
+    /// died for good meanwhile.
+    pub(super) fn settles(&mut self) {
+        let (now_us, gentle) = (self.now_us, self.gentle);
+        self.lines.iter_mut().for_each(|line| line.settles(gentle, now_us));
     }
 
     /// A 200 with all acks.

@@ -47,6 +47,8 @@ pub enum Fault {
     Flap(usize),
     /// Everything one node sends takes longer than acks are waited for.
     Slow(usize),
+    /// The SIP threads of one node do not get to read.
+    Behind(usize),
     /// Everything dies; one comes back late, and only its disk is up to date.
     CrashAllOneLate(usize),
     /// Killed while another is cut off.
@@ -63,13 +65,31 @@ impl Fault {
             Self::Isolate(_) | Self::CutPair(..) | Self::CutOneWay(..) | Self::Deaf(_) | Self::Mute(_) | Self::Slow(_)
         )
     }
+
+    /// Whether nothing that anybody holds is lost for good.
+    pub(super) fn is_gentle(self) -> bool {
+        use Fault::{Behind, CutOneWay, CutPair, Deaf, Flap, Isolate, Mute, None, Sleep, Slow};
+        matches!(
+            self,
+            Isolate(_)
+                | CutPair(..)
+                | CutOneWay(..)
+                | Deaf(_)
+                | Mute(_)
+                | Sleep(_)
+                | Flap(_)
+                | Slow(_)
+                | Behind(_)
+                | None
+        )
+    }
 }
 
 /// Any of them, and at whom.
 pub(super) fn choose(rng: &mut fastrand::Rng, nodes: usize) -> Fault {
     let one = rng.usize(..nodes);
     let two = (one + rng.usize(1..nodes)) % nodes;
-    match rng.u8(..18) {
+    match rng.u8(..19) {
         0 => Fault::Isolate(one),
         1 => Fault::CutPair(one, two),
         2 => Fault::CutOneWay(one, two),
@@ -87,6 +107,7 @@ pub(super) fn choose(rng: &mut fastrand::Rng, nodes: usize) -> Fault {
         13 => Fault::Mute(one),
         14 => Fault::CrashOlder(one),
         15 => Fault::CrashAllButDisk { node: one, older: rng.bool() },
+        17 => Fault::Behind(one),
         _ => Fault::None,
     }
 }
@@ -132,6 +153,14 @@ pub(super) fn strike(world: &mut World, step: &Step, rng: &mut fastrand::Rng) ->
             world.run(lasts_us, calm)?;
             world.slow = None;
             Ok(())
+        }
+        Fault::Behind(node) => {
+            world.calm_since_us = Some(world.now_us);
+            world.behind = Some(node);
+            world.run(lasts_us, calm)?;
+            world.behind = None;
+            world.reads_on(node);
+            world.run(rng.u64(1..1_000_000), calm).map(drop)
         }
         Fault::CrashAllOneLate(late) => crash_all_one_late(world, late, rng),
         Fault::CrashInCut(one, two) => crash_in_cut(world, (one, two), lasts_us, rng),

@@ -1,6 +1,8 @@
 //! One AoR as its phones know it: requests sent, answers received, and what therefore must ring. The judge's model; it
 //! knows no node, no record and no stamp.
 
+use std::collections::BTreeSet;
+
 use aorta_proto::Aor;
 
 use super::phones::{PATIENCE_US, PHONES, PORTS, Phone, Register};
@@ -13,6 +15,9 @@ const CUT_CLOCKS_DIFFER_US: u64 = 50_000;
 
 /// Around the moment of its lapse a contact may be there or not, µs.
 const LAPSE_TOLERANCE_US: u64 = 1_000_000;
+
+/// So long after a request was sent no copy of it is under way any more, µs.
+const COPIES_COME_US: u64 = 3_500_000;
 
 /// A place that a later request for it takes over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,14 +40,26 @@ pub(super) enum State {
 pub(super) struct Written {
     pub(super) slot: Slot,
     pub(super) state: State,
-    /// It takes the slot over whatever is there; otherwise only what the accepting node knows to be there.
-    pub(super) sure: bool,
+    pub(super) sure: Sure,
+}
+
+/// Whether a request takes a slot over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sure {
+    /// Whatever is there.
+    Yes,
+    /// What the accepting node knows to be there.
+    IfKnown,
+    /// The same, if it knows this request as well.
+    IfKnownWith(u64),
+    /// What the accepting node may still believe to be there.
+    Perhaps,
 }
 
 impl Written {
     /// What `Contact: *` does.
     pub(super) fn all() -> Vec<Self> {
-        let gone = |slot| Self { slot, state: State::Gone, sure: true };
+        let gone = |slot| Self { slot, state: State::Gone, sure: Sure::Yes };
         let of = |phone| (0..PORTS).map(move |port| Slot::Uri { phone, port }).chain([Slot::Flow { phone }]);
         (0..PHONES).flat_map(of).map(gone).collect()
     }
@@ -59,6 +76,12 @@ struct Asked {
     reached_us: u64,
     /// When it was answered 200 with all acks.
     full_us: Option<u64>,
+    /// It was answered 200 without all acks: not all that served while it was asked knew what had all.
+    short: bool,
+    /// When all that serve held the same, so that it was known to all if it was accepted at all.
+    known_us: Option<u64>,
+    /// A node found its contact silent and may remove it.
+    doubted: bool,
 }
 
 /// What a node must answer about a contact.
@@ -97,7 +120,17 @@ impl Line {
         if register.is_star() {
             self.last_star = id;
         }
-        self.asked.push(Asked { id, phone, register, sent_us: now_us, reached_us: now_us, full_us: None });
+        self.asked.push(Asked {
+            id,
+            phone,
+            register,
+            sent_us: now_us,
+            reached_us: now_us,
+            full_us: None,
+            short: false,
+            known_us: None,
+            doubted: false,
+        });
     }
 
     /// A copy reaches a node.
@@ -107,19 +140,52 @@ impl Line {
         }
     }
 
+    /// A node finds a contact silent: what its phone asked for until now may end, what it asks for from now on may not.
+    pub(super) fn doubts(&mut self, entry: &aorta_proto::Entry, now_us: u64) {
+        let Some(binding) = entry.binding() else { return };
+        let at = self.uris.iter().position(|uri| uri.as_bytes() == binding.uri.as_bytes());
+        let Some(phone) = at.map(|at| at / usize::from(PORTS)) else { return };
+        for asked in self.asked.iter_mut().filter(|asked| asked.sent_us <= now_us) {
+            asked.doubted |= usize::from(asked.phone) == phone;
+        }
+    }
+
     /// A 200 with all acks: what it surely comes after is history.
     pub(super) fn hears_full(&mut self, id: u64, now_us: u64) {
         let Some(at) = self.asked.iter().position(|asked| asked.id == id && asked.full_us.is_none()) else { return };
         let mut by = self.asked.remove(at);
         by.full_us = Some(now_us);
+        let known: BTreeSet<u64> =
+            self.asked.iter().filter(|one| one.was_known_before(&by)).map(|one| one.id).collect();
         for one in &mut self.asked {
             let mut written = std::mem::take(&mut one.register.written);
-            written.retain(|written| !one.is_over(written.slot, &by));
+            written.retain(|written| !one.is_over(written.slot, &by, &known));
             one.register.written = written;
         }
         self.asked.retain(|asked| !asked.register.written.is_empty());
         let at = self.asked.partition_point(|asked| asked.id < id);
         self.asked.insert(at, by);
+    }
+
+    /// A 200 without all acks.
+    pub(super) fn hears_short(&mut self, id: u64) {
+        self.asked.iter_mut().filter(|asked| asked.id == id).for_each(|asked| asked.short = true);
+    }
+
+    /// All that serve hold the same: what was sent a while ago is known to all if it was accepted anywhere. Unless something
+    /// died for good meanwhile, what was answered without all acks is from now on as good as what had them.
+    pub(super) fn settles(&mut self, gentle: bool, now_us: u64) {
+        for asked in self.asked.iter_mut().filter(|asked| asked.sent_us + COPIES_COME_US < now_us) {
+            asked.known_us.get_or_insert(now_us);
+        }
+        let short = self.asked.iter_mut().filter(|asked| asked.short && asked.full_us.is_none());
+        let short: Vec<u64> = short
+            .filter_map(|asked| {
+                asked.short = gentle;
+                gentle.then_some(asked.id)
+            })
+            .collect();
+        short.into_iter().for_each(|id| self.hears_full(id, now_us));
     }
 
     /// Whether a copy of an acknowledged request that comes late must change nothing: of `*` only the last is remembered.
@@ -181,22 +247,24 @@ impl Place {
 
 impl Asked {
     /// What it does to a slot, and whether for sure.
-    fn writes(&self, slot: Slot) -> Option<(State, bool)> {
+    fn writes(&self, slot: Slot) -> Option<(State, Sure)> {
         let written = self.register.written.iter().find(|written| written.slot == slot)?;
         Some((written.state, written.sure))
     }
 
     /// Whether a full answer to `by` says that what this one did to the slot no longer counts.
-    fn is_over(&self, slot: Slot, by: &Self) -> bool {
+    fn is_over(&self, slot: Slot, by: &Self, known: &BTreeSet<u64>) -> bool {
         match by.writes(slot) {
-            Some((_, true)) => self.is_before(by),
-            Some((_, false)) => self.was_known_before(by),
-            None => false,
+            Some((_, Sure::Yes)) => self.is_before(by),
+            Some((_, Sure::IfKnown)) => known.contains(&self.id),
+            Some((_, Sure::IfKnownWith(other))) => known.contains(&self.id) && known.contains(&other),
+            Some((_, Sure::Perhaps)) | None => false,
         }
     }
 
     fn was_known_before(&self, other: &Self) -> bool {
-        self.full_us.is_some_and(|full_us| full_us <= other.sent_us)
+        let full_us = self.full_us.filter(|_| !other.short);
+        full_us.into_iter().chain(self.known_us).any(|at_us| at_us <= other.sent_us)
     }
 
     /// Whether every copy of it is surely earlier in the one order than every copy of `other`: what was acknowledged in
@@ -213,7 +281,7 @@ impl Asked {
         let lasts_us = u64::from(granted_s) * 1_000_000;
         if port != at || now_us > self.sent_us + PATIENCE_US + lasts_us + LAPSE_TOLERANCE_US + off.behind_us {
             Must::NotRing
-        } else if now_us + LAPSE_TOLERANCE_US + off.ahead_us < self.sent_us + lasts_us {
+        } else if !self.doubted && now_us + LAPSE_TOLERANCE_US + off.ahead_us < self.sent_us + lasts_us {
             Must::Ring
         } else {
             Must::Either
@@ -232,7 +300,7 @@ mod tests {
 
     fn live(granted_s: u32) -> Register {
         let state = State::Live { port: 0, granted_s };
-        register(vec![Written { slot: Slot::Uri { phone: 0, port: 0 }, state, sure: true }])
+        register(vec![Written { slot: Slot::Uri { phone: 0, port: 0 }, state, sure: Sure::Yes }])
     }
 
     fn must(line: &Line, port: usize, now_us: u64) -> Must {

@@ -40,7 +40,7 @@ use plan::REQUESTS_PER_STEP;
 use world::World;
 
 pub use faults::Fault;
-pub use mutants::{Caught, hunt, names};
+pub use mutants::{Caught, HUNTS, Hunted, hunt, names, survey};
 pub use plan::{Jump, Limits, Plan, Step};
 pub use shrink::shrink;
 pub use world::Figures;
@@ -114,6 +114,7 @@ fn happens(world: &mut World, step: &Step) -> Result<(), String> {
         world.drift(node, *ppm);
     }
     world.load(true);
+    world.sluggish = step.sluggish;
     world.calm_since_us = Some(world.now_us);
     let (short, overflows) = (world.figures.short, world.figures.overflows);
     world.run(step.load_us, calm)?;
@@ -122,8 +123,10 @@ fn happens(world: &mut World, step: &Step) -> Result<(), String> {
     }
     world.say(|| format!("fault: {step:?}"));
     world.calm_since_us = None;
+    world.gentle = step.fault.is_gentle();
     faults::strike(world, step, &mut rng)?;
     world.load(false);
+    world.sluggish = None;
     world.say(|| format!("over: {:?}", step.fault));
     let (differed, before) = (world.difference(), world.traffic.clone());
     settle(world, &format!("after {:?}", step.fault))?;
@@ -151,5 +154,6 @@ fn settle(world: &mut World, when: &str) -> Result<(), String> {
         let why = world.is_settled().err().unwrap_or_default();
         return Err(format!("not settled {} s {when}: {why}", SETTLES_WITHIN_US / 1_000_000));
     }
+    world.settles();
     world.judge_answers().and_then(|()| world.judge_agreement()).map_err(|why| format!("{when}: {why}"))
 }

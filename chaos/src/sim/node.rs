@@ -10,7 +10,8 @@ use aorta::location::Location;
 use aorta::registrar::RegistrarLimits;
 use aorta::replication::{Replication, Settings, Start};
 use aorta_proto::frame::LastKnown;
-use aorta_proto::{Aor, BootId, NodeId, Record, Stamp};
+use aorta_proto::mutant::{Mutant, is};
+use aorta_proto::{Aor, BootId, Entry, NodeId, Record, Stamp};
 
 use super::plan::Limits;
 
@@ -117,7 +118,7 @@ impl Node {
         let clock = Arc::new(Clock::manual(Arc::clone(&mono), BootId(boot)));
         let location = Arc::new(Location::new(DIGEST_KEY, true));
         for (aor, record) in &self.disk.records {
-            location.restore(aor, record.clone());
+            location.restore(aor, self.loaded(record.clone()));
         }
         let wall_us = self.wall_us(true_us);
         let persisted = self.disk.cluster_us > 0;
@@ -147,12 +148,24 @@ impl Node {
             Some(Process { location, clock, replication, asleep, drained, leaving, boot, limits, drawn, mono });
     }
 
+    /// A record as the disk gives it back.
+    fn loaded(&self, mut record: Record) -> Record {
+        let lives = |entry: &Entry| entry.lapses_us().is_none_or(|lapses_us| lapses_us > self.disk.cluster_us);
+        if is(Mutant::LapsedSkippedAtLoad) {
+            record.entries.retain(lives);
+        }
+        record
+    }
+
     /// Turns the clock and gives the process, if one runs and is not stopped.
     pub(super) fn awake(&mut self, true_us: u64) -> Option<(&mut Process, Now)> {
-        let mono_us = self.mono_us(true_us);
+        let (mono_us, wall_us) = (self.mono_us(true_us), self.wall_us(true_us));
         let process = self.process.as_mut().filter(|process| !process.asleep)?;
         process.mono.store(mono_us, Ordering::Release);
-        let now = process.clock.now();
+        let mut now = process.clock.now();
+        if is(Mutant::LapseByWallClock) {
+            now.cluster_us = wall_us;
+        }
         Some((process, now))
     }
 

@@ -3,19 +3,22 @@
 
 use aorta::registrar::Expires;
 
-use super::line::{Slot, State, Written};
+use super::line::{Slot, State, Sure, Written};
 
 /// Devices of an AoR.
 pub(super) const PHONES: u8 = 2;
 
 /// Ports that a phone moves between.
-pub(super) const PORTS: u8 = 3;
+pub(super) const PORTS: u8 = 4;
 
 /// A phone gives up waiting for an answer after this, µs.
 pub(super) const PATIENCE_US: u64 = 1_000_000;
 
-/// A long lifetime and a short one, seconds.
-const LIFETIMES_S: [u32; 2] = [3600, 8];
+/// Lifetimes that are asked for, long ones and short ones, seconds.
+const LIFETIMES_S: [u32; 7] = [3600, 3600, 3600, 3600, 3600, 8, 3];
+
+/// A phone rests for less than this, µs.
+const RESTS_US: u64 = 12_000_000;
 
 /// One device of one AoR.
 #[derive(Debug)]
@@ -32,6 +35,12 @@ pub(super) struct Phone {
     reg_id: bool,
     registered: bool,
     waits: Option<(u64, u64)>,
+    /// Until then it asks for nothing.
+    rests_until_us: u64,
+    /// Where its contact with a `reg-id` is, and which request says so.
+    flow_at: Option<(u8, u64)>,
+    /// Where it ever was.
+    flow_was: [bool; PORTS as usize],
 }
 
 /// One REGISTER, as it is sent.
@@ -54,7 +63,20 @@ impl Register {
 
 impl Phone {
     pub(super) fn new(line: usize, number: u8, expires_max_s: u32) -> Self {
-        Self { line, number, expires_max_s, boots: 0, cseq: 0, port: 0, reg_id: false, registered: false, waits: None }
+        Self {
+            line,
+            number,
+            expires_max_s,
+            boots: 0,
+            cseq: 0,
+            port: 0,
+            reg_id: false,
+            registered: false,
+            waits: None,
+            rests_until_us: 0,
+            flow_at: None,
+            flow_was: [false; PORTS as usize],
+        }
     }
 
     /// The contact that it has at a port.
@@ -62,9 +84,9 @@ impl Phone {
         format!("sip:u{line}@192.0.2.{number}:{}", 5060 + u16::from(port))
     }
 
-    /// Whether it waits for an answer.
+    /// Whether it waits for an answer, or rests.
     pub(super) fn is_busy(&self, now_us: u64) -> bool {
-        self.waits.is_some_and(|(_, sent_us)| now_us < sent_us + PATIENCE_US)
+        now_us < self.rests_until_us || self.waits.is_some_and(|(_, sent_us)| now_us < sent_us + PATIENCE_US)
     }
 
     pub(super) fn waits(&mut self, request: u64, now_us: u64) {
@@ -84,9 +106,18 @@ impl Phone {
         format!("{}-{}-{}@192.0.2.1", self.line, self.number, self.boots)
     }
 
-    /// What it does next.
-    pub(super) fn next(&mut self, rng: &mut fastrand::Rng) -> Register {
-        let granted_s = LIFETIMES_S[usize::from(rng.u8(..) < 40)].min(self.expires_max_s);
+    /// What it does next, as this request.
+    pub(super) fn next(&mut self, request: u64, now_us: u64, rng: &mut fastrand::Rng) -> Register {
+        if rng.u8(..) < 4 {
+            self.rests_until_us = now_us + rng.u64(..RESTS_US);
+        }
+        let mut register = self.wishes(rng);
+        self.keeps_flow(request, &mut register.written);
+        register
+    }
+
+    fn wishes(&mut self, rng: &mut fastrand::Rng) -> Register {
+        let granted_s = LIFETIMES_S[rng.usize(..LIFETIMES_S.len())].min(self.expires_max_s);
         self.cseq += rng.u32(1..3);
         let chance = rng.u8(..);
         if !self.registered {
@@ -104,15 +135,17 @@ impl Phone {
                 Register { expires: Expires::Seconds(0), ..self.request(vec!["*".into()], Written::all()) }
             }
             80..110 => {
-                let before = self.moves();
+                let before = self.moves(rng);
                 let tidy = !self.reg_id && rng.bool();
                 self.registers(granted_s, tidy.then_some(before))
             }
             110..130 => {
                 self.reboots(true);
                 if rng.bool() {
-                    self.moves();
+                    self.moves(rng);
                 }
+                // Firmware comes and goes.
+                self.reg_id &= rng.bool();
                 self.registers(granted_s, None)
             }
             130..145 => {
@@ -130,10 +163,10 @@ impl Phone {
         }
     }
 
-    /// To the next port; the one it leaves.
-    fn moves(&mut self) -> u8 {
+    /// To another port; the one it leaves.
+    fn moves(&mut self, rng: &mut fastrand::Rng) -> u8 {
         let before = self.port;
-        self.port = (self.port + 1) % PORTS;
+        self.port = (self.port + rng.u8(1..PORTS)) % PORTS;
         before
     }
 
@@ -144,7 +177,7 @@ impl Phone {
         let mut written = self.writes(State::Live { port: self.port, granted_s });
         if let Some(port) = left {
             contacts.push(self.contact(port, 0));
-            written.push(Written { slot: Slot::Uri { phone: self.number, port }, state: State::Gone, sure: true });
+            written.push(Written { slot: Slot::Uri { phone: self.number, port }, state: State::Gone, sure: Sure::Yes });
         }
         self.request(contacts, written)
     }
@@ -161,12 +194,43 @@ impl Phone {
     fn writes(&self, state: State) -> Vec<Written> {
         let uri = Slot::Uri { phone: self.number, port: self.port };
         if !self.reg_id {
-            return vec![Written { slot: uri, state, sure: true }];
+            return vec![Written { slot: uri, state, sure: Sure::Yes }];
         }
         let flow = Slot::Flow { phone: self.number };
-        let elsewhere = (0..PORTS).map(|port| Slot::Uri { phone: self.number, port });
-        let gone = elsewhere.map(|slot| Written { slot, state: State::Gone, sure: false });
-        std::iter::once(Written { slot: flow, state, sure: true }).chain(gone).collect()
+        let by_uri = (0..PORTS).map(|port| Slot::Uri { phone: self.number, port });
+        let gone = by_uri.map(|slot| Written { slot, state: State::Gone, sure: Sure::IfKnown });
+        std::iter::once(Written { slot: flow, state, sure: Sure::Yes }).chain(gone).collect()
+    }
+
+    /// A flow that moves takes along what it hid where it was; a contact that is its URI takes over the flow there.
+    fn keeps_flow(&mut self, request: u64, written: &mut Vec<Written>) {
+        let phone = self.number;
+        for at in 0..written.len() {
+            match (written[at].slot, self.flow_at) {
+                (Slot::Flow { phone: of }, before) if of == phone => {
+                    if let Some((port, by)) = before.filter(|(port, _)| *port != self.port) {
+                        let slot = Slot::Uri { phone, port };
+                        written.push(Written { slot, state: State::Gone, sure: Sure::IfKnownWith(by) });
+                    }
+                    let lives = written[at].state != State::Gone;
+                    self.flow_at = lives.then_some((self.port, request));
+                    self.flow_was[usize::from(self.port)] |= lives;
+                }
+                (Slot::Uri { phone: of, port }, flow_at)
+                    if of == phone && self.flow_was[usize::from(port)] && written[at].sure == Sure::Yes =>
+                {
+                    let here = flow_at.filter(|(there, _)| *there == port);
+                    self.flow_at = flow_at.filter(|_| here.is_none());
+                    // Where its last move is not known it is still there.
+                    let sure = here.map_or(Sure::Perhaps, |(_, by)| Sure::IfKnownWith(by));
+                    let slot = Slot::Flow { phone };
+                    if written.iter().all(|written| written.slot != slot) {
+                        written.push(Written { slot, state: State::Gone, sure });
+                    }
+                }
+                _ => {}
+            }
+        }
     }
 
     fn request(&self, contacts: Vec<String>, written: Vec<Written>) -> Register {

@@ -108,6 +108,9 @@ pub struct Step {
     /// How far each node's oscillator is off from now on, parts per million.
     #[serde(default)]
     pub drift_ppm: Vec<i64>,
+    /// What one node sends to another takes long, but not longer than acks are waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sluggish: Option<(usize, usize)>,
     /// Somebody sets a wall clock while it goes wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jump: Option<Jump>,
@@ -152,9 +155,17 @@ impl Plan {
     }
 }
 
+/// Two nodes.
+fn two_of(nodes: usize, rng: &mut fastrand::Rng) -> (usize, usize) {
+    let one = rng.usize(..nodes);
+    (one, (one + rng.usize(1..nodes)) % nodes)
+}
+
 fn step(number: u64, nodes: usize, limits: &Limits, rng: &mut fastrand::Rng) -> Step {
     let drifts = rng.u8(..) < 128;
-    let drift = |rng: &mut fastrand::Rng| if drifts { rng.i64(-DRIFT_PPM..=DRIFT_PPM) } else { 0 };
+    // In a long cut worse ones would drift further apart than the judges allow for.
+    let worst_ppm = if limits.forget() { DRIFT_PPM / 10 } else { DRIFT_PPM };
+    let drift = |rng: &mut fastrand::Rng| if drifts { rng.i64(-worst_ppm..=worst_ppm) } else { 0 };
     let forgets = limits.forget() && rng.u8(..) < 128;
     Step {
         number,
@@ -164,6 +175,7 @@ fn step(number: u64, nodes: usize, limits: &Limits, rng: &mut fastrand::Rng) -> 
         // Long enough that what was written before is forgotten when it is over.
         lasts_us: if forgets { limits.horizon_us() + 12_000_000 } else { rng.u64(100_000..6_000_000) },
         drift_ppm: (0..nodes).map(|_| drift(rng)).collect(),
+        sluggish: (rng.u8(..) < 96).then(|| two_of(nodes, rng)),
         jump: (rng.u8(..) < 80).then(|| Jump { node: rng.usize(..nodes), by_us: rng.i64(-HOUR_US..HOUR_US) }),
         wire_versions: versions::choose(rng, nodes),
     }

@@ -8,7 +8,8 @@ use aorta::registrar::{ContactWish, Contacts, Expires, Judged, Listed, Refusal, 
 use aorta::replication::{Effects, Slot};
 use aorta::sip::message::{Contact, Lifetime};
 use aorta_proto::hash::call_id_hash;
-use aorta_proto::{Aor, NodeId};
+use aorta_proto::mutant::{Mutant, is};
+use aorta_proto::{Aor, Entry, NodeId, Record};
 
 use super::node::Process;
 use super::phones::Register;
@@ -37,12 +38,14 @@ impl std::fmt::Debug for Answer {
 }
 
 impl Process {
-    /// Takes a REGISTER; `reply` names the answer that may have to wait.
+    /// Takes a REGISTER; `reply` names the answer that may have to wait. A node that judges and writes at two moments
+    /// judges on what it saw before.
     pub(super) fn register(
         &self,
         id: &NodeId,
         aor: &Aor,
         register: &Register,
+        judged_on: Option<&Record>,
         reply: u64,
         now: Now,
     ) -> Result<Answer, String> {
@@ -66,20 +69,20 @@ impl Process {
             node: id,
         };
         let Some(slot) = self.replication.reserve() else { return Ok(Answer::TryAnother) };
-        self.write(aor, &request, slot, reply, now)
+        self.write(aor, (&request, judged_on), slot, reply, now)
     }
 
     fn write(
         &self,
         aor: &Aor,
-        request: &RegisterRequest<'_>,
+        (request, judged_on): (&RegisterRequest<'_>, Option<&Record>),
         slot: Slot,
         reply: u64,
         now: Now,
     ) -> Result<Answer, String> {
         let mut drawn = None;
         let judged = self.location.update(aor, |record| {
-            let judged = judge(request, record, now.cluster_us, &self.limits, || {
+            let judged = judge(request, judged_on.unwrap_or(record), now.cluster_us, &self.limits, || {
                 let stamp = self.clock.draw();
                 drawn = Some(stamp);
                 self.drawn.set(drawn);
@@ -92,7 +95,7 @@ impl Process {
             (delta, judged)
         });
         match judged {
-            Judged::Refused(Refusal::StampBehind) => Ok(Answer::TryAnother),
+            Judged::Refused(Refusal::StampBehind) => Err("what it holds is ahead of its time".into()),
             Judged::Refused(refusal) => Ok(Answer::Refused(refusal)),
             Judged::Accepted { write, .. } => {
                 if matches!(write, Write::Again(_)) && drawn.is_some() {
@@ -102,6 +105,25 @@ impl Process {
                 Ok(Answer::AfterAcks(self.replication.publish(slot, aor, &delta, reply, now)))
             }
         }
+    }
+
+    /// A live contact of an AoR.
+    pub(super) fn contact(&self, aor: &Aor, which: usize, now_us: u64) -> Option<Entry> {
+        self.location.get(aor, |record| {
+            let live: Vec<&Entry> = record?.live(now_us).collect();
+            live.get(which % live.len().max(1)).map(|entry| (*entry).clone())
+        })
+    }
+
+    /// Removes a contact that no phone or person asked to remove: it is gone unless somebody wrote it since.
+    pub(super) fn remove_silent(&self, aor: &Aor, judged: &Entry, reply: u64, now: Now) -> Option<Effects<u64>> {
+        let slot = self.replication.reserve()?;
+        let fresh = is(Mutant::MachineRemovalFresh);
+        self.drawn.set(fresh.then(|| self.clock.draw()));
+        let removal = judged.gone_at(self.drawn.get().unwrap_or_else(|| judged.stamp.machine_made()));
+        let delta = Record::from(removal);
+        self.location.update(aor, |_| (Some(delta.clone()), ()));
+        Some(self.replication.publish(slot, aor, &delta, reply, now))
     }
 
     /// What a caller is sent to; `None` when nothing is known of the AoR.

@@ -126,7 +126,8 @@ impl World {
         }
         let delay_us = if self.rng.u8(..) < 8 { self.rng.u64(1_000..60_000) } else { self.rng.u64(100..2_000) };
         let slow_us = if self.slow == Some(from) { self.rng.u64(200_000..700_000) } else { 0 };
-        let arrives_us = self.now_us + delay_us + slow_us;
+        let sluggish_us = if self.sluggish == Some((from, to)) { self.rng.u64(50_000..200_000) } else { 0 };
+        let arrives_us = self.now_us + delay_us + slow_us + sluggish_us;
         for frame in frames(&bytes) {
             self.alarm = self.alarm.take().or(self.versions.judge_written(from, frame).err());
             self.traffic.sends(from, class, frame);

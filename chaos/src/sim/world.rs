@@ -1,12 +1,12 @@
 //! The simulated world: virtual time, the order of everything that happens, and how effects become frames. Judges nothing.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
 use aorta::replication::{Effects, Event, Member};
 use aorta_proto::frame::Class;
 
-use super::callers::Message;
+use super::callers::{Message, Silent};
 use super::gossip::Gossip;
 use super::line::{Line, Off};
 use super::net::{Net, Pair, end_of, pair};
@@ -28,6 +28,7 @@ pub(super) enum Happening {
     Snapshot { node: usize },
     Request,
     Sip { copy: u64 },
+    Silent { judged: u64 },
 }
 
 const TICK_US: u64 = 20_000;
@@ -127,6 +128,16 @@ pub(super) struct World {
     pub(super) versions: Versions,
     /// A node whose frames take long.
     pub(super) slow: Option<usize>,
+    /// A path on which frames take long, but not longer than acks are waited for.
+    pub(super) sluggish: Option<(usize, usize)>,
+    /// Whether nothing died for good since all held the same.
+    pub(super) gentle: bool,
+    /// A node whose SIP threads do not get to read.
+    pub(super) behind: Option<usize>,
+    /// What waits in each node's socket, and since when.
+    pub(super) sockets: Vec<VecDeque<(u64, u64)>>,
+    /// Contacts found silent and not removed yet.
+    pub(super) silent: BTreeMap<u64, Silent>,
     /// Whether a removal that was answered must be known everywhere: not while only an absent disk has it.
     pub(super) judge_ghosts: bool,
     /// The last thing that a correct node never makes another say.
@@ -173,6 +184,11 @@ impl World {
             full: BTreeSet::new(),
             versions: Versions::new(nodes),
             slow: None,
+            sluggish: None,
+            gentle: true,
+            behind: None,
+            sockets: vec![VecDeque::new(); nodes],
+            silent: BTreeMap::new(),
             judge_ghosts: true,
             alarm: None,
             gossips: vec![Gossip::default(); nodes],
@@ -271,6 +287,7 @@ impl World {
                 self.after(SNAPSHOT_US, happening);
             }
             Happening::Sip { copy } => self.sip(copy),
+            Happening::Silent { judged } => self.removes_silent(judged),
             Happening::Request => {
                 if !self.load {
                     self.asking = false;
@@ -309,7 +326,7 @@ impl World {
             let short = released.short;
             self.say(|| format!("n{} answers request {request}, short: {short}", node + 1));
             match short {
-                true => self.phones[phone].hears(request),
+                true => self.hears_short(request, phone),
                 false => self.hears_full(request, phone),
             }
         }
@@ -340,6 +357,7 @@ impl World {
     pub(super) fn crash(&mut self, node: usize) {
         self.say(|| format!("n{} is killed", node + 1));
         self.nodes[node].process = None;
+        self.loses_socket(node);
         for pair in self.net.of(node) {
             if let Some(connection) = self.net.connections.get_mut(&pair) {
                 connection.ends[end_of(node, pair)].open = false;
@@ -386,6 +404,7 @@ impl World {
             process.asleep = false;
         }
         self.with(node, |process, now| ((), process.replication.slept(0, now)));
+        self.reads_on(node);
     }
 
     fn tick(&mut self, node: usize) {

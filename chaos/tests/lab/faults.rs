@@ -1,14 +1,26 @@
 //! Clocks and disks that are wrong, clones, floods, and a lab without namespaces.
 
 use std::net::UdpSocket;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use aorta_chaos::lab::{Damage, End, FloodPlan, Floods, Lab, LabPlan, NodePlan, NotHere};
 
 use crate::{SOON, await_state, program, ready, three_nodes};
 
-/// Registers a phone at a node and returns the whole answer.
-fn registered(lab: &Lab, node: usize, user: &str, cseq: u32) -> String {
+/// Registers a phone at a node, waiting until it serves; the 200.
+fn registered(lab: &Lab, node: usize, user: &str) -> String {
+    static CSEQ: AtomicU32 = AtomicU32::new(1);
+    let mut answer = String::new();
+    await_state("a 200", || {
+        answer = registers(lab, node, user, CSEQ.fetch_add(1, Ordering::Relaxed));
+        answer.starts_with("SIP/2.0 200")
+    });
+    answer
+}
+
+/// Sends a REGISTER; the answer, empty if none comes.
+fn registers(lab: &Lab, node: usize, user: &str, cseq: u32) -> String {
     let socket = lab.phones().enter(|| UdpSocket::bind((lab.phones().address(), 0)).expect("a socket"));
     let socket = socket.expect("inside");
     socket.set_read_timeout(Some(Duration::from_secs(2))).expect("set");
@@ -32,27 +44,25 @@ fn minutes(answer: &str) -> i64 {
 }
 
 /// How far the clock of node 1 is ahead of that of node 0, minutes, over midnight too.
-fn ahead(lab: &Lab, cseq: u32) -> i64 {
-    let clocks = [0, 1].map(|node| minutes(&registered(lab, node, "clock", cseq * 10 + node as u32)));
+fn ahead(lab: &Lab) -> i64 {
+    let clocks = [0, 1].map(|node| minutes(&registered(lab, node, "clock")));
     (clocks[1] - clocks[0] + 12 * 60).rem_euclid(24 * 60) - 12 * 60
 }
 
 #[test]
-fn a_wall_clock_is_wrong_and_jumps_while_the_node_runs_and_nothing_else_does() {
+fn a_wall_clock_is_wrong_and_jumps_while_the_node_runs_and_cluster_time_does_not() {
     let wrong = |node| NodePlan { clock_offset_s: (node == 1).then_some(-3600), ..NodePlan::default() };
     let Some((lab, _folder)) = three_nodes(21, "", wrong) else { return };
-    assert!((-61..=-59).contains(&ahead(&lab, 1)), "{}", ahead(&lab, 2));
-    let time = |lab: &Lab| lab.views()[1].as_ref().expect("an answer").cluster_time_us;
-    let before = time(&lab);
-    lab.jump_clock(1, 7200).expect("it jumps");
-    let mut cseq = 3;
-    await_state("an hour ahead", || {
-        cseq += 1;
-        (59..=61).contains(&ahead(&lab, cseq))
-    });
-    assert!(time(&lab) - before < 60_000_000, "cluster time stays");
-    assert_eq!(lab.sample(1).ready, Some(true), "{}", lab.sample(1).reason);
-    assert!((0..3).all(|node| lab.sample(node).metric("aorta_fenced_total", "") < 0.5));
+    let time =
+        |node: usize| lab.at(node, |client| client.cluster()).expect("inside").expect("an answer").cluster_time_us;
+    let before = time(1);
+    for (by_s, range) in [(0, -61..=-59), (7200, 59..=61), (-7200, -61..=-59)] {
+        lab.jump_clock(1, by_s).expect("it jumps");
+        await_state("the jump", || range.contains(&ahead(&lab)));
+    }
+    assert!(time(1) - before < 120_000_000, "two minutes is more than this takes, and less than any jump");
+    assert!(time(1).abs_diff(time(0)) < 60_000_000, "both have one cluster time");
+    ready(&lab, 1);
     assert!(lab.jump_clock(0, 1).is_err(), "it has no clock of its own");
 }
 
@@ -62,10 +72,8 @@ fn a_disk_is_full_and_has_space_again() {
     let Some((lab, _folder)) = three_nodes(22, "snapshot_interval_ms = 100", limited) else { return };
     let failed = |lab: &Lab| lab.sample(1).metric("aorta_snapshot_failed_total", "");
     lab.fill_disk(1).expect("filled");
-    let mut cseq = 0;
     await_state("a failed snapshot", || {
-        cseq += 1;
-        assert!(registered(&lab, 1, "full", cseq).starts_with("SIP/2.0 200"), "it serves all the same");
+        registered(&lab, 1, "full"); // it serves all the same
         failed(&lab) > 0.5
     });
     lab.free_disk(1).expect("freed");
@@ -78,25 +86,30 @@ fn a_disk_is_full_and_has_space_again() {
 #[test]
 fn a_disk_is_damaged_replaced_and_lost_while_the_node_is_down() {
     let Some((lab, _folder)) = three_nodes(23, "snapshot_interval_ms = 50", |_| NodePlan::default()) else { return };
-    assert!(registered(&lab, 1, "disk", 1).starts_with("SIP/2.0 200"));
+    registered(&lab, 1, "disk");
     assert!(lab.damage_disk(1, Damage::CutLog).is_err(), "it runs");
     let contacts = |lab: &Lab| lab.views()[1].as_ref().map_or(0, |view| view.contacts);
+    let saved = || lab.at(1, |client| client.metric("aorta_snapshot_records_total", "")).expect("inside");
+    await_state("a snapshot", || saved().is_ok_and(|records| records > 0.5));
     lab.kill(1).expect("killed");
     let copy = lab.copy_disk(1).expect("copied");
-    for damage in [Damage::FlipBytes { count: 50, seed: 1 }, Damage::CutLog] {
-        println!("{}", lab.damage_disk(1, damage).expect("damaged"));
+    let comes_back = || {
         lab.start(1).expect("started");
         ready(&lab, 1);
         await_state("the contact", || contacts(&lab) == 1);
         lab.kill(1).expect("killed");
-    }
-    for copy in [Some(&copy), None] {
-        lab.restore_disk(1, copy).expect("replaced");
-        lab.start(1).expect("started");
-        ready(&lab, 1);
-        await_state("the contact", || contacts(&lab) == 1);
-        lab.kill(1).expect("killed");
-    }
+    };
+    let damage = |damage| println!("{}", lab.damage_disk(1, damage).expect("damaged"));
+    damage(Damage::FlipBytes { count: 50, seed: 1 });
+    comes_back();
+    damage(Damage::CutLog);
+    comes_back();
+    lab.restore_disk(1, Some(&copy)).expect("replaced");
+    comes_back();
+    damage(Damage::CutSnapshot);
+    comes_back();
+    lab.restore_disk(1, None).expect("emptied");
+    comes_back();
 }
 
 #[test]
@@ -114,22 +127,23 @@ fn a_clone_is_refused_and_says_so() {
 #[test]
 fn a_peer_that_floods_is_borne_or_closed() {
     let Some((lab, _folder)) = three_nodes(25, "", |_| NodePlan::default()) else { return };
-    for (cseq, says) in (1..).zip([Floods::Deltas, Floods::Digests, Floods::Garbage]) {
+    for (number, says) in [Floods::Deltas, Floods::Digests, Floods::Garbage].into_iter().enumerate() {
         let flood = lab.flood(FloodPlan { node: 1, says, frames_s: None, seed: 1 }).expect("it links");
         await_state("many frames", || flood.report().frames > 1000 && flood.report().links > 0);
         if says == Floods::Garbage {
             await_state("closed", || flood.report().closed > 1);
         }
         for node in 0..3 {
-            let answer = registered(&lab, node, "flood", cseq * 10 + u32::try_from(node).expect("few"));
-            assert!(answer.starts_with("SIP/2.0 200"), "{says:?}: {answer}");
+            registered(&lab, node, "flood");
         }
+        assert!(lab.network().expect("links").traffic(End::Peer(number), End::Node(1)).packets > 10);
         let report = flood.stop().expect("it went on");
         println!("{says:?}: {report:?}");
-        assert!(says == Floods::Garbage || report.closed == 0, "{report:?}");
+        // A starved machine may lose a link; what is valid is never closed for what it says.
+        assert!(says == Floods::Garbage || report.closed <= 1, "{report:?}");
     }
     let network = lab.network().expect("links");
-    assert!(network.traffic(End::Peer(0), End::Node(1)).packets > 100);
+    await_state("they are unplugged", || network.ends().iter().all(|end| !matches!(end, End::Peer(_))));
     (0..3).for_each(|node| ready(&lab, node));
 }
 
@@ -144,7 +158,7 @@ fn a_lab_on_loopback_has_all_but_links() {
     }
     (0..3).for_each(|node| lab.start(node).expect("started"));
     (0..3).for_each(|node| ready(&lab, node));
-    assert!(registered(&lab, 2, "here", 1).starts_with("SIP/2.0 200"));
+    registered(&lab, 2, "here");
     await_state("all have it", || lab.views().iter().flatten().filter(|view| view.contacts == 1).count() == 3);
     assert!(lab.network().is_err());
     let flood =

@@ -66,7 +66,7 @@ pub struct CrowdPlan {
     pub short_expires_s: u32,
     /// Percent of AoRs with two phones.
     pub second_phone_percent: u32,
-    /// Domain of all AoRs, in lower case.
+    /// Domain of all AoRs, in lower case: two crowds at the same nodes need two.
     pub domain: String,
     /// What phones do.
     pub mix: Mix,
@@ -97,7 +97,7 @@ impl CrowdPlan {
             short_lived_percent: 5,
             short_expires_s: 4,
             second_phone_percent: 10,
-            domain: "crowd.test".to_owned(),
+            domain: format!("crowd{seed}.test"),
             mix: Mix::default(),
             no_binding_status: 404,
             via: None,
