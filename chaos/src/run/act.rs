@@ -23,7 +23,6 @@ pub(super) enum Undo {
     Jump(usize, i64),
     Room(usize),
     Flood(Flood),
-    Load,
 }
 
 /// Faults that go on by themselves while a cycle lasts.
@@ -125,10 +124,7 @@ impl Ongoing {
                 stage.burst(at, *phones)?;
             }
             Fault::Chase { phones } => stage.chase(turn, *phones)?,
-            Fault::Quiet {} => {
-                stage.hold(true);
-                self.undo.push(Undo::Load);
-            }
+            Fault::Quiet {} => stage.hold(true),
         }
         Ok(Vec::new())
     }
@@ -182,7 +178,6 @@ impl Ongoing {
                     ensure!(report.frames > 0, "the flood said nothing: {}", report.why);
                     stage.note(format!("flood: {report:?}"));
                 }
-                Undo::Load => stage.hold(false),
             }
         }
         Ok(())

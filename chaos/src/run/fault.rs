@@ -107,7 +107,7 @@ pub enum Fault {
         /// How many.
         phones: usize,
     },
-    /// The crowd is silent; the heal lets it go on.
+    /// The crowd is silent until the rest after the heal is over.
     Quiet {},
 }
 

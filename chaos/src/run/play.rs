@@ -108,6 +108,10 @@ fn play_cycle(
     // Nodes count once a second: what the repair took is known by the end of the rest.
     go_on(stage, Duration::from_secs_f64(cycle.rest_s), "rests", watcher);
     let after = stage.recorder().look();
+    if is_quiet {
+        // What was repaired is known; only now may anything else change.
+        stage.hold(false);
+    }
     story.heals.push(Heal {
         of: band.label.clone(),
         at_s,
