@@ -1,6 +1,7 @@
 //! A peer that is linked and takes next to nothing costs the others a bounded outbox and no reply, and has everything soon
 //! after it takes again. Whole cores without sockets; that a link itself holds little is `cluster_links`' to show.
 
+#[allow(dead_code, reason = "the bench serves several tests, and none of them uses all of it")]
 mod replication_bench;
 
 use aorta::replication::{Event, Settings, Start};

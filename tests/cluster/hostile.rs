@@ -125,3 +125,39 @@ fn gossip_that_makes_chitchat_panic_costs_a_restart_of_it() {
     a.above.until("gossip", |above| above.members().iter().any(|m| m.values.contains_key("after")));
     unharmed(&a, &b);
 }
+
+/// Bytes of one thing to say, as large as what a writer fetches at once.
+const SAID_BYTES: usize = 64 * 1024;
+/// All that is to be said to a peer that does not read: 16 MiB.
+const SAID: usize = 256;
+/// What a link may take of it: what waits for acks (1 MiB), what the peer lets be under way unread (quinn's default of
+/// 1.25 MB a stream), and what the writer holds itself.
+const TAKEN_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+#[test]
+fn a_peer_that_never_reads_costs_its_windows_and_no_more() {
+    let (ca, a, b) = good();
+    let raw = Raw::new(&ca, Shows::Node("z"));
+    let mut open = raw.link(a.address, 1);
+    a.above.until("linked", |above| above.linked("z", Class::Live) == 1);
+    let z = (super::id("z"), Class::Live);
+    a.above.note(|notes| {
+        notes.queued.entry(z.clone()).or_default().extend((0..SAID).map(|_| vec![0; SAID_BYTES]));
+    });
+    a.cluster().wake(&z.0, z.1);
+    let taken = |above: &super::Above| (SAID - above.notes.lock().unwrap().queued[&z].len()) * SAID_BYTES;
+    a.above.until("its windows are full", |above| taken(above) > 1024 * 1024);
+    for _ in 0..200 {
+        unharmed(&a, &b);
+    }
+    assert!(taken(&a.above) <= TAKEN_BYTES_MAX, "{} bytes", taken(&a.above));
+    assert_eq!(a.above.unlinked("z", Class::Live), 0, "it lives, and is slow");
+    raw.runtime.block_on(async {
+        let mut read = 0;
+        while read < SAID * SAID_BYTES {
+            let chunk = open.recv.read_chunk(SAID_BYTES, true).await.unwrap().unwrap();
+            read += chunk.bytes.len();
+        }
+    });
+    assert_eq!(taken(&a.above), SAID * SAID_BYTES, "it reads again, and gets all");
+}

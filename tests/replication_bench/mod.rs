@@ -37,6 +37,10 @@ pub(crate) struct Bench {
     pub(crate) full: BTreeSet<NodeId>,
     /// Bytes of all frames.
     pub(crate) bytes: u64,
+    /// Nodes that are reached by so many bytes a second.
+    pub(crate) slow: BTreeMap<NodeId, u64>,
+    /// When a path to a slow node takes the next frames, µs.
+    taken_until_us: BTreeMap<(NodeId, NodeId), u64>,
 }
 
 pub(crate) fn id(name: &str) -> NodeId {
@@ -268,7 +272,13 @@ impl Bench {
     }
 
     fn carry(&mut self) {
+        let mut waiting = BTreeSet::new();
         while let Some((from, to, class)) = self.due.pop_first() {
+            let until_us = self.slow.get(&to).and(self.taken_until_us.get(&(from.clone(), to.clone())));
+            if until_us.is_some_and(|until_us| self.now_us < *until_us) {
+                waiting.insert((from, to, class));
+                continue;
+            }
             let linked = self.links.contains(&(from.clone().min(to.clone()), from.clone().max(to.clone())));
             let mut bytes = Vec::new();
             let (Some(sender), true) = (self.cores.get(&from), linked) else { continue };
@@ -277,6 +287,10 @@ impl Bench {
             }
             self.due.insert((from.clone(), to.clone(), class));
             self.bytes += bytes.len() as u64;
+            if let Some(per_second) = self.slow.get(&to) {
+                let until_us = self.now_us + bytes.len() as u64 * 1_000_000 / per_second;
+                self.taken_until_us.insert((from.clone(), to.clone()), until_us);
+            }
             let mut rest = bytes.as_slice();
             while let Ok(Some(header)) = Header::read(rest) {
                 let (frame, after) = rest.split_at(header.frame_bytes());
@@ -287,5 +301,6 @@ impl Bench {
                 self.take(to.as_str(), effects);
             }
         }
+        self.due.extend(waiting);
     }
 }
