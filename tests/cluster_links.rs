@@ -8,7 +8,7 @@ mod cluster;
 use std::collections::BTreeSet;
 
 use aorta_proto::frame::{Class, Frame};
-use cluster::{CLASSES, CLUSTER, Ca, Node, Start, Told, frame, id, logged};
+use cluster::{CLASSES, CLUSTER, Ca, ENVELOPE, Node, Start, Told, frame, id, logged};
 
 fn mesh(ca: &Ca, names: &[&str]) -> Vec<Node> {
     let mut nodes: Vec<Node> = Vec::new();
@@ -234,7 +234,7 @@ fn who_leaves_is_read_to_the_end_and_gone_from_the_view_at_once() {
         b.say(&nodes[0], Class::Live, number);
     }
     let mut bye = Vec::new();
-    Frame::Bye.encode(7, &mut bye).unwrap();
+    Frame::Bye.encode(ENVELOPE, &mut bye).unwrap();
     b.leave(&bye);
     let a = &nodes[0].above;
     a.until("unlinked", |above| above.unlinked("b", Class::Live) == 1);
@@ -254,4 +254,24 @@ fn a_peer_that_the_rooms_above_refuse_is_told_why() {
     assert_eq!(logged(&["link refused: another digest key", &format!("address={}", b.address)]).len(), 1);
     // b heard it once the link was there, or before: either way it is not linked in the end.
     b.above.until("not linked", |above| above.linked("a", Class::Live) == above.unlinked("a", Class::Live));
+}
+
+#[test]
+fn seeds_behind_which_nobody_is_linked_are_told() {
+    let ca = Ca::new(CLUSTER);
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let silent = silent.local_addr().unwrap();
+    let later = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (seed, seeds) = (later.local_addr().unwrap(), |above: &cluster::Above| above.seeds_unreached());
+    let a = Start::new("a", 1, &[silent, seed]).run(ca.identity("a"));
+    a.above.until("nobody is reached", |above| {
+        seeds(above).is_some_and(|seeds| seeds == [silent.to_string(), seed.to_string()])
+    });
+    drop(later);
+    // Among its own seeds is itself: it is there.
+    let b = Start::new("b", 2, &[a.address, seed]).at(seed).run(ca.identity("b"));
+    a.above.until("one is reached", |above| seeds(above).is_some_and(|seeds| seeds == [silent.to_string()]));
+    b.above.until("all are reached", |above| seeds(above).is_some_and(|seeds| seeds.is_empty()));
+    drop(b);
+    a.above.until("it is gone", |above| seeds(above).is_some_and(|seeds| seeds.len() == 2));
 }

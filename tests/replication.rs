@@ -4,7 +4,7 @@
 mod replication_bench;
 
 use aorta::replication::{AckMode, Event, Linked, Purpose, Settings, Start};
-use aorta_proto::frame::{Class, Frame, LastKnown};
+use aorta_proto::frame::{Class, Envelope, Frame, LastKnown, VERSION_MAX};
 use replication_bench::{Bench, EPOCH_US, id};
 
 /// Three nodes that started together and are ready.
@@ -117,6 +117,53 @@ fn a_minority_does_not_start_a_cluster() {
     let effects = bench.core("n1").force_ready(bench.now("n1"));
     bench.take("n1", effects);
     assert!(bench.is_ready("n1"), "unless an operator says so");
+}
+
+#[test]
+fn those_who_start_wait_for_a_seed_that_is_not_reached_but_not_for_ever() {
+    let mut bench = Bench::default();
+    for name in ["n1", "n2"] {
+        let start = Start { wall_us: EPOCH_US, seeds_unreached: vec!["192.0.2.3:7060".into()], ..Start::default() };
+        bench.start(name, |settings| settings.bootstrap_min_nodes = 2, start);
+    }
+    bench.pass(10_000_000);
+    bench.link_all();
+    bench.pass(2_900_000);
+    for name in ["n1", "n2"] {
+        assert!(!bench.is_ready(name), "the third may be a moment behind the second");
+        assert!(bench.reason(name).contains("waits for seed 192.0.2.3:7060"), "{}", bench.reason(name));
+    }
+    bench.pass(500_000);
+    assert!(bench.is_ready("n1") && bench.is_ready("n2"), "{}", bench.reason("n1"));
+}
+
+#[test]
+fn empty_disks_that_meet_each_other_before_the_node_that_serves_join_it() {
+    let mut bench = three();
+    for name in ["n1", "n2"] {
+        bench.unlink(name, "n3");
+    }
+    bench.unlink("n1", "n2");
+    bench.register("n3", 7);
+    for name in ["n1", "n2"] {
+        bench.kill(name);
+        let start = Start { wall_us: EPOCH_US * 2, seeds_unreached: vec!["n3's".into()], ..Start::default() };
+        let boot = if name == "n1" { 11 } else { 12 };
+        bench.start(name, |settings| (settings.bootstrap_min_nodes, settings.boot.0) = (2, boot), start);
+    }
+    bench.link_two("n1", "n2");
+    bench.pass(600_000);
+    for name in ["n1", "n2"] {
+        bench.link_two(name, "n3");
+        let effects = bench.core(name).seeds_unreached(Vec::new(), bench.now(name));
+        bench.take(name, effects);
+    }
+    bench.pass(1_000_000);
+    for name in ["n1", "n2"] {
+        assert!(bench.is_ready(name) && bench.knows(name, 7), "{}", bench.reason(name));
+        assert!(bench.cluster_us(name).abs_diff(bench.cluster_us("n3")) < 10_000, "its clock");
+        assert!(bench.cluster_us(name) < EPOCH_US + 3_600_000_000, "not their own");
+    }
 }
 
 #[test]
@@ -241,6 +288,8 @@ fn a_peer_that_falls_behind_the_outbox_starts_over_and_has_everything() {
     (0..500).for_each(|phone| bench.register("n1", phone));
     assert!(bench.view("n1").outbox_bytes <= 20_000);
     assert!(bench.events("n1").contains(&Event::Overflow { peer: id("n2") }));
+    let released = bench.released("n1");
+    assert!(!released.is_empty() && released.iter().all(|(_, short)| *short), "n2 holds none of these: {released:?}");
     bench.pass(1_000_000);
     assert!((0..500).all(|phone| bench.knows("n2", phone)));
     assert!(bench.is_ready("n2"));
@@ -322,7 +371,7 @@ fn frames_that_no_correct_peer_sends_close_the_link() {
     let bench = three();
     let says = |frame: Frame<'_>, class| {
         let mut bytes = Vec::new();
-        frame.encode(0, &mut bytes).expect("fits");
+        frame.encode(Envelope { version: VERSION_MAX, sent_us: 0 }, &mut bytes).expect("fits");
         bench.core("n1").received(&id("n2"), class, &bytes, bench.now("n1")).map(|_| ()).is_err()
     };
     assert!(says(Frame::Ack { epoch: 1, seq: 1 << 40 }, Class::Live), "acks what was never sent");
@@ -331,7 +380,7 @@ fn frames_that_no_correct_peer_sends_close_the_link() {
     assert!(says(Frame::Backlog { epoch: 1, first_seq: 0 }, Class::Live));
     let ahead_us = bench.cluster_us("n1") + 7_200_000_000;
     let mut bytes = Vec::new();
-    Frame::Ping { nonce: 1 }.encode(ahead_us, &mut bytes).expect("fits");
+    Frame::Ping { nonce: 1 }.encode(Envelope { version: VERSION_MAX, sent_us: ahead_us }, &mut bytes).expect("fits");
     let refused = bench.core("n1").received(&id("n2"), Class::Live, &bytes, bench.now("n1"));
     assert!(refused.is_err_and(|why| why.contains("ahead")), "two hours ahead");
     assert!(bench.core("n1").received(&id("n2"), Class::Live, &[0xff; 64], bench.now("n1")).is_err());

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use anyhow::Context;
+use aorta_chaos::run;
 use aorta_chaos::sim::{self, Outcome, Plan};
 use clap::{Args, Parser, Subcommand};
 
@@ -24,6 +25,8 @@ struct Arguments {
 enum Command {
     /// Runs whole clusters under virtual time; the same seed gives the same run.
     Sim(Sim),
+    /// Runs real nodes under real faults, and phones that remember what they were told; a report says what held.
+    Run(Run),
 }
 
 #[derive(Args)]
@@ -52,12 +55,32 @@ struct Sim {
     talk: bool,
 }
 
+#[derive(Args)]
+struct Run {
+    /// Names of scenarios or their files; `all` are all that come with this program.
+    #[arg(required_unless_present = "list")]
+    scenarios: Vec<String>,
+    /// The aorta to run [default: built from the sources].
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+    /// One that speaks the previous version of the peer protocol [default: built when a scenario needs it].
+    #[arg(long, value_name = "FILE")]
+    previous: Option<PathBuf>,
+    /// What all randomness comes from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where report, pictures and the nodes' files go.
+    #[arg(long, value_name = "DIRECTORY", default_value = "target/chaos")]
+    out: PathBuf,
+    /// Says which scenarios there are.
+    #[arg(long)]
+    list: bool,
+}
+
 fn main() -> ExitCode {
-    let Command::Sim(arguments) = Arguments::parse().command;
-    let done = match (&arguments.replay, &arguments.mutant) {
-        (Some(file), _) => replay(file, arguments.talk),
-        (None, Some(mutant)) => mutants(&arguments, mutant),
-        (None, None) => seeds(&arguments),
+    let done = match Arguments::parse().command {
+        Command::Sim(arguments) => simulate(&arguments),
+        Command::Run(arguments) => run_scenarios(arguments),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -67,6 +90,24 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn simulate(arguments: &Sim) -> anyhow::Result<bool> {
+    match (&arguments.replay, &arguments.mutant) {
+        (Some(file), _) => replay(file, arguments.talk),
+        (None, Some(mutant)) => mutants(arguments, mutant),
+        (None, None) => seeds(arguments),
+    }
+}
+
+/// Whether no scenario failed.
+fn run_scenarios(arguments: Run) -> anyhow::Result<bool> {
+    if arguments.list {
+        println!("{}", run::catalogue::list()?);
+        return Ok(true);
+    }
+    let Run { scenarios, program, previous, seed, out, .. } = arguments;
+    run::run(&run::Order { scenarios, program, previous, seed, out })
 }
 
 /// Whether an event file runs without a failure.

@@ -1,18 +1,29 @@
-//! Golden bytes: every frame kind, as this version writes it and must go on reading it. A difference is a new wire version,
+//! Golden bytes: every frame kind of every version, as it is written and must go on being read. A difference is a new wire version,
 //! never a new vector. `AORTA_WRITE_VECTORS=1` writes files that do not exist yet; it changes none.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aorta_proto::frame::{
-    Buckets, Class, FRAME_BYTES_MAX, Frame, FrameError, HEADER_BYTES, Header, Hello, LastKnown, Packed, PeerState,
-    RefuseReason, RejoinReason, Span, State, VERSION, decode_change, encode_changes, encode_deltas, encode_entries,
-    packed,
+    Buckets, Class, Envelope, FRAME_BYTES_MAX, Frame, FrameError, HEADER_BYTES, Header, Hello, LastKnown, Packed,
+    PeerState, RefuseReason, RejoinReason, Span, State, VERSION_MAX, VERSION_MIN, decode_change, encode_changes,
+    encode_deltas, encode_entries, packed,
 };
 use aorta_proto::{Aor, Binding, BootId, Cleared, ContactKey, Entry, Listed, NodeId, Octets, Record, Stamp, Value};
 use proptest::prelude::*;
 
 const SENT_US: u64 = 1_700_000_000_123_456;
+
+/// The newest version that has vectors, whatever this build speaks.
+const NEWEST: u8 = 2;
+
+const NEWEST_NOW: Envelope = Envelope { version: NEWEST, sent_us: SENT_US };
+
+fn written_in(version: u8, frame: &Frame<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame.encode(Envelope { version, sent_us: SENT_US }, &mut bytes).expect("fits");
+    bytes
+}
 
 fn id(name: &str) -> NodeId {
     NodeId::new(name).expect("a node id")
@@ -67,7 +78,11 @@ fn changes() -> Vec<u8> {
     bytes
 }
 
-fn live_frames<'a>(changes: &'a [u8]) -> Vec<(&'static str, Frame<'a>)> {
+fn frames(version: u8, changes: &[u8]) -> Vec<(&'static str, Frame<'_>)> {
+    live_frames(version, changes).into_iter().chain(bulk_frames(changes)).collect()
+}
+
+fn live_frames(version: u8, changes: &[u8]) -> Vec<(&'static str, Frame<'_>)> {
     let hello = Hello {
         node: id("n1"),
         boot: BootId(0x0123_4567_89ab_cdef),
@@ -79,11 +94,12 @@ fn live_frames<'a>(changes: &'a [u8]) -> Vec<(&'static str, Frame<'a>)> {
         clock_ceiling_us: None,
     };
     let changes = Packed::new(changes).expect("whole changes");
+    let waited_us = (version >= 2).then_some(1234);
     vec![
         ("01-hello", Frame::Hello(hello)),
         ("02-subscribe", Frame::Subscribe { epoch: 3 }),
         ("03-backlog", Frame::Backlog { epoch: 3, first_seq: 1000 }),
-        ("04-deltas", Frame::Deltas { epoch: 3, first_seq: 1000, changes }),
+        ("04-deltas", Frame::Deltas { epoch: 3, first_seq: 1000, waited_us, changes }),
         ("05-mark", Frame::Mark { epoch: 3 }),
         ("06-ack", Frame::Ack { epoch: 3, seq: 1001 }),
         ("07-state", Frame::State(state())),
@@ -95,7 +111,7 @@ fn live_frames<'a>(changes: &'a [u8]) -> Vec<(&'static str, Frame<'a>)> {
     ]
 }
 
-fn bulk_frames<'a>(changes: &'a [u8]) -> Vec<(&'static str, Frame<'a>)> {
+fn bulk_frames(changes: &[u8]) -> Vec<(&'static str, Frame<'_>)> {
     let listed = Listed { hash: 0xfedc_ba98_7654_3210, stamp: stamp(2) };
     let changes = Packed::new(changes).expect("whole changes");
     vec![
@@ -125,27 +141,73 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn every_kind_is_written_and_read_as_ever() {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("vectors/v{VERSION}"));
+fn every_kind_of_every_version_is_written_and_read_as_ever() {
     let changes = changes();
-    for (name, frame) in live_frames(&changes).into_iter().chain(bulk_frames(&changes)) {
-        let mut bytes = Vec::new();
-        frame.encode(SENT_US, &mut bytes).expect("fits");
-        let path = folder.join(format!("{name}.hex"));
-        if !path.exists() && std::env::var_os("AORTA_WRITE_VECTORS").is_some() {
-            std::fs::create_dir_all(&folder).expect("a folder");
-            std::fs::write(&path, hex(&bytes)).expect("written");
+    for version in VERSION_MIN..=NEWEST {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("vectors/v{version}"));
+        for (name, frame) in frames(version, &changes) {
+            let kind: u8 = name.split('-').next().and_then(|kind| kind.parse().ok()).expect("begins with the kind");
+            let bytes = written_in(version, &frame);
+            let says = if name == "01-hello" { 1 } else { version };
+            if says == version {
+                judge_golden(&folder.join(format!("{name}.hex")), &bytes);
+            }
+            for reader in version..=NEWEST + 1 {
+                let (header, read) = Frame::decode(&bytes, reader).unwrap_or_else(|error| panic!("{name}: {error}"));
+                assert_eq!(read, frame, "{name}");
+                assert_eq!((header.version, header.kind, header.sent_us), (says, kind, SENT_US), "{name}");
+                assert_eq!(header.frame_bytes(), bytes.len());
+                assert_eq!(header.class() == Class::Bulk, kind >= 32);
+            }
         }
-        let golden = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(hex(&bytes), golden, "{name} is written differently: that is a new wire version");
-        let (header, read) = Frame::decode(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(read, frame, "{name}");
-        assert_eq!(header.sent_us, SENT_US);
-        assert_eq!(header.frame_bytes(), bytes.len());
-        let kind: u8 = name.split('-').next().and_then(|kind| kind.parse().ok()).expect("names begin with the kind");
-        assert_eq!(header.kind, kind);
-        assert_eq!(header.class() == Class::Bulk, kind >= 32);
     }
+}
+
+fn judge_golden(path: &Path, bytes: &[u8]) {
+    if !path.exists() && std::env::var_os("AORTA_WRITE_VECTORS").is_some() {
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        std::fs::write(path, hex(bytes)).expect("written");
+    }
+    let golden = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert_eq!(hex(bytes), golden, "{} is written differently: that is a new wire version", path.display());
+}
+
+#[test]
+fn a_version_differs_from_the_one_before_only_in_what_it_adds() {
+    let (changes, mut differ) = (changes(), Vec::new());
+    for ((name, before), (_, after)) in frames(1, &changes).iter().zip(&frames(2, &changes)) {
+        let (before, mut after) = (written_in(1, before), written_in(2, after));
+        after[0] = 1;
+        if after != before {
+            differ.push(*name);
+        }
+    }
+    assert_eq!(differ, ["04-deltas"]);
+    let what_v1_lacks = frames(2, &changes).into_iter().map(|(_, frame)| written_in(1, &frame));
+    let as_v1_has_it = frames(1, &changes).into_iter().map(|(_, frame)| written_in(1, &frame));
+    assert!(what_v1_lacks.eq(as_v1_has_it), "a field that version 1 lacks is left out when version 1 is written");
+}
+
+#[test]
+fn a_frame_above_what_its_reader_reads_is_refused_and_not_misread() {
+    let changes = changes();
+    for (name, frame) in frames(2, &changes) {
+        let mut next = written_in(2, &frame);
+        let refused = Frame::decode(&next, 1);
+        match name {
+            "01-hello" => assert!(refused.is_ok(), "who speaks too new a version can still say so"),
+            _ => assert_eq!(refused, Err(FrameError::Version { theirs: 2, ours: 1 }), "{name}"),
+        }
+        next[0] = 3;
+        let refused = Frame::decode(&next, 2).expect_err(name).to_string();
+        assert!(refused.contains("version 3") && refused.contains("1 to 2"), "names both: {refused}");
+        // A field behind the last one, as a later version might add.
+        next.push(7);
+        let body = u32::try_from(next.len() - HEADER_BYTES).expect("small");
+        next[2..6].copy_from_slice(&body.to_le_bytes());
+        assert_eq!(Frame::decode(&next, 2), Err(FrameError::Version { theirs: 3, ours: 2 }), "{name}");
+    }
+    assert!((VERSION_MIN..=NEWEST).contains(&VERSION_MAX), "what a build speaks has vectors");
 }
 
 #[test]
@@ -160,13 +222,13 @@ fn changes_come_out_as_they_went_in() {
 fn many_changes_fill_a_frame_to_its_limit_and_no_further() {
     let changes: Vec<Vec<u8>> = (0..1000u32).map(|n| vec![n as u8; 200]).collect();
     let mut out = Vec::new();
-    let taken = encode_deltas(1, 1, changes.iter().map(Vec::as_slice), 64 * 1024, SENT_US, &mut out);
+    let taken = encode_deltas(1, 1, 0, changes.iter().map(Vec::as_slice), 64 * 1024, NEWEST_NOW, &mut out);
     assert!((300..330).contains(&taken) && out.len() <= 64 * 1024, "{taken} changes in {} bytes", out.len());
     let one_large = vec![7; packed::CHANGE_BYTES_MAX];
     let mut out = Vec::new();
-    assert_eq!(encode_entries((1, 1, true), [one_large.as_slice()].into_iter(), 1000, SENT_US, &mut out), 1);
+    assert_eq!(encode_entries((1, 1, true), [one_large.as_slice()].into_iter(), 1000, NEWEST_NOW, &mut out), 1);
     assert!(out.len() <= FRAME_BYTES_MAX);
-    assert!(Frame::decode(&out).is_ok(), "the largest change fits in a frame");
+    assert!(Frame::decode(&out, NEWEST).is_ok(), "the largest change fits in a frame");
 }
 
 #[test]
@@ -196,33 +258,29 @@ fn large_records_travel_in_parts_that_merge_to_the_whole() {
 
 #[test]
 fn hostile_headers_and_lengths_are_refused() {
-    let mut bytes = Vec::new();
-    Frame::Bye.encode(0, &mut bytes).expect("fits");
-    assert_eq!(Frame::decode(&bytes[..HEADER_BYTES - 1]), Err(FrameError::Short));
-    assert_eq!(Frame::decode(&[9; 20]), Err(FrameError::Version(9)));
+    let decode = |bytes| Frame::decode(bytes, NEWEST);
+    let bytes = written_in(1, &Frame::Bye);
+    assert_eq!(decode(&bytes[..HEADER_BYTES - 1]), Err(FrameError::Short));
+    assert_eq!(decode(&[0; 20]), Err(FrameError::Version { theirs: 0, ours: VERSION_MAX }));
     let mut unknown = bytes.clone();
     unknown[1] = 200;
-    assert_eq!(Frame::decode(&unknown), Err(FrameError::Kind(200)));
+    assert_eq!(decode(&unknown), Err(FrameError::Kind(200)));
     let mut long = bytes.clone();
     long[2..6].copy_from_slice(&u32::MAX.to_le_bytes());
     assert!(matches!(Header::read(&long), Err(FrameError::TooLong(_))));
     let mut trailing = bytes.clone();
     trailing.push(0);
-    assert_eq!(Frame::decode(&trailing), Err(FrameError::Trailing(1)));
+    assert_eq!(decode(&trailing), Err(FrameError::Trailing(1)));
     // An `Ask` that claims 2^40 indexes in a few bytes.
-    let mut ask = vec![VERSION, 34, 11, 0, 0, 0];
+    let mut ask = vec![1, 34, 11, 0, 0, 0];
     ask.extend_from_slice(&0u64.to_le_bytes());
     ask.extend_from_slice(&[5, 2, 253, 0, 0, 0, 0, 0, 1, 0, 0]);
-    assert!(matches!(Frame::decode(&ask), Err(FrameError::Body { kind: 34, .. })));
+    assert!(matches!(decode(&ask), Err(FrameError::Body { kind: 34, .. })));
 }
 
 #[test]
 fn indexes_outside_the_tree_are_refused() {
-    let refuses = |frame: Frame<'_>| {
-        let mut bytes = Vec::new();
-        frame.encode(0, &mut bytes).expect("fits");
-        matches!(Frame::decode(&bytes), Err(FrameError::Range(_)))
-    };
+    let refuses = |frame: Frame<'_>| matches!(Frame::decode(&written_in(1, &frame), 1), Err(FrameError::Range(_)));
     let ask = |level, indexes| Frame::Ask { id: 1, level, indexes };
     assert!(refuses(ask(5, vec![0])));
     assert!(refuses(ask(1, vec![16])));
@@ -241,29 +299,27 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn no_bytes_panic(kind in 0u8..60, body in proptest::collection::vec(any::<u8>(), 0..200), sent in any::<u64>()) {
-        let mut bytes = vec![VERSION, kind];
+    fn no_bytes_panic(version in 1..=NEWEST, kind in 0u8..60, body in proptest::collection::vec(any::<u8>(), 0..200), sent in any::<u64>()) {
+        let mut bytes = vec![version, kind];
         bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
         bytes.extend_from_slice(&sent.to_le_bytes());
         bytes.extend_from_slice(&body);
-        if let Ok((header, frame)) = Frame::decode(&bytes) {
+        if let Ok((header, frame)) = Frame::decode(&bytes, NEWEST) {
             prop_assert_eq!(header.sent_us, sent);
             if let Frame::Deltas { changes, .. } | Frame::Entries { changes, .. } = frame {
                 changes.iter().for_each(|change| drop(decode_change(change)));
             }
         }
-        drop(Frame::decode(&body));
+        drop(Frame::decode(&body, NEWEST));
     }
 
     #[test]
-    fn no_flipped_byte_panics(which in 0usize..21, at in any::<proptest::sample::Index>(), flip in 1u8..) {
+    fn no_flipped_byte_panics(version in 1..=NEWEST, which in 0usize..21, at in any::<proptest::sample::Index>(), flip in 1u8..) {
         let changes = changes();
-        let frames: Vec<_> = live_frames(&changes).into_iter().chain(bulk_frames(&changes)).collect();
-        let mut bytes = Vec::new();
-        frames[which].1.encode(SENT_US, &mut bytes).expect("fits");
+        let mut bytes = written_in(version, &frames(version, &changes)[which].1);
         let at = at.index(bytes.len());
         bytes[at] ^= flip;
-        if let Ok((_, Frame::Deltas { changes, .. } | Frame::Entries { changes, .. })) = Frame::decode(&bytes) {
+        if let Ok((_, Frame::Deltas { changes, .. } | Frame::Entries { changes, .. })) = Frame::decode(&bytes, NEWEST) {
             changes.iter().for_each(|change| drop(decode_change(change)));
         }
     }

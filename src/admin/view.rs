@@ -33,6 +33,10 @@ pub struct ClusterView {
     pub digest: String,
     /// Replies that wait for acks.
     pub pending_replies: u64,
+    /// The highest wire version that it reads.
+    pub wire_version_max: u8,
+    /// The one that it writes: the highest that every member it remembers reads.
+    pub wire_version: u8,
     /// The other nodes that it knows.
     pub members: Vec<MemberView>,
 }
@@ -61,6 +65,10 @@ pub struct MemberView {
     pub suspect: bool,
     /// Changes sent to it and not acknowledged.
     pub lag: u64,
+    /// How long its last changes took from publication there to the answering node's table, microseconds.
+    pub lag_us: Option<u64>,
+    /// The highest wire version that it reads, as far as is known.
+    pub wire_version_max: u8,
     /// What it held when it last said so, at most some seconds ago.
     pub table: Option<TableView>,
 }

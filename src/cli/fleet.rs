@@ -34,6 +34,7 @@ pub struct Fleet {
 pub struct Node {
     /// Where its things are.
     pub place: Place,
+    environment: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -64,7 +65,7 @@ impl Fleet {
     /// Nodes at these places, none of them started. `program` is the `aorta` to run.
     #[must_use]
     pub fn new(program: &Path, places: Vec<Place>) -> Self {
-        let nodes = places.into_iter().map(|place| Node { place, child: None }).collect();
+        let nodes = places.into_iter().map(|place| Node { place, environment: Vec::new(), child: None }).collect();
         Self { program: program.to_path_buf(), nodes }
     }
 
@@ -83,6 +84,11 @@ impl Fleet {
         &self.nodes
     }
 
+    /// What a node finds in its environment, beside what this process has, from its next start on.
+    pub fn set_environment(&mut self, index: usize, environment: Vec<(String, String)>) {
+        self.nodes[index].environment = environment;
+    }
+
     /// Starts a node, its output appended to its log. It dies when this process does. Call it from a thread that lives
     /// as long as the node should: the kernel watches the thread.
     ///
@@ -96,6 +102,7 @@ impl Fleet {
         let child = Command::new(&self.program)
             .args(["node", "--with-parent", &std::process::id().to_string(), "--config"])
             .arg(&place.config)
+            .envs(node.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

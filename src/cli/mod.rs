@@ -23,9 +23,16 @@ use crate::config::{self, Config};
 /// Exit code of a command that could not do what it was told.
 const FAILED: u8 = 1;
 
+/// What `--version` says: the release, and the wire versions that it reads and writes.
+const VERSION: &str = if cfg!(feature = "wire-v1") {
+    concat!(env!("CARGO_PKG_VERSION"), " (wire version 1)")
+} else {
+    concat!(env!("CARGO_PKG_VERSION"), " (wire versions 1 to 2)")
+};
+
 /// A SIP location service: which phone rings for this address, known whole by every node.
 #[derive(Debug, Parser)]
-#[command(name = "aorta", version, max_term_width = 110)]
+#[command(name = "aorta", version = VERSION, max_term_width = 110)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -148,6 +155,17 @@ fn check(file: &std::path::Path, sets: &[String]) -> anyhow::Result<ExitCode> {
 mod tests {
     use super::Arguments;
     use clap::CommandFactory as _;
+
+    #[test]
+    fn the_wire_versions_are_those_of_the_protocol() {
+        use aorta_proto::frame::{VERSION_MAX, VERSION_MIN};
+        let spoken = if VERSION_MIN == VERSION_MAX {
+            format!("{VERSION_MIN}")
+        } else {
+            format!("{VERSION_MIN} to {VERSION_MAX}")
+        };
+        assert!(super::VERSION.ends_with(&format!("{spoken})")), "{}", super::VERSION);
+    }
 
     #[test]
     fn the_command_line_is_sound() {

@@ -130,7 +130,7 @@ impl Survey {
 
     /// A line a node.
     pub(super) fn table(&self) -> String {
-        let mut lines = vec![["NODE", "STATE", "CONTACTS", "AORS", "DIGEST", "LAG", "HTTP"].map(str::to_owned)];
+        let mut lines = vec![COLUMNS.map(str::to_owned)];
         for (name, row) in &self.rows {
             let http = row.http.clone().unwrap_or_default();
             lines.push(match &row.view {
@@ -140,22 +140,17 @@ impl Survey {
                     view.contacts.to_string(),
                     view.aors.to_string(),
                     view.digest.chars().take(12).collect(),
-                    if http == BY_GOSSIP {
-                        "?".to_owned()
-                    } else {
-                        view.members.iter().map(|member| member.lag).max().unwrap_or_default().to_string()
-                    },
+                    if http == BY_GOSSIP { "?".to_owned() } else { lag(view) },
+                    if http == BY_GOSSIP { "?".to_owned() } else { lag_ms(view) },
+                    wire(view),
                     http,
                 ],
-                Err(_) => [
-                    name.clone(),
-                    format!("{} (others say)", row.seen_as),
-                    "?".into(),
-                    "?".into(),
-                    "?".into(),
-                    "?".into(),
-                    http,
-                ],
+                Err(_) => {
+                    let mut line = COLUMNS.map(|_| "?".to_owned());
+                    (line[0], line[1]) = (name.clone(), format!("{} (others say)", row.seen_as));
+                    line[COLUMNS.len() - 1] = http;
+                    line
+                }
             });
         }
         aligned(&lines)
@@ -168,6 +163,7 @@ impl Survey {
             .map(|(name, row)| match &row.view {
                 Ok(view) => serde_json::json!({
                     "node": name, "state": view.state, "ready": view.ready, "reason": view.reason,
+                    "wire_version": view.wire_version, "wire_version_max": view.wire_version_max,
                     "contacts": view.contacts, "aors": view.aors, "digest": view.digest,
                     "linked": view.members.iter().filter(|member| member.linked).count(),
                 }),
@@ -176,6 +172,30 @@ impl Survey {
             .collect();
         serde_json::json!({ "agree": disagreements.is_empty(), "disagreements": disagreements, "nodes": nodes })
             .to_string()
+    }
+}
+
+/// What the table shows of each node.
+const COLUMNS: [&str; 9] = ["NODE", "STATE", "CONTACTS", "AORS", "DIGEST", "LAG", "LAG MS", "WIRE", "HTTP"];
+
+/// Changes that the slowest member has not acknowledged.
+fn lag(view: &ClusterView) -> String {
+    view.members.iter().map(|member| member.lag).max().unwrap_or_default().to_string()
+}
+
+/// How long the last changes of the slowest member took to get to the node.
+fn lag_ms(view: &ClusterView) -> String {
+    let lag_us = view.members.iter().filter_map(|member| member.lag_us).max();
+    lag_us.map_or_else(|| "-".to_owned(), |lag_us| format!("{:.1}", lag_us as f64 / 1000.0))
+}
+
+/// The wire version that a node writes, and the highest that it reads if some member holds it back.
+fn wire(view: &ClusterView) -> String {
+    match (view.wire_version, view.wire_version_max) {
+        (0, 0) => "?".to_owned(),
+        (0, reads) => format!("? of {reads}"),
+        (writes, reads) if writes < reads => format!("{writes} of {reads}"),
+        (writes, _) => writes.to_string(),
     }
 }
 
@@ -212,6 +232,7 @@ fn gossiped(member: &MemberView, table: &TableView) -> ClusterView {
         version: member.version.clone(),
         state: member.state.clone(),
         ready: member.state == READY,
+        wire_version_max: member.wire_version_max,
         aors: table.aors,
         contacts: table.contacts,
         digest: table.digest.clone(),
@@ -300,6 +321,14 @@ mod tests {
     fn a_dead_member_is_not_shown_by_its_last_words() {
         let member = |present| MemberView { state: "ready".to_owned(), present, ..MemberView::default() };
         assert_eq!((seen_as(&member(true)).as_str(), seen_as(&member(false)).as_str()), ("ready", "missing"));
+    }
+
+    #[test]
+    fn a_node_that_is_held_back_at_an_older_wire_version_shows_it() {
+        let view =
+            |wire_version, wire_version_max| ClusterView { wire_version, wire_version_max, ..ClusterView::default() };
+        let shown = [(2, 2), (1, 2), (0, 2), (0, 0)].map(|(writes, reads)| wire(&view(writes, reads)));
+        assert_eq!(shown, ["2", "1 of 2", "? of 2", "?"]);
     }
 
     #[test]

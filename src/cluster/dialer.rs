@@ -18,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use super::Class;
 use super::endpoint::{Dialled, Endpoint};
 use super::link::canonical;
+use super::session::Session;
 use super::switchboard::Switchboard;
 
 /// A dial unanswered for this long is raced by the next.
@@ -47,7 +48,9 @@ pub(super) struct Dialer {
     board: Arc<Switchboard>,
     endpoint: Arc<Endpoint>,
     tries: Arc<Mutex<BTreeMap<(SocketAddr, Class), Try>>>,
-    resolved: Arc<Mutex<BTreeSet<SocketAddr>>>,
+    resolved: Arc<Mutex<Resolved>>,
+    /// The seeds of which the rooms above know that nobody is linked there.
+    told: Option<Vec<String>>,
 }
 
 /// How dialling an address goes.
@@ -58,15 +61,17 @@ struct Try {
     under_way: usize,
     /// Who answered there.
     peer: Option<NodeId>,
+    /// This node itself answered there.
+    own: bool,
 }
 
 impl Dialer {
     pub(super) fn new(seeds: Vec<String>, board: Arc<Switchboard>, endpoint: Arc<Endpoint>) -> Self {
-        Self { seeds, board, endpoint, tries: Arc::default(), resolved: Arc::default() }
+        Self { seeds, board, endpoint, tries: Arc::default(), resolved: Arc::default(), told: None }
     }
 
     /// Dials until it is stopped.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         self.board.spawn(resolve(self.seeds.clone(), Arc::clone(&self.resolved), Arc::clone(&self.board)));
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -80,7 +85,34 @@ impl Dialer {
                 return;
             }
             self.look(Instant::now());
+            self.tell_unreached();
         }
+    }
+
+    /// Tells which seeds lead to nobody who is linked, if that changed.
+    fn tell_unreached(&mut self) {
+        let unreached = self.unreached();
+        if self.told.as_ref() != Some(&unreached) {
+            self.told = Some(unreached.clone());
+            self.board.peers().seeds_unreached(unreached);
+        }
+    }
+
+    fn unreached(&self) -> Vec<String> {
+        let (resolved, tries) = (self.resolved.lock().clone(), self.tries.lock());
+        let sessions = self.board.sessions();
+        let reached = |address: &SocketAddr| {
+            let this = tries.get(&(*address, Class::Live));
+            let peer = this.and_then(|this| this.peer.as_ref());
+            *address == self.board.advertise()
+                || this.is_some_and(|this| this.own)
+                || sessions.iter().any(|session| session.is_open() && leads(session, *address, peer))
+        };
+        let of = |seed: &String| match resolved.get(seed) {
+            Some(found) => found.iter().filter(|address| !reached(address)).map(ToString::to_string).collect(),
+            None => vec![seed.clone()],
+        };
+        self.seeds.iter().flat_map(of).collect()
     }
 
     fn look(&self, now: Instant) {
@@ -114,7 +146,7 @@ impl Dialer {
 
     /// Everything that may be a member's address, without this node's own.
     fn addresses(&self) -> BTreeSet<SocketAddr> {
-        let mut all: BTreeSet<SocketAddr> = self.resolved.lock().clone();
+        let mut all: BTreeSet<SocketAddr> = self.resolved.lock().values().flatten().copied().collect();
         all.extend(self.board.last_known());
         all.extend(self.board.gossip().addresses());
         all.extend(self.board.sessions().iter().map(|session| session.dial));
@@ -124,10 +156,7 @@ impl Dialer {
 
     /// Whether a healthy live link leads to whoever is at `address`.
     fn is_linked(&self, address: SocketAddr, peer: Option<&NodeId>) -> bool {
-        self.board.sessions().iter().any(|session| {
-            let same = session.theirs.advertise == address || session.dial == address || Some(&session.peer) == peer;
-            same && session.class == Class::Live && session.is_healthy()
-        })
+        self.board.sessions().iter().any(|session| session.is_healthy() && leads(session, address, peer))
     }
 
     /// Where a bulk link is missing beside a healthy live one. The side that decides dials at once; the other only when
@@ -155,6 +184,7 @@ impl Dialer {
 impl Try {
     fn remember(&mut self, dialled: Dialled, now: Instant) {
         self.under_way = self.under_way.saturating_sub(1);
+        self.own = matches!(dialled, Dialled::Own);
         match dialled {
             Dialled::Peer(peer) => self.peer = Some(peer),
             Dialled::Own => self.pause = Some(now + OWN_PAUSE),
@@ -164,9 +194,17 @@ impl Try {
     }
 }
 
+/// Whether a live session is with whoever is at `address`; `peer` answered there last.
+fn leads(session: &Session, address: SocketAddr, peer: Option<&NodeId>) -> bool {
+    let same = session.theirs.advertise == address || session.dial == address || Some(&session.peer) == peer;
+    same && session.class == Class::Live
+}
+
+/// What each seed leads to, once it resolved.
+type Resolved = BTreeMap<String, BTreeSet<SocketAddr>>;
+
 /// Keeps the addresses of the seeds fresh.
-async fn resolve(seeds: Vec<String>, resolved: Arc<Mutex<BTreeSet<SocketAddr>>>, board: Arc<Switchboard>) {
-    let known: Mutex<BTreeMap<&str, BTreeSet<SocketAddr>>> = Mutex::default();
+async fn resolve(seeds: Vec<String>, resolved: Arc<Mutex<Resolved>>, board: Arc<Switchboard>) {
     let unknown: Mutex<BTreeSet<&str>> = Mutex::default();
     let mut again = interval(RESOLVE_EVERY);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -175,11 +213,11 @@ async fn resolve(seeds: Vec<String>, resolved: Arc<Mutex<BTreeSet<SocketAddr>>>,
         let asked = seeds.iter().map(async |seed| match addresses(seed).await {
             Ok(found) => {
                 unknown.lock().remove(seed.as_str());
-                let mut known = known.lock();
-                if known.get(seed.as_str()) != Some(&found) {
+                let mut resolved = resolved.lock();
+                if resolved.get(seed) != Some(&found) {
                     tracing::debug!(seed, addresses = ?found, "seed resolved");
-                    known.insert(seed, found);
-                    *resolved.lock() = known.values().flatten().copied().collect();
+                    resolved.insert(seed.clone(), found);
+                    drop(resolved);
                     board.change();
                 }
             }

@@ -125,6 +125,10 @@ pub trait Peers: Send + Sync + 'static {
     /// [`Cluster::wake`]. Returns whether it appended.
     fn transmit(&self, peer: &NodeId, class: Class, buf: &mut Vec<u8>) -> bool;
 
+    /// The seeds behind which nobody is linked, this node left out: `address:port` each, or the seed itself while it does
+    /// not resolve; at each change.
+    fn seeds_unreached(&self, seeds: Vec<String>);
+
     /// The members that gossip shows alive, without this node, by node id; at each change.
     fn members(&self, view: Vec<GossipMember>);
 

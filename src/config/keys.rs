@@ -108,8 +108,8 @@ pub const KEYS: &[Key] = &[
     key("outbox_bytes_max", whole(MIB, 16 * KIB * MIB), "67108864",
         "Changes kept for nodes that are slow to take them; a node that falls further behind has to synchronise anew."),
     key("seed_fallback_ms", whole(100, 600_000), "3000",
-        "Silence after which a starting node counts a node that it should reach as gone, so that a cluster can start \
-         without it."),
+        "Silence after which a starting node counts a seed, or a node that its disk remembers, as gone, so that a cluster \
+         can start without it."),
     key("bootstrap_min_nodes", whole(0, 1000), "0",
         "Nodes that must see each other before a cluster of which nobody is ready may start. 0: a majority of the nodes \
          that cluster.seeds name, this one counted; 2 where they are one DNS name, 1 if there are none."),

@@ -141,17 +141,31 @@ impl Location {
         counts
     }
 
-    /// Every AoR that changed since it was last taken, for a snapshot; whoever takes them asks [`Location::take_record`]
-    /// for each, or gives them back with [`Location::put_back`] if they could not be written.
+    /// Every AoR that changed since it was last taken, for a snapshot, what is awaited first; one may be in it twice. Whoever
+    /// takes them asks [`Location::take_record`] for each, or gives them back with [`Location::put_back`] if they could not
+    /// be written.
     #[must_use]
     pub fn take_dirty(&self) -> Vec<Aor> {
         self.stripes.iter().flat_map(|stripe| stripe.write().take_dirty()).collect()
     }
 
-    /// What is known of an AoR that was taken as dirty; an empty record means that it is to be deleted. A later change
-    /// makes it dirty again.
+    /// Somebody waits until what is known of an AoR is on disk: if it is not, it is among the next that
+    /// [`Location::take_awaited`] gives.
+    pub fn await_on_disk(&self, aor: &Aor) {
+        let hash = self.digester.aor(aor);
+        self.stripe(hash).write().await_on_disk(hash, aor);
+    }
+
+    /// As [`Location::take_dirty`], but only those that somebody waits for: a commit must not wait behind a whole table.
     #[must_use]
-    pub fn take_record(&self, aor: &Aor) -> Record {
+    pub fn take_awaited(&self) -> Vec<Aor> {
+        self.stripes.iter().flat_map(|stripe| stripe.write().take_awaited()).collect()
+    }
+
+    /// What is known of an AoR that was taken as dirty; an empty record means that it is to be deleted, `None` that its
+    /// latest change was taken already. A later change makes it dirty again.
+    #[must_use]
+    pub fn take_record(&self, aor: &Aor) -> Option<Record> {
         let hash = self.digester.aor(aor);
         self.stripe(hash).write().take_record(hash, aor)
     }

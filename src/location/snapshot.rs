@@ -8,7 +8,8 @@
 //!
 //! Measured faults of sled 0.34.7 that this works around: batches above some 200 records leak for good; a cut `snap.*`
 //! fails `open` until it is deleted (nothing is lost by that); a damaged log panics, or is silently cut at the damage, which
-//! only the number of the last flush tells; after one failed write every later one fails until it is opened again.
+//! only the number of the last flush tells; after one failed write every later one fails until it is opened again; its
+//! flush does not reach the disk itself.
 
 mod ceiling;
 mod directory;
@@ -41,6 +42,9 @@ const FLUSH_RECORDS: usize = 8192;
 
 /// Memory for sled's cache, bytes. Snapshots are written once and read at start: a larger one serves nobody.
 const CACHE_BYTES: u64 = 32 << 20;
+
+/// The file in which sled keeps everything.
+const SLED_LOG: &str = "db";
 
 /// What sled says when a thread of an earlier use still holds its lock.
 const SLED_LOCKED: &str = "could not acquire lock";
@@ -120,6 +124,8 @@ pub struct Snapshot {
 struct Open {
     database: sled::Db,
     records: sled::Tree,
+    /// Sled's log, to flush it for good.
+    log: File,
 }
 
 /// Why an attempt to open or read the database ended.
@@ -160,26 +166,56 @@ impl Snapshot {
         Ok((snapshot, ceiling, loaded))
     }
 
-    /// Writes what is dirty and flushes it: everything that changed before the call is on disk when it returns.
+    /// Writes what is dirty and flushes it: everything that changed before the call is on disk when it returns, as far as
+    /// the kernel and the disk say so (`fdatasync`).
     ///
     /// # Errors
     /// When the disk does not take it: what is not surely on disk is dirty again, and the next save tries again, opening
     /// the database anew.
     pub fn save(&mut self, location: &Location) -> Result<Saved, SnapshotError> {
-        if self.open.is_none() {
-            self.open_database(location, &mut Loaded::default())?;
-        }
-        let mut dirty = location.take_dirty();
-        // In the order of keys: neighbours in the database share its pages, which more than halves the time of a long save.
-        dirty.sort_unstable();
+        self.save_and(location, |_| Ok(()))
+    }
+
+    /// As [`Snapshot::save`]; between two batches, `meanwhile` may [`Snapshot::commit`]: what is awaited does not wait
+    /// behind a whole table.
+    ///
+    /// # Errors
+    /// As [`Snapshot::save`], also when `meanwhile` fails.
+    pub fn save_and(
+        &mut self,
+        location: &Location,
+        mut meanwhile: impl FnMut(&mut Self) -> Result<(), SnapshotError>,
+    ) -> Result<Saved, SnapshotError> {
+        self.open_again(location)?;
+        let dirty = in_order(location.take_dirty());
         let mut saved = Saved::default();
         for unflushed in (0..dirty.len()).step_by(FLUSH_RECORDS) {
             let until = dirty.len().min(unflushed + FLUSH_RECORDS);
-            if let Err(error) = self.write(location, &dirty[unflushed..until], &mut saved) {
+            let written = self.write(location, &dirty[unflushed..until], &mut saved, &mut meanwhile);
+            if let Err(error) = written.and_then(|()| self.flush()) {
                 location.put_back(&dirty[unflushed..]);
                 self.close();
                 return Err(error);
             }
+        }
+        Ok(saved)
+    }
+
+    /// Writes what is awaited ([`Location::await_on_disk`]) and flushes it: everything that was awaited before the call is
+    /// on disk when it returns.
+    ///
+    /// # Errors
+    /// As [`Snapshot::save`].
+    pub fn commit(&mut self, location: &Location) -> Result<Saved, SnapshotError> {
+        self.open_again(location)?;
+        let awaited = in_order(location.take_awaited());
+        let mut saved = Saved::default();
+        // Also when nothing is awaited any more: a save that is under way may have written it, and not flushed yet.
+        let written = self.write(location, &awaited, &mut saved, &mut |_| Ok(()));
+        if let Err(error) = written.and_then(|()| self.guarded(Open::sync)) {
+            location.put_back(&awaited);
+            self.close();
+            return Err(error);
         }
         Ok(saved)
     }
@@ -202,12 +238,27 @@ impl Snapshot {
         self.keep()
     }
 
-    /// Writes what is known of these AoRs, in batches, and flushes.
-    fn write(&mut self, location: &Location, aors: &[Aor], saved: &mut Saved) -> Result<(), SnapshotError> {
-        for aors in aors.chunks(BATCH_RECORDS_MAX) {
-            let mut batch = sled::Batch::default();
+    /// Opens the database again after an error.
+    fn open_again(&mut self, location: &Location) -> Result<(), SnapshotError> {
+        if self.open.is_some() { Ok(()) } else { self.open_database(location, &mut Loaded::default()) }
+    }
+
+    /// Writes what is known of these AoRs, in batches, with `meanwhile` between them.
+    fn write(
+        &mut self,
+        location: &Location,
+        aors: &[Aor],
+        saved: &mut Saved,
+        meanwhile: &mut dyn FnMut(&mut Self) -> Result<(), SnapshotError>,
+    ) -> Result<(), SnapshotError> {
+        for (nth, aors) in aors.chunks(BATCH_RECORDS_MAX).enumerate() {
+            if nth > 0 {
+                meanwhile(self)?;
+            }
+            let (mut batch, before) = (sled::Batch::default(), *saved);
             for aor in aors {
-                let (key, record) = (aor.as_str().as_bytes(), location.take_record(aor));
+                let Some(record) = location.take_record(aor) else { continue };
+                let key = aor.as_str().as_bytes();
                 match value::encode(aor, &record) {
                     _ if record.is_empty() => {
                         batch.remove(key);
@@ -221,9 +272,11 @@ impl Snapshot {
                     Err(error) => tracing::error!(%error, "a record could not be encoded for the snapshot"),
                 }
             }
-            self.guarded(|open| open.records.apply_batch(batch))?;
+            if *saved != before {
+                self.guarded(|open| open.records.apply_batch(batch))?;
+            }
         }
-        self.flush()
+        Ok(())
     }
 
     /// Flushes, under the next number: in the database first, so that only one that lost a flush is behind the file.
@@ -231,7 +284,7 @@ impl Snapshot {
         let saves = self.saves + 1;
         self.guarded(|open| {
             open.database.insert(SAVES, &saves.to_le_bytes())?;
-            open.database.flush().map(|_| ())
+            open.sync()
         })?;
         self.saves = saves;
         if let Err(error) = self.saves_file.write([saves, 0, 0]) {
@@ -322,6 +375,13 @@ impl Drop for Snapshot {
 }
 
 impl Open {
+    /// When it returns, all that was written is on disk. Sled's own flush only hands it over (`sync_file_range`): neither
+    /// the length of the file nor what the disk keeps in a volatile cache would outlive a loss of power.
+    fn sync(&self) -> sled::Result<()> {
+        self.database.flush()?;
+        Ok(self.log.sync_data()?)
+    }
+
     /// The number of the last flush that is in it; 0 when there was none.
     fn saves(&self) -> sled::Result<u64> {
         let bytes = self.database.get(SAVES)?;
@@ -362,6 +422,13 @@ fn guard<T>(work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
     })
 }
 
+/// In the order of keys: neighbours in the database share its pages, which more than halves the time of a long save.
+fn in_order(mut aors: Vec<Aor>) -> Vec<Aor> {
+    aors.sort_unstable();
+    aors.dedup();
+    aors
+}
+
 /// Opens. Threads of a database that this process just dropped may hold sled's lock a moment longer; another process does
 /// not, for the lock on `node-id` is ours.
 fn open_at(path: &Path) -> Result<Open, Trouble> {
@@ -381,7 +448,11 @@ fn try_open_at(path: &Path) -> Result<Open, Trouble> {
         let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         let database = config.open()?;
         let records = database.open_tree(RECORDS)?;
-        Ok(Open { database, records })
+        let log = File::open(path.join(SLED_LOG)).map_err(sled::Error::from)?;
+        for dir in [Some(path), path.parent()].into_iter().flatten() {
+            File::open(dir).and_then(|dir| dir.sync_all()).map_err(sled::Error::from)?;
+        }
+        Ok(Open { database, records, log })
     })
 }
 

@@ -20,9 +20,8 @@ pub(super) struct Stripe {
     /// The sum of all its buckets.
     sum: u128,
     tally: Tally,
-    /// AoRs that a snapshot has not taken since they changed, oldest change first; `None` when there are no snapshots.
-    /// Bounded by the AoRs that are, and those forgotten since the last snapshot.
-    dirty: Option<VecDeque<Aor>>,
+    /// `None` when there are no snapshots.
+    dirty: Option<Dirty>,
     /// The floor down to which everything was forgotten, microseconds.
     pub(super) floor_us: u64,
     /// The least of its buckets' own: whoever has nothing to do here need not look at each. May be too early, never too late.
@@ -44,7 +43,34 @@ struct Stored {
     hash: AorHash,
     aor: Aor,
     record: Record,
-    dirty: bool,
+    unsaved: Unsaved,
+    /// It is in [`Dirty::changed`] if this is [`Dirty::turn`].
+    queued: u32,
+}
+
+/// Whether a record differs from what was last taken of it for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unsaved {
+    No,
+    Yes,
+    /// Yes, and somebody waits until it is on disk: it is in [`Dirty::awaited`].
+    Awaited,
+}
+
+/// AoRs for the disk to take. Bounded by the AoRs that are, and those forgotten since the last snapshot.
+struct Dirty {
+    /// Those that changed, oldest change first. One that was taken as awaited meanwhile stays here until all are taken.
+    changed: VecDeque<Aor>,
+    /// Those that somebody waits for; they are written ahead of the others.
+    awaited: VecDeque<Aor>,
+    /// Counts how often all were taken, from 1.
+    turn: u32,
+}
+
+impl Dirty {
+    fn new() -> Self {
+        Self { changed: VecDeque::new(), awaited: VecDeque::new(), turn: 1 }
+    }
 }
 
 /// How much a stripe holds.
@@ -63,7 +89,7 @@ impl Stripe {
             buckets: (0..BUCKETS).map(|_| empty()).collect(),
             sum: 0,
             tally: Tally::default(),
-            dirty: snapshots.then(VecDeque::new),
+            dirty: snapshots.then(Dirty::new),
             floor_us: 0,
             lapses_us: NEVER_US,
             oldest_us: NEVER_US,
@@ -88,7 +114,7 @@ impl Stripe {
             Ok(found) => (found.into_mut(), false),
             Err(_) if delta.is_empty() => return Merged::default(),
             Err(_) => {
-                let stored = Stored { hash, aor: aor.clone(), record: Record::EMPTY, dirty: false };
+                let stored = Stored { hash, aor: aor.clone(), record: Record::EMPTY, unsaved: Unsaved::No, queued: 0 };
                 let slot = bucket.table.insert_unique(hash.low(), stored, |stored| stored.hash.low());
                 (slot.into_mut(), true)
             }
@@ -186,24 +212,36 @@ impl Stripe {
     }
 
     pub(super) fn dirty(&self) -> usize {
-        self.dirty.as_ref().map_or(0, VecDeque::len)
+        self.dirty.as_ref().map_or(0, |dirty| dirty.changed.len() + dirty.awaited.len())
     }
 
     /// Makes an AoR dirty; one that is not in the table is to be deleted.
     pub(super) fn soil(&mut self, hash: AorHash, aor: &Aor) {
         let Self { buckets, dirty, .. } = self;
-        match buckets[place(hash)].table.find_mut(hash.low(), |stored| stored.aor == *aor) {
+        match find_mut(buckets, hash, aor) {
             Some(stored) => soil(stored, dirty.as_mut()),
-            None => dirty.iter_mut().for_each(|dirty| dirty.push_back(aor.clone())),
+            None => dirty.iter_mut().for_each(|dirty| dirty.changed.push_back(aor.clone())),
         }
     }
 
-    /// Puts an AoR among the dirty ones again, for it was taken from them.
+    /// Somebody waits until what is known of an AoR is on disk.
+    pub(super) fn await_on_disk(&mut self, hash: AorHash, aor: &Aor) {
+        let Self { buckets, dirty, .. } = self;
+        let Some(dirty) = dirty else { return };
+        if let Some(stored) = find_mut(buckets, hash, aor).filter(|stored| stored.unsaved == Unsaved::Yes) {
+            stored.unsaved = Unsaved::Awaited;
+            dirty.awaited.push_back(aor.clone());
+        }
+    }
+
+    /// Puts an AoR among the dirty ones again, for it was taken from them. Who waits for it is not known any more, so
+    /// somebody may.
     pub(super) fn put_back(&mut self, hash: AorHash, aor: &Aor) {
-        let Some(dirty) = &mut self.dirty else { return };
-        dirty.push_back(aor.clone());
-        if let Some(stored) = self.buckets[place(hash)].table.find_mut(hash.low(), |stored| stored.aor == *aor) {
-            stored.dirty = true;
+        let Self { buckets, dirty, .. } = self;
+        let Some(dirty) = dirty else { return };
+        dirty.awaited.push_back(aor.clone());
+        if let Some(stored) = find_mut(buckets, hash, aor) {
+            stored.unsaved = Unsaved::Awaited;
         }
     }
 
@@ -217,26 +255,35 @@ impl Stripe {
 
     /// Takes the latest change of an AoR as seen by the disk.
     pub(super) fn clean(&mut self, hash: AorHash, aor: &Aor) {
-        let Some(dirty) = &mut self.dirty else { return };
-        if dirty.pop_back_if(|last| *last == *aor).is_some()
-            && let Some(stored) = self.buckets[place(hash)].table.find_mut(hash.low(), |stored| stored.aor == *aor)
+        let Self { buckets, dirty, .. } = self;
+        let Some(dirty) = dirty else { return };
+        if dirty.changed.pop_back_if(|last| *last == *aor).is_some()
+            && let Some(stored) = find_mut(buckets, hash, aor)
         {
-            stored.dirty = false;
+            (stored.unsaved, stored.queued) = (Unsaved::No, 0);
         }
     }
 
+    /// Takes all that is dirty, what is awaited first.
     pub(super) fn take_dirty(&mut self) -> VecDeque<Aor> {
-        self.dirty.as_mut().map(std::mem::take).unwrap_or_default()
+        let Some(dirty) = &mut self.dirty else { return VecDeque::new() };
+        dirty.turn = dirty.turn.wrapping_add(1).max(1);
+        let mut taken = std::mem::take(&mut dirty.awaited);
+        taken.append(&mut dirty.changed);
+        taken
     }
 
-    /// What is known of an AoR that was taken as dirty, for the disk: the next change makes it dirty again.
-    pub(super) fn take_record(&mut self, hash: AorHash, aor: &Aor) -> Record {
-        let stored = self.buckets[place(hash)].table.find_mut(hash.low(), |stored| stored.aor == *aor);
-        let taken = stored.map(|stored| {
-            stored.dirty = false;
-            stored.record.clone()
-        });
-        taken.unwrap_or_default()
+    /// Takes what somebody waits for.
+    pub(super) fn take_awaited(&mut self) -> VecDeque<Aor> {
+        self.dirty.as_mut().map(|dirty| std::mem::take(&mut dirty.awaited)).unwrap_or_default()
+    }
+
+    /// What is known of an AoR that was taken as dirty, for the disk: the next change makes it dirty again. `None` when it
+    /// was taken once more since it was queued, and has not changed since.
+    pub(super) fn take_record(&mut self, hash: AorHash, aor: &Aor) -> Option<Record> {
+        let Some(stored) = find_mut(&mut self.buckets, hash, aor) else { return Some(Record::EMPTY) };
+        let unsaved = std::mem::replace(&mut stored.unsaved, Unsaved::No);
+        (unsaved != Unsaved::No).then(|| stored.record.clone())
     }
 }
 
@@ -245,10 +292,17 @@ fn place(hash: AorHash) -> usize {
     hash.bucket() as usize % BUCKETS
 }
 
-fn soil(stored: &mut Stored, dirty: Option<&mut VecDeque<Aor>>) {
+fn find_mut<'a>(buckets: &'a mut [Bucket], hash: AorHash, aor: &Aor) -> Option<&'a mut Stored> {
+    buckets[place(hash)].table.find_mut(hash.low(), |stored| stored.aor == *aor)
+}
+
+fn soil(stored: &mut Stored, dirty: Option<&mut Dirty>) {
     let Some(dirty) = dirty else { return };
-    if !std::mem::replace(&mut stored.dirty, true) {
-        dirty.push_back(stored.aor.clone());
+    if stored.unsaved == Unsaved::No {
+        stored.unsaved = Unsaved::Yes;
+    }
+    if std::mem::replace(&mut stored.queued, dirty.turn) != dirty.turn {
+        dirty.changed.push_back(stored.aor.clone());
     }
 }
 

@@ -83,6 +83,8 @@ enum Step {
     Floor(u64),
     Sweep(u64, u32),
     Save(usize),
+    Await(usize),
+    Commit(usize),
 }
 
 fn records() -> impl Strategy<Value = Record> {
@@ -103,6 +105,8 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => (0_u64..40).prop_map(Step::Floor),
         2 => (0_u64..120, prop_oneof![Just(BUCKETS), 0_u32..1000]).prop_map(|(now, buckets)| Step::Sweep(now, buckets)),
         1 => (1_usize..4).prop_map(Step::Save),
+        4 => (0_usize..6).prop_map(Step::Await),
+        2 => (1_usize..4).prop_map(Step::Commit),
     ]
 }
 
@@ -111,13 +115,15 @@ struct Both {
     location: Location,
     plain: BTreeMap<Aor, Record>,
     saved: BTreeMap<Aor, Record>,
+    /// Somebody waits until this is on disk.
+    awaited: BTreeMap<Aor, Record>,
     floor_us: u64,
 }
 
 impl Both {
     fn new() -> Self {
         let location = Location::new(KEY, true);
-        Self { location, plain: BTreeMap::new(), saved: BTreeMap::new(), floor_us: 0 }
+        Self { location, plain: BTreeMap::new(), saved: BTreeMap::new(), awaited: BTreeMap::new(), floor_us: 0 }
     }
 
     fn step(&mut self, step: Step) {
@@ -143,7 +149,17 @@ impl Both {
                 self.plain.retain(|_, record| !record.is_empty());
             }
             Step::Sweep(now, buckets) => self.sweep(now, buckets),
-            Step::Save(every) => self.save(every),
+            Step::Save(every) => _ = self.save(self.location.take_dirty(), every),
+            Step::Await(name) => {
+                self.location.await_on_disk(&aor(name));
+                self.awaited.insert(aor(name), self.plain.get(&aor(name)).cloned().unwrap_or_default());
+            }
+            Step::Commit(every) => {
+                if self.save(self.location.take_awaited(), every) {
+                    let awaited = std::mem::take(&mut self.awaited);
+                    awaited.into_iter().for_each(|(aor, record)| self.check_one_saved(&aor, record));
+                }
+            }
         }
     }
 
@@ -166,18 +182,35 @@ impl Both {
         }
     }
 
-    /// As a disk that takes but every n-th AoR.
-    fn save(&mut self, every: usize) {
-        for (at, aor) in self.location.take_dirty().iter().enumerate() {
-            let record = self.location.take_record(aor);
+    /// As a disk that takes but every n-th AoR; whether it took all.
+    fn save(&mut self, taken: Vec<Aor>, every: usize) -> bool {
+        let mut all = true;
+        for (at, aor) in taken.iter().enumerate() {
             if at % every != 0 {
+                // Whether it got as far as this one or not.
+                drop((at % 2 == 0).then(|| self.location.take_record(aor)));
                 self.location.put_back([aor]);
-            } else if record.is_empty() {
+                all = false;
+                continue;
+            }
+            let Some(record) = self.location.take_record(aor) else { continue };
+            if record.is_empty() {
                 self.saved.remove(aor);
             } else {
                 self.saved.insert(aor.clone(), record);
             }
         }
+        all
+    }
+
+    /// The disk has all of what was awaited, but for what was slimmed or forgotten meanwhile.
+    fn check_one_saved(&self, aor: &Aor, mut awaited: Record) {
+        let mut saved = self.saved.get(aor).cloned().unwrap_or_default();
+        for record in [&mut saved, &mut awaited] {
+            record.forget(self.floor_us, |_| {});
+            record.slim(u64::MAX, |_| {});
+        }
+        assert!(!saved.clone().merge(&awaited).changed, "{aor}: {saved:?} lacks {awaited:?}");
     }
 
     fn check(&mut self) {
@@ -193,7 +226,7 @@ impl Both {
 
     /// What a restart would find, once all dirty AoRs are saved, is the table, but for what was slimmed meanwhile.
     fn check_saved(&mut self) {
-        self.save(1);
+        self.save(self.location.take_dirty(), 1);
         assert_eq!(self.location.counts().dirty, 0);
         let slim = |records: &BTreeMap<Aor, Record>| {
             let mut records = records.clone();
@@ -348,7 +381,7 @@ fn what_a_disk_gave_is_dirty_only_where_it_differs() {
     location.set_floor(stamp(150).time_us);
     location.restore(&aor(3), record);
     assert!(location.take_dirty().contains(&aor(3)), "below the floor: to be deleted");
-    assert_eq!(location.take_record(&aor(3)), Record::EMPTY);
+    assert_eq!(location.take_record(&aor(3)), Some(Record::EMPTY));
     location.put_back([&aor(3)]);
     assert_eq!(location.counts().dirty, 1);
 }

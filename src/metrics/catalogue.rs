@@ -9,6 +9,10 @@ const ACK_SECONDS: &[f64] = &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1
 /// Bucket bounds of times that work on disk may take, seconds.
 const DISK_SECONDS: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
+/// Bucket bounds of times that a change may take to another node, seconds: fine around a network's delay, coarse towards
+/// what a link that was cut brings late.
+const LAG_SECONDS: &[f64] = &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0, 3.0, 10.0, 60.0];
+
 /// The list as `deploy/metrics.md` has it.
 #[must_use]
 pub fn document() -> String {
@@ -111,6 +115,13 @@ catalogue! {
         "Encoded changes kept for members that have not acked them.";
     PEER_LAG: Kind::Gauge, "aorta_peer_lag_changes", ["peer"],
         "Changes that a member has not acked.";
+    REPLICATION_LAG: Kind::Histogram(LAG_SECONDS), "aorta_replication_lag_seconds", ["peer"],
+        "Time from a change's publication at a member to its being in this node's table, of the oldest change of each frame; \
+        once all members speak wire version 2.";
+    WIRE_VERSION: Kind::Gauge, "aorta_wire_version", [],
+        "The wire version that this node writes: the highest that every member it remembers has offered to read.";
+    VERSIONS_REFUSED: Kind::Counter, "aorta_wire_versions_refused_total", [],
+        "Links and frames refused because this node does not read their wire version, or the other side none of its own.";
     DELTAS_PUBLISHED: Kind::Counter, "aorta_deltas_published_total", [],
         "Changes published to the other members.";
     DELTAS_RECEIVED: Kind::Counter, "aorta_deltas_received_total", [],

@@ -98,7 +98,7 @@ impl Core {
 
     /// Carries out what replication wants done.
     pub(super) fn act(&self, effects: Effects<Waiting>, now: Now) {
-        let Effects { wake, released, events, gossip_changed, last_known_changed } = effects;
+        let Effects { wake, released, events, lags, gossip_changed, last_known_changed } = effects;
         if !wake.is_empty() || gossip_changed {
             let cluster = self.cluster.load();
             if let Some(cluster) = &*cluster {
@@ -117,6 +117,9 @@ impl Core {
             super::events::log(event);
             self.gauges.event(event);
             self.note(event);
+        }
+        for (peer, lag_us) in &lags {
+            self.gauges.lagged(peer, *lag_us);
         }
         if last_known_changed {
             self.members_changed.store(true, Ordering::Release);

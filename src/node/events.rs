@@ -33,6 +33,7 @@ pub(super) fn log(event: &Event) {
         Event::Conflict { peer, count } => {
             tracing::error!(%peer, count, "two values under one stamp: a bug; resolved the same way on every node");
         }
+        Event::VersionRefused { peer, why } => tracing::warn!(%peer, "wire version refused: {why}"),
         Event::TooLarge { bytes } => tracing::error!(bytes, "a change is larger than a frame and was not published"),
         Event::Drained => tracing::info!("drained: nothing is left here that others lack"),
         Event::DrainTimeout { only_here } => {

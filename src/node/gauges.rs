@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use aorta_proto::NodeId;
 use metrics::{Counter, Gauge, Histogram};
 use parking_lot::Mutex;
 
@@ -50,6 +51,8 @@ pub(super) struct Gauges {
     members: Mutex<Vec<GossipMember>>,
     /// Members whose lag has a gauge, so that one that left is set to 0.
     lagging: Mutex<BTreeMap<String, Gauge>>,
+    /// Members that say how long their changes took.
+    lags: Mutex<BTreeMap<NodeId, Histogram>>,
 }
 
 /// What the rooms say of themselves at one moment.
@@ -86,6 +89,7 @@ impl Gauges {
             validity,
             members: Mutex::new(Vec::new()),
             lagging: Mutex::new(BTreeMap::new()),
+            lags: Mutex::new(BTreeMap::new()),
             metrics,
         }
     }
@@ -104,6 +108,19 @@ impl Gauges {
     pub(super) fn acked(&self, after_us: u64) {
         if self.acks.fetch_add(1, Ordering::Relaxed).is_multiple_of(ACKS_SAMPLED) {
             self.ack_latency.record(seconds(after_us));
+        }
+    }
+
+    /// Changes of a peer are in this node's table, so long after they were published there.
+    pub(super) fn lagged(&self, peer: &NodeId, lag_us: u64) {
+        let mut lags = self.lags.lock();
+        // One more for each node that was ever linked: a handful.
+        if !lags.contains_key(peer) {
+            let histogram = self.metrics.histogram(&names::REPLICATION_LAG, &[("peer", peer.as_str())]);
+            lags.insert(peer.clone(), histogram);
+        }
+        if let Some(histogram) = lags.get(peer) {
+            histogram.record(seconds(lag_us));
         }
     }
 
@@ -167,6 +184,7 @@ impl Gauges {
             Event::Overflow { .. } => add(&names::OVERFLOWS, 1),
             Event::StampAhead { count, .. } => add(&names::STAMPS_AHEAD, *count),
             Event::Conflict { count, .. } => add(&names::CONFLICTS, *count),
+            Event::VersionRefused { .. } => add(&names::VERSIONS_REFUSED, 1),
             Event::ExchangeFailed { purpose, .. } => self.exchange(*purpose, "failed"),
             Event::ExchangeDone { purpose, moved, .. } => {
                 self.exchange(*purpose, "done");
@@ -212,6 +230,7 @@ impl Gauges {
         set(&names::SUSPECTS, peers.iter().filter(|peer| peer.suspect).count() as u64);
         set(&names::REPLIES_PENDING, *replies_waiting as u64);
         set(&names::OUTBOX_BYTES, *outbox_bytes as u64);
+        set(&names::WIRE_VERSION, u64::from(seen.cluster.wire_version));
         let mut lagging = self.lagging.lock();
         for gauge in lagging.values() {
             gauge.set(0.0);

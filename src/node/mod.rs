@@ -37,6 +37,7 @@ use self::disk::Worker;
 use self::gauges::{Gauges, Seen};
 use self::members::KeptMember;
 use self::settings::Keys;
+pub use self::settings::digest_key_hash;
 use crate::admin::{Admin, Settings as AdminSettings, Shown};
 use crate::clock::{Clock, wall_us};
 use crate::cluster::{Cluster, ClusterSettings, Identity, IdentityError};
@@ -144,7 +145,7 @@ impl Node {
         let addresses = sip.addresses().into_iter().map(|(_, address)| address).collect();
         let uas = UasSettings::from_config(config, bearings.node.clone(), rules, addresses, bearings.keys.tag);
         let uas = Uas::new(uas, Arc::clone(&location), Arc::clone(&clock));
-        let start = start_with(&loaded, &known);
+        let start = start_with(config, &loaded, &known);
         let settings = settings::replication(config, bearings.node.clone(), bearings.boot, &bearings.keys);
         let now = clock.now();
         let replication = Replication::new(settings, start, Arc::clone(&location), Arc::clone(&clock), now);
@@ -238,7 +239,7 @@ impl Node {
 }
 
 /// What replication is told of the past.
-fn start_with(loaded: &Loaded, known: &[KeptMember]) -> Start {
+fn start_with(config: &Config, loaded: &Loaded, known: &[KeptMember]) -> Start {
     let wall_us = wall_us();
     // What was loaded was stamped at the latest when it was, whatever became of the ceiling.
     let ceiling_us = loaded.clock.map_or(0, |kept| kept.ceiling_us).max(loaded.latest_us);
@@ -248,6 +249,7 @@ fn start_with(loaded: &Loaded, known: &[KeptMember]) -> Start {
         clock_ceiling_us: (ceiling_us > 0).then_some(ceiling_us),
         clock_only_from_peers: loaded.full || (loaded.clock.is_none() && loaded.aors > 0),
         last_known: known.iter().map(|kept| kept.known.clone()).collect(),
+        seeds_unreached: config.cluster.as_ref().map(|cluster| cluster.seeds.clone()).unwrap_or_default(),
     }
 }
 

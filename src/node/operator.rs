@@ -52,6 +52,8 @@ impl Node for Core {
             gone: counts.gone,
             digest: format!("{:032x}", view.root),
             pending_replies: view.replies_waiting as u64,
+            wire_version_max: view.wire_version_max,
+            wire_version: view.wire_version,
             members: view.peers.iter().map(|peer| member(peer, &shown)).collect(),
         }
     }
@@ -155,6 +157,8 @@ fn member(peer: &PeerView, shown: &[GossipMember]) -> MemberView {
         linked: peer.linked,
         suspect: peer.suspect,
         lag: peer.lag,
+        lag_us: peer.lag_us,
+        wire_version_max: peer.wire_version_max,
         table: gossip.and_then(table),
     }
 }

@@ -45,6 +45,12 @@ impl Peers for Core {
         self.replication.transmit(peer, class, buf, self.clock.now())
     }
 
+    fn seeds_unreached(&self, seeds: Vec<String>) {
+        let now = self.clock.now();
+        let effects = self.replication.seeds_unreached(seeds, now);
+        self.act(effects, now);
+    }
+
     fn members(&self, view: Vec<GossipMember>) {
         let now = self.clock.now();
         let members = view.iter().filter_map(|member| {

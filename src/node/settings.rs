@@ -50,6 +50,12 @@ impl Keys {
     }
 }
 
+/// What a Hello says of the digest key of the cluster of this id, so that nodes with another key do not meet.
+#[must_use]
+pub fn digest_key_hash(cluster_id: &str) -> u64 {
+    Keys::of_cluster(cluster_id).digest_fingerprint()
+}
+
 /// 64 bits that nobody can foresee: std keys its hash maps with randomness of the system.
 pub(super) fn random_u64() -> u64 {
     RandomState::new().build_hasher().finish()

@@ -17,6 +17,10 @@ const CONTACTS_PER_REQUEST_MAX: usize = 256;
 /// `Path: ` and a line end: each value of a Path vector costs this much more in a 200.
 const PATH_FRAME_BYTES: usize = 8;
 
+/// A change younger than this may still be on its way to a node whose ack is awaited, µs: one that lacks an older one is
+/// suspect, or has been repaired.
+const LACKED_US: u64 = 30_000_000;
+
 /// Judges a REGISTER against the record of its AoR at cluster time `now_us`. `draw` is called at most once, and only when
 /// something is to be written; its stamp is above every stamp drawn here before.
 #[must_use]
@@ -237,7 +241,7 @@ impl<'a> Judgement<'a> {
         let stamps: Vec<Stamp> =
             wishes.iter().filter_map(|wish| self.record.entry(&wish.key)).map(|entry| entry.stamp).collect();
         let entries = self.record.entries.iter().filter(|entry| stamps.contains(&entry.stamp)).cloned().collect();
-        Ok((Write::Again(Record { cleared: None, entries }), None))
+        Ok((Write::Again(self.with_rivals(Record { cleared: None, entries }, self.record)), None))
     }
 
     fn write(self, wishes: &[ContactWish<'_>], granted: &[u32], classes: &[Class], stamp: Stamp) -> Written {
@@ -256,23 +260,38 @@ impl<'a> Judgement<'a> {
             }
         }
         delta.entries.sort_by(|one, two| one.key.cmp(&two.key));
-        let written = write(self.record, delta, stamp)?;
-        if let Some(after) = &written.1 {
-            self.all_shown(after, wishes, granted)?;
+        let (write, after) = write(self.record, delta, stamp)?;
+        let (Write::New(delta), Some(after)) = (write, after) else { return Ok((Write::Nothing, None)) };
+        self.all_shown(&after, wishes, granted)?;
+        Ok((Write::New(self.with_rivals(delta, &after)), Some(after)))
+    }
+
+    /// Adds what else decides whether the contacts are shown: where the AoR has more than the limit lets through, who else
+    /// was removed, or came first. A node that acks the change may not have heard of that yet, and must not hide a contact
+    /// that the answer lists.
+    fn with_rivals(self, mut delta: Record, after: &Record) -> Record {
+        if after.entries.len() <= self.limits.max_contacts_per_aor {
+            return delta;
         }
-        Ok(written)
+        let lacked = |stamp: Stamp| stamp.time_us.saturating_add(LACKED_US) > self.now_us;
+        delta.cleared = after.cleared.filter(|cleared| lacked(cleared.stamp));
+        let rivals = after.entries.iter().filter(|entry| lacked(entry.stamp) && delta.entry(&entry.key).is_none());
+        let rivals: Vec<Entry> = rivals.cloned().collect();
+        delta.entries.extend(rivals);
+        delta.entries.sort_by(|one, two| one.key.cmp(&two.key));
+        delta
     }
 
     /// Whether a write to the contact must remove `entry` expressly: the view hides it only as long as the contact keeps
-    /// its URI. So what the contact hid under its former URI is removed as well when it moves.
+    /// its URI. So what the contact hid under its former URI is removed as well when it moves, even if it is gone here: a
+    /// node that acks the move may not have heard of that yet.
     fn supersedes(self, wish: &ContactWish<'_>, entry: &Entry) -> bool {
-        if entry.binding().is_none() {
-            return false;
-        }
+        let is_gone = entry.binding().is_none();
         let hidden_before = self.record.entry(&wish.key).is_some_and(|own| {
-            own.uri_hash != wish.uri_hash && entry.stamp < own.stamp && is_twin(entry, &own.key, own.uri_hash)
+            let is_hidden = is_gone || entry.stamp < own.stamp;
+            own.uri_hash != wish.uri_hash && is_hidden && is_twin(entry, &own.key, own.uri_hash)
         });
-        is_twin(entry, &wish.key, wish.uri_hash) || (hidden_before && !is(Mutant::HiddenRingsAgain))
+        (hidden_before && !is(Mutant::HiddenRingsAgain)) || (!is_gone && is_twin(entry, &wish.key, wish.uri_hash))
     }
 
     fn entry(self, wish: &ContactWish<'_>, granted_s: u32, stamp: Stamp) -> Entry {

@@ -41,15 +41,16 @@ impl<R> Live<R> {
                 self.effects.events.push(Event::TooLarge { bytes });
             }
         }
-        self.find_overtaken();
-        self.trim();
         let waiting = Waiting { seq: self.outbox.head(), reply, short, asked, _slot: slot };
         if self.settings.ack == AckMode::None {
             self.effects.released.push(released(waiting, 0));
         } else {
+            // In line before anybody is found overtaken: it is this very change that may have driven out what they lack.
             self.replies.push_back(waiting);
-            self.release();
         }
+        self.find_overtaken();
+        self.trim();
+        self.release();
     }
 
     /// Whether a node that may be serving will not be awaited: with nobody to await while members are missing, nobody but

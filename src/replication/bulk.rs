@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aorta_proto::NodeId;
-use aorta_proto::frame::{Class, Frame, RefuseReason};
+use aorta_proto::frame::{Class, Envelope, Frame, RefuseReason};
 
 use super::donor::Donor;
 use super::effects::{Moved, Purpose};
@@ -146,14 +146,14 @@ impl Bulk {
     }
 
     /// Appends the next frame to `buf`; whether there was one.
-    pub(super) fn transmit(&mut self, peer: &NodeId, buf: &mut Vec<u8>, sent_us: u64) -> bool {
+    pub(super) fn transmit(&mut self, peer: &NodeId, buf: &mut Vec<u8>, envelope: Envelope) -> bool {
         let Some(side) = self.sides.get_mut(peer) else { return false };
         let before = buf.len();
         if let Some(donor) = &mut side.donor {
-            donor.transmit(&self.location, sent_us, buf);
+            donor.transmit(&self.location, envelope, buf);
         }
         if buf.len() == before && self.joiner.as_ref().is_some_and(|(with, _)| with == peer) {
-            self.judge(|joiner, location| joiner.transmit(location, sent_us, buf));
+            self.judge(|joiner, location| joiner.transmit(location, envelope, buf));
         }
         let wrote = buf.len() > before;
         if let Some(side) = self.sides.get_mut(peer) {

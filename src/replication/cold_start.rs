@@ -2,6 +2,10 @@
 //!
 //! One of the nodes that see each other, the smallest id, merges the tables of all and becomes ready; the others then join
 //! it like any ready node. No node is configured as special.
+//!
+//! Nobody here can know that nobody serves elsewhere, so those who see each other wait for all whom they know of, by their
+//! seeds or from their disks, until each is linked or was silent for long enough. Else a few nodes with empty disks that
+//! are restarted together would start a cluster of their own, by a wall clock, beside the one that serves.
 
 use aorta_proto::NodeId;
 use aorta_proto::frame::PeerState;
@@ -30,8 +34,14 @@ impl<R> Live<R> {
             let min = self.settings.bootstrap_min_nodes;
             return Step::Wait(format!("no node is ready; {present} of at least {min} nodes see each other"));
         }
-        if let Some(id) = self.still_awaited(joining.since_us, now.mono_us) {
+        let gathers_since_us = gathers_since_us(joining, &group);
+        if let Some(id) = self.still_awaited(gathers_since_us, now.mono_us) {
             return Step::Wait(format!("no node is ready; waits for last-known member {id}"));
+        }
+        let gathered_for_us = now.mono_us.saturating_sub(gathers_since_us);
+        let seeds_may_answer = !joining.served_before && gathered_for_us < self.settings.seed_fallback_us;
+        if let Some(seed) = self.seeds_unreached.first().filter(|_| seeds_may_answer) {
+            return Step::Wait(format!("no node is ready; waits for seed {seed}"));
         }
         if let Some((one, two)) = self.strangers(&group) {
             return Step::Wait(format!("no node is ready; {one} and {two} do not see each other"));
@@ -71,8 +81,9 @@ impl<R> Live<R> {
 
     /// A last-known member that is neither linked nor has been silent for long enough.
     fn still_awaited(&self, since_us: u64, now_us: u64) -> Option<&NodeId> {
-        let lasts_us = self.settings.seed_fallback_us;
-        let awaited = |id: &&NodeId| !self.is_linked(id) && self.members.silent_us(id, since_us, now_us) < lasts_us;
+        let for_us = now_us.saturating_sub(since_us);
+        let silent_us = |id: &NodeId| self.members.silent_us(id, since_us, now_us).min(for_us);
+        let awaited = |id: &&NodeId| !self.is_linked(id) && silent_us(id) < self.settings.seed_fallback_us;
         self.members.last_known.keys().find(awaited)
     }
 
@@ -117,4 +128,11 @@ impl<R> Live<R> {
         let ceiling_us = ceilings.max().unwrap_or(0);
         self.set_clock(if is(Mutant::ColdStartBelowCeiling) { time_us } else { time_us.max(ceiling_us) });
     }
+}
+
+/// Since when those who start together do: the latest link among them, monotonic µs. Who comes to a network that was down
+/// for long meets one of the others a moment before the next. Not so for nodes that served before and hold everything.
+fn gathers_since_us(joining: &Joining, group: &[(&NodeId, &Peer)]) -> u64 {
+    let met_us = group.iter().filter_map(|(_, peer)| Some(peer.link.as_ref()?.since_us)).max();
+    met_us.filter(|_| !joining.served_before).map_or(joining.since_us, |met_us| met_us.max(joining.since_us))
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use aorta_proto::Listed;
 use aorta_proto::digest::ItemHash;
-use aorta_proto::frame::{Buckets, Frame, Span, encode_changes, encode_entries};
+use aorta_proto::frame::{Buckets, Envelope, Frame, Span, encode_changes, encode_entries};
 use aorta_proto::mutant::{Mutant, is};
 
 use crate::location::Location;
@@ -84,7 +84,7 @@ impl Donor {
     }
 
     /// Appends the next frame of an answer, if one is due.
-    pub(super) fn transmit(&mut self, location: &Location, sent_us: u64, buf: &mut Vec<u8>) {
+    pub(super) fn transmit(&mut self, location: &Location, envelope: Envelope, buf: &mut Vec<u8>) {
         let id = self.id;
         let Some(question) = self.questions.front_mut() else { return };
         let answer = match question {
@@ -99,7 +99,7 @@ impl Donor {
                 let batch = lists.batch;
                 if !lists.ready.is_empty() {
                     let changes = lists.ready.iter().map(Vec::as_slice);
-                    let sent = encode_entries((id, batch, false), changes, ENTRIES_BYTES, sent_us, buf);
+                    let sent = encode_entries((id, batch, false), changes, ENTRIES_BYTES, envelope, buf);
                     lists.ready.drain(..sent);
                     return;
                 }
@@ -114,7 +114,7 @@ impl Donor {
         };
         self.questions.pop_front();
         // Each is bounded by its question, which came in a frame.
-        drop(answer.encode(sent_us, buf));
+        drop(answer.encode(envelope, buf));
     }
 }
 

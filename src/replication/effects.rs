@@ -13,6 +13,8 @@ pub struct Effects<R> {
     pub released: Vec<Released<R>>,
     /// What happened, for logs and metrics.
     pub events: Vec<Event>,
+    /// How long changes took from their publication at a peer to this table, µs: the oldest of each frame.
+    pub lags: Vec<(NodeId, u64)>,
     /// What gossip says about this node changed: see [`super::Replication::gossip`].
     pub gossip_changed: bool,
     /// The members to remember on disk changed: see [`super::Replication::last_known`].
@@ -25,6 +27,7 @@ impl<R> Default for Effects<R> {
             wake: Vec::new(),
             released: Vec::new(),
             events: Vec::new(),
+            lags: Vec::new(),
             gossip_changed: false,
             last_known_changed: false,
         }
@@ -37,6 +40,7 @@ impl<R> Effects<R> {
         self.wake.append(&mut later.wake);
         self.released.append(&mut later.released);
         self.events.append(&mut later.events);
+        self.lags.append(&mut later.lags);
         self.gossip_changed |= later.gossip_changed;
         self.last_known_changed |= later.last_known_changed;
     }
@@ -160,6 +164,13 @@ pub enum Event {
         peer: NodeId,
         /// How many.
         count: u64,
+    },
+    /// A peer speaks no wire version that this node speaks, or sent a frame of one that this node does not read.
+    VersionRefused {
+        /// Which.
+        peer: NodeId,
+        /// Both sides' versions, in words.
+        why: String,
     },
     /// A change is larger than a frame and was not published.
     TooLarge {

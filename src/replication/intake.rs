@@ -79,6 +79,7 @@ impl<R> Live<R> {
             Frame::Ack { epoch, seq } => self.acked(peer_id, epoch, seq)?,
             Frame::State(state) => {
                 self.learn(peer_id, &state, now);
+                self.learn_offers(header, &state);
                 let became = state.is;
                 let before = self.peers.get_mut(peer_id).map(|peer| std::mem::replace(&mut peer.state, state));
                 if became == PeerState::Left {
@@ -174,6 +175,15 @@ impl<R> Live<R> {
             Mode::Joining(_) => u64::MAX,
             _ => self.clock.now().cluster_us.saturating_add(self.settings.clock_ahead_max_us()),
         }
+    }
+
+    /// How long changes that are in the table now took from their publication at the peer.
+    pub(super) fn note_lag(&mut self, peer_id: &NodeId, header: Header, waited_us: Option<u64>) {
+        let Some(peer) = self.peers.get_mut(peer_id) else { return };
+        let known = waited_us.filter(|_| self.clock.is_set() && header.sent_us > 0);
+        let under_way_us = self.clock.now().cluster_us.saturating_sub(header.sent_us);
+        peer.lag_us = known.map(|waited_us| waited_us.saturating_add(under_way_us));
+        self.effects.lags.extend(peer.lag_us.map(|lag_us| (peer_id.clone(), lag_us)));
     }
 
     /// Changes up to `next - 1` are in the table.

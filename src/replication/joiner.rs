@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use aorta_proto::digest::{LEAF_LEVEL, children, leaves};
-use aorta_proto::frame::{Buckets, Frame, Span, encode_entries};
+use aorta_proto::frame::{Buckets, Envelope, Frame, Span, encode_entries};
 
 use super::bulk::{SILENCE_US, refusal};
 use super::donor::{ENTRIES_BYTES, encoded};
@@ -162,7 +162,7 @@ impl Joiner {
         }
     }
 
-    pub(super) fn transmit(&mut self, location: &Location, sent_us: u64, buf: &mut Vec<u8>) -> Progress {
+    pub(super) fn transmit(&mut self, location: &Location, envelope: Envelope, buf: &mut Vec<u8>) -> Progress {
         let before = buf.len();
         let id = self.id;
         let frame = match &mut self.phase {
@@ -175,7 +175,7 @@ impl Joiner {
                 Some(indexes) => Frame::Ask { id, level: tree.level, indexes },
                 None => return Progress::Goes,
             },
-            Phase::Settle(settle) => match settle.next(id, location, sent_us, buf) {
+            Phase::Settle(settle) => match settle.next(id, location, envelope, buf) {
                 Some(frame) => frame,
                 None => {
                     self.moved.bytes_out += (buf.len() - before) as u64;
@@ -183,7 +183,7 @@ impl Joiner {
                 }
             },
         };
-        if let Err(error) = frame.encode(sent_us, buf) {
+        if let Err(error) = frame.encode(envelope, buf) {
             return Progress::Failed(error.to_string());
         }
         self.moved.bytes_out += (buf.len() - before) as u64;
@@ -265,14 +265,14 @@ impl Settle {
     }
 
     /// The next frame: either given back, or (entries) already appended to `buf`.
-    fn next(&mut self, id: u64, location: &Location, sent_us: u64, buf: &mut Vec<u8>) -> Option<Frame<'static>> {
+    fn next(&mut self, id: u64, location: &Location, envelope: Envelope, buf: &mut Vec<u8>) -> Option<Frame<'static>> {
         if let Some(wanted) = self.wanted.front_mut() {
             wanted.read(location);
             let changes = wanted.ready.iter().map(Vec::as_slice);
             let before = buf.len();
             let fits = fitting(&wanted.ready);
             let last = wanted.buckets.is_empty() && fits == wanted.ready.len();
-            encode_entries((id, wanted.batch, last), changes.take(fits), usize::MAX, sent_us, buf);
+            encode_entries((id, wanted.batch, last), changes.take(fits), usize::MAX, envelope, buf);
             debug_assert!(buf.len() > before, "a frame was written");
             wanted.ready.drain(..fits);
             if last {

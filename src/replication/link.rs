@@ -1,7 +1,7 @@
 //! Links come and go: who is let in, which process is behind a name, what a new link starts with. Opens no connection.
 
 use aorta_proto::NodeId;
-use aorta_proto::frame::{Class, Frame, Hello, PeerState, VERSION};
+use aorta_proto::frame::{Class, Frame, Hello, PeerState, VERSION_MIN};
 use aorta_proto::mutant::{Mutant, is};
 
 use super::bulk::Command;
@@ -43,8 +43,8 @@ impl<R> Live<R> {
         let hello = Hello {
             node: self.settings.node.clone(),
             boot: self.settings.boot,
-            version_min: VERSION,
-            version_max: VERSION,
+            version_min: VERSION_MIN,
+            version_max: self.settings.wire_version_max,
             digest_key_hash: self.settings.digest_key_hash,
             state: self.state(),
             clock_guess_us: guess_us.map(|guess_us| guess_us + since_us),
@@ -52,19 +52,23 @@ impl<R> Live<R> {
         };
         let mut bytes = Vec::new();
         // Bounded by MEMBERS_MAX names, far below the limit of a frame.
-        drop(Frame::Hello(hello).encode(self.sent_us(), &mut bytes));
+        drop(Frame::Hello(hello).encode(self.envelope(), &mut bytes));
         bytes
     }
 
     /// Judges the other side's Hello; see [`super::Replication::linked`].
     pub(super) fn handle_linked(&mut self, peer_id: &NodeId, class: Class, hello: &[u8], now: Now) -> Linked {
-        let (header, hello) = match Frame::decode(hello) {
+        let (header, hello) = match Frame::decode(hello, self.settings.wire_version_max) {
             Ok((header, Frame::Hello(hello))) => (header, hello),
             Ok(_) => return Linked::Refused("does not begin with Hello".into()),
             Err(error) => return Linked::Refused(error.to_string()),
         };
         if let Err(verdict) = self.judge_hello(peer_id, &hello) {
             return verdict;
+        }
+        if let Err(why) = self.judge_versions(peer_id, &hello) {
+            self.refusal = Some((format!("{peer_id}: {why}"), now.mono_us));
+            return Linked::Refused(why);
         }
         if let Some(verdict) = self.judge_boot(peer_id, &hello, now) {
             return verdict;
@@ -89,10 +93,6 @@ impl<R> Live<R> {
         }
         if hello.node != *peer_id {
             return Err(Linked::Refused(format!("says that it is {}, its certificate says {peer_id}", hello.node)));
-        }
-        if !(hello.version_min..=hello.version_max).contains(&VERSION) {
-            let (min, max) = (hello.version_min, hello.version_max);
-            return Err(Linked::Refused(format!("speaks wire versions {min} to {max}, this node {VERSION}")));
         }
         if hello.digest_key_hash != self.settings.digest_key_hash {
             return Err(Linked::Refused("has another digest key: it is of another cluster".into()));

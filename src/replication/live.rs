@@ -50,6 +50,8 @@ pub(super) struct Live<R> {
     pub(super) effects: Effects<R>,
     /// Refused by or at another node, and when (monotonic µs): forbids a cold start.
     pub(super) refusal: Option<(String, u64)>,
+    /// Seeds behind which nobody is linked: they may serve.
+    pub(super) seeds_unreached: Vec<String>,
     /// Why this node may not start a cluster, said by the caller (a certificate out of its dates).
     pub(super) forbidden: Option<String>,
     /// This node's disk is further ahead than the cluster allows.
@@ -72,6 +74,7 @@ impl<R> Live<R> {
             outbox: Outbox::new(settings.outbox_bytes_max),
             schedule: Schedule::new(now.mono_us, settings.anti_entropy_interval_us),
             settings,
+            seeds_unreached: start.seeds_unreached.clone(),
             start,
             started_us: now.mono_us,
             clock,
@@ -79,7 +82,7 @@ impl<R> Live<R> {
             peers: BTreeMap::new(),
             replies: VecDeque::new(),
             members,
-            mode: Mode::Joining(Joining::new("starting", now.mono_us)),
+            mode: Mode::Joining(Joining::starting(now.mono_us)),
             epoch: 1,
             marks: 0,
             partial: BTreeSet::new(),
@@ -128,6 +131,7 @@ impl<R> Live<R> {
             boot: self.settings.boot,
             state: self.is(),
             expires_max_s: self.settings.expires_max_s,
+            wire_version_max: self.settings.wire_version_max,
             links: self.links().cloned().collect(),
             suspects: self.peers.iter().filter_map(suspect).collect(),
         }

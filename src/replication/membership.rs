@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aorta_proto::frame::{LastKnown, PeerState};
+use aorta_proto::frame::{LastKnown, PeerState, VERSION_MIN};
 use aorta_proto::{BootId, NodeId};
 
 /// Others' memory of a node may be this much younger than its good-bye, µs.
@@ -20,6 +20,8 @@ pub struct Member {
     pub state: PeerState,
     /// The longest lifetime it grants, seconds.
     pub expires_max_s: u32,
+    /// The highest wire version that it reads.
+    pub wire_version_max: u8,
     /// Whom it is linked with.
     pub links: BTreeSet<NodeId>,
     /// Whom it suspects, and the epoch of the suspect that this is about.
@@ -31,6 +33,7 @@ mod key {
     pub(super) const BOOT: &str = "boot";
     pub(super) const STATE: &str = "state";
     pub(super) const EXPIRES_MAX_S: &str = "expires_max_s";
+    pub(super) const WIRE_VERSION_MAX: &str = "wire_version_max";
     pub(super) const LINKS: &str = "links";
     pub(super) const SUSPECTS: &str = "suspects";
 }
@@ -49,11 +52,14 @@ impl Member {
         let boot = u64::from_str_radix(value(key::BOOT)?, 16).map_err(|_| number(key::BOOT))?;
         let expires_max_s = value(key::EXPIRES_MAX_S)?.parse().map_err(|_| number(key::EXPIRES_MAX_S))?;
         let state = state_from(value(key::STATE)?).ok_or_else(|| format!("no such '{}'", key::STATE))?;
+        // Builds that speak only the first version do not say so.
+        let wire_version_max = keys.get(key::WIRE_VERSION_MAX).map_or(Ok(VERSION_MIN), |value| value.parse());
+        let wire_version_max = wire_version_max.map_err(|_| number(key::WIRE_VERSION_MAX))?;
         let links = keys.get(key::LINKS).map(String::as_str).unwrap_or_default();
         let links = links.split(',').filter_map(|name| NodeId::new(name).ok()).take(MEMBERS_MAX).collect();
         let suspects = keys.get(key::SUSPECTS).map(String::as_str).unwrap_or_default();
         let suspects = suspects.split(',').filter_map(suspect_from).take(MEMBERS_MAX).collect();
-        Ok(Self { node, boot: BootId(boot), state, expires_max_s, links, suspects })
+        Ok(Self { node, boot: BootId(boot), state, expires_max_s, wire_version_max, links, suspects })
     }
 
     /// The keys that say this.
@@ -65,6 +71,7 @@ impl Member {
             (key::BOOT.to_owned(), format!("{:016x}", self.boot.0)),
             (key::STATE.to_owned(), state_name(self.state).to_owned()),
             (key::EXPIRES_MAX_S.to_owned(), self.expires_max_s.to_string()),
+            (key::WIRE_VERSION_MAX.to_owned(), self.wire_version_max.to_string()),
             (key::LINKS.to_owned(), links.join(",")),
             (key::SUSPECTS.to_owned(), suspects.join(",")),
         ])
@@ -106,6 +113,8 @@ pub(super) struct Members {
     pub(super) lost: BTreeSet<NodeId>,
     /// When (monotonic µs) each was last seen alive.
     alive_us: BTreeMap<NodeId, u64>,
+    /// Wire versions that last-known members offered at least, as others say.
+    offers_told: BTreeMap<NodeId, u8>,
 }
 
 impl Members {
@@ -178,11 +187,25 @@ impl Members {
     /// Somebody parted or is forgotten: nobody waits for it. Whether that is news.
     pub(super) fn part(&mut self, node: &NodeId, boot: Option<BootId>, cluster_us: u64) -> bool {
         let news = self.last_known.remove(node).is_some();
+        self.offers_told.remove(node);
         self.lost.remove(node);
         if self.parted.len() < MEMBERS_MAX || self.parted.contains_key(node) {
             self.parted.insert(node.clone(), (cluster_us, boot));
         }
         news
+    }
+
+    /// Another node says that a member has offered a wire version.
+    pub(super) fn tell_offer(&mut self, node: &NodeId, version: u8) {
+        if self.last_known.contains_key(node) {
+            let told = self.offers_told.entry(node.clone()).or_insert(version);
+            *told = version.max(*told);
+        }
+    }
+
+    /// The wire version that a member offered, as others say.
+    pub(super) fn offer_told_of(&self, node: &NodeId) -> Option<u8> {
+        self.offers_told.get(node).copied()
     }
 
     /// Members that are remembered and that gossip does not show.
@@ -222,6 +245,7 @@ mod tests {
             boot: BootId(0xfeed),
             state: PeerState::Draining,
             expires_max_s: 7200,
+            wire_version_max: 3,
             links: BTreeSet::from([id("n2"), id("n3")]),
             suspects: BTreeMap::from([(id("n3"), 4)]),
         };

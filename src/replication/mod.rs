@@ -7,6 +7,7 @@
 //! | `settings`, `effects`, `membership` | what goes in, what comes out, who there is |
 //! | `live` | one node's thinking, under one short lock; the state that the next ones act on |
 //! | `link`, `intake`, `transmit`, `peer` | a Live link: Hello, frames in, frames out, what is kept of a peer |
+//! | `versions` | which wire version is written |
 //! | `outbox`, `ack_set`, `slot` | changes not yet acked; whose acks a reply waits for; how many may wait |
 //! | `readiness`, `cold_start`, `drain` | when this node serves, starts a cluster, leaves one |
 //! | `anti_entropy` | which exchange is made when |
@@ -32,13 +33,14 @@ mod readiness;
 mod settings;
 mod slot;
 mod transmit;
+mod versions;
 mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use aorta_proto::frame::{Class, Frame, LastKnown, Packed, decode_change, encode_changes};
+use aorta_proto::frame::{Class, Frame, FrameError, LastKnown, Packed, decode_change, encode_changes};
 use aorta_proto::{Aor, NodeId, Record};
 use parking_lot::Mutex;
 
@@ -69,6 +71,8 @@ pub struct Replication<R> {
     slots: Slots,
     serving: AtomicU8,
     changes_received: AtomicU64,
+    /// `settings.wire_version_max`, without the lock.
+    wire_version_max: u8,
 }
 
 impl<R> Replication<R> {
@@ -77,6 +81,7 @@ impl<R> Replication<R> {
     pub fn new(settings: Settings, start: Start, location: Arc<Location>, clock: Arc<Clock>, now: Now) -> Self {
         Self {
             slots: Slots::new(settings.pending_replies_max),
+            wire_version_max: settings.wire_version_max,
             live: Mutex::new(Live::new(settings, start, clock, Arc::clone(&location), now)),
             bulk: Mutex::new(Bulk::new(Arc::clone(&location))),
             location,
@@ -141,13 +146,14 @@ impl<R> Replication<R> {
     /// # Errors
     /// What a correct peer never says, for the log: close the connection (and call [`Self::unlinked`]).
     pub fn received(&self, peer: &NodeId, class: Class, bytes: &[u8], now: Now) -> Result<Effects<R>, String> {
-        let (header, frame) = Frame::decode(bytes).map_err(|error| error.to_string())?;
+        let (header, frame) =
+            Frame::decode(bytes, self.wire_version_max).map_err(|error| self.undecodable(peer, &error))?;
         if header.class() != class && !matches!(frame, Frame::Hello(_)) {
             return Err("a frame of the other connection".into());
         }
         let mut judged = Ok(());
         let effects = match frame {
-            Frame::Deltas { epoch, first_seq, changes } => {
+            Frame::Deltas { epoch, first_seq, waited_us, changes } => {
                 let up_to_us = self.live.lock().admit_changes(peer, header, epoch, first_seq, now)?;
                 let took = take_in(&self.location, changes, up_to_us)?;
                 self.changes_received.fetch_add(changes.len() as u64, Ordering::Relaxed);
@@ -156,7 +162,10 @@ impl<R> Replication<R> {
                     judged = Err("sends stamps too far ahead".to_owned());
                 }
                 self.with_live(now, |live| match took.ahead {
-                    0 => live.changes_applied(peer, epoch, next, took),
+                    0 => {
+                        live.changes_applied(peer, epoch, next, took);
+                        live.note_lag(peer, header, waited_us);
+                    }
                     _ => live.note_took(peer, took),
                 })
             }
@@ -188,19 +197,35 @@ impl<R> Replication<R> {
         Ok(effects)
     }
 
+    /// Bytes that are no frame of a version that this node reads, in words.
+    fn undecodable(&self, peer: &NodeId, error: &FrameError) -> String {
+        let why = error.to_string();
+        if matches!(error, FrameError::Version { .. }) {
+            let refused = Event::VersionRefused { peer: peer.clone(), why: why.clone() };
+            self.live.lock().effects.events.push(refused);
+        }
+        why
+    }
+
     /// Appends whole frames that are due to `buf`, about 64 KiB at a time; `false` when there was nothing: the writer then
     /// sleeps until [`Effects::wake`] names its link.
     pub fn transmit(&self, peer: &NodeId, class: Class, buf: &mut Vec<u8>, now: Now) -> bool {
         if class == Class::Live {
             return self.live.lock().transmit(peer, buf, now);
         }
-        let sent_us = self.live.lock().sent_us();
-        self.bulk.lock().transmit(peer, buf, sent_us)
+        let envelope = self.live.lock().envelope();
+        self.bulk.lock().transmit(peer, buf, envelope)
     }
 
     /// The members that gossip shows alive, this node or not; at each change, and as often as you like.
     pub fn members(&self, view: Vec<Member>, now: Now) -> Effects<R> {
         self.with_live(now, |live| live.handle_members(view, now))
+    }
+
+    /// The seeds behind which nobody is linked, as an operator would name them; at each change. A node that starts gives
+    /// them `seed_fallback_ms`: one of them may serve, or hold a disk.
+    pub fn seeds_unreached(&self, seeds: Vec<String>, now: Now) -> Effects<R> {
+        self.with_live(now, |live| live.seeds_unreached = seeds)
     }
 
     /// This node was refused by, or had to refuse, a node that it should be linked with: no cold start while that lasts.
@@ -276,6 +301,12 @@ impl<R> Replication<R> {
         let mut view = self.live.lock().view(root, now);
         view.replies_waiting = self.slots.taken();
         view
+    }
+
+    /// The wire version that is written now: the highest that every member it remembers has offered.
+    #[must_use]
+    pub fn wire_version(&self) -> u8 {
+        self.live.lock().version()
     }
 
     /// The members to remember on disk: [`Start::last_known`] of the next start.

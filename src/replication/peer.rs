@@ -12,6 +12,8 @@ use aorta_proto::{BootId, NodeId};
 pub(super) struct Peer {
     /// The process behind the link, or behind the last one.
     pub(super) boot: BootId,
+    /// The highest wire version that it reads.
+    pub(super) wire_version_max: u8,
     /// The last it said about itself.
     pub(super) state: State,
     /// The [`aorta_proto::frame::Class::Live`] connection.
@@ -30,12 +32,15 @@ pub(super) struct Peer {
     pub(super) clock_ceiling_us: Option<u64>,
     /// Monotonic time of the last frame from it, µs.
     pub(super) heard_us: u64,
+    /// How long its last changes took from publication there to this table, µs.
+    pub(super) lag_us: Option<u64>,
 }
 
 impl Peer {
     pub(super) fn new(hello: Hello, now_us: u64) -> Self {
         Self {
             boot: hello.boot,
+            wire_version_max: hello.version_max,
             state: hello.state,
             link: None,
             bulk: false,
@@ -45,6 +50,7 @@ impl Peer {
             clock_guess_us: hello.clock_guess_us.map(|guess_us| (guess_us, now_us)),
             clock_ceiling_us: hello.clock_ceiling_us,
             heard_us: now_us,
+            lag_us: None,
         }
     }
 

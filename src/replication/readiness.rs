@@ -32,6 +32,8 @@ pub(super) struct Joining {
     /// Why it is not in sync.
     pub(super) why: String,
     pub(super) since_us: u64,
+    /// It served until then, and has what it held.
+    pub(super) served_before: bool,
     /// `marks` when the last finished exchange with a node in sync began.
     pub(super) exchanged_at: Option<u64>,
     /// Donors that broke off, to be tried last.
@@ -43,10 +45,17 @@ pub(super) struct Joining {
 }
 
 impl Joining {
-    pub(super) fn new(why: &str, now_us: u64) -> Self {
+    /// A process that starts.
+    pub(super) fn starting(now_us: u64) -> Self {
+        Self { served_before: false, ..Self::again("starting", now_us) }
+    }
+
+    /// A node that served, and is out of step.
+    pub(super) fn again(why: &str, now_us: u64) -> Self {
         Self {
             why: why.to_owned(),
             since_us: now_us,
+            served_before: true,
             exchanged_at: None,
             tried: BTreeSet::new(),
             gathered: BTreeSet::new(),
@@ -119,7 +128,9 @@ impl<R> Live<R> {
                 Some(format!("{}: {waits}", joining.why))
             }
             Mode::Ready if !self.partial.is_empty() => Some(format!("partial: without {}", names(&self.partial))),
-            Mode::Ready if self.serving(now.mono_us).denies_unknown => None,
+            Mode::Ready if self.serving(now.mono_us).denies_unknown => {
+                self.refusal.as_ref().map(|(why, _)| format!("refused: {why}"))
+            }
             Mode::Ready => Some(format!("in doubt: lost {}", names(&self.members.lost))),
             Mode::Draining(_) => Some("draining".to_owned()),
             Mode::Left => Some("left".to_owned()),
@@ -256,7 +267,7 @@ impl<R> Live<R> {
         match &mut self.mode {
             Mode::Joining(joining) => joining.exchanged_at = None,
             Mode::Ready if others_can_serve => {
-                self.mode = Mode::Joining(Joining::new(why, now.mono_us));
+                self.mode = Mode::Joining(Joining::again(why, now.mono_us));
                 self.schedule.cancel();
                 self.effects.events.push(Event::Fenced { why: why.to_owned() });
                 self.announce();

@@ -1,6 +1,6 @@
 //! What replication is told at start: bounds and times from the configuration, and what the disk remembers.
 
-use aorta_proto::frame::LastKnown;
+use aorta_proto::frame::{LastKnown, VERSION_MAX};
 use aorta_proto::{BootId, NodeId};
 
 /// How many acks a reply waits for (`ack`).
@@ -34,7 +34,8 @@ pub struct Settings {
     /// `bootstrap_min_nodes`: nodes that must see each other for a start without a ready node. The caller resolves the
     /// default (a majority of the listed seeds, 1 without seeds).
     pub bootstrap_min_nodes: usize,
-    /// `seed_fallback_ms`: a last-known member silent for so long is started without.
+    /// `seed_fallback_ms`: a seed that is not reached, or a last-known member that is silent, for so long is started
+    /// without.
     pub seed_fallback_us: u64,
     /// `doubt_ms`: how long a node that lost most members denies nothing.
     pub doubt_us: u64,
@@ -46,6 +47,8 @@ pub struct Settings {
     pub anti_entropy_interval_us: u64,
     /// Fingerprint of the digest key: peers with another key are refused.
     pub digest_key_hash: u64,
+    /// The highest wire version that this node reads and writes, at most [`VERSION_MAX`]: lower ones are for tests.
+    pub wire_version_max: u8,
 }
 
 impl Settings {
@@ -67,6 +70,7 @@ impl Settings {
             clock_ahead_max_s: 3600,
             anti_entropy_interval_us: 2_000_000,
             digest_key_hash: 0,
+            wire_version_max: VERSION_MAX,
         }
     }
 
@@ -88,4 +92,7 @@ pub struct Start {
     pub clock_only_from_peers: bool,
     /// Members remembered from before, see [`super::Replication::last_known`].
     pub last_known: Vec<LastKnown>,
+    /// What is configured as `cluster.seeds`, this node itself left out: nothing is reached yet. See
+    /// [`super::Replication::seeds_unreached`].
+    pub seeds_unreached: Vec<String>,
 }

@@ -15,7 +15,7 @@ impl<R> Live<R> {
     pub(super) fn transmit(&mut self, peer_id: &NodeId, buf: &mut Vec<u8>, now: Now) -> bool {
         let before = buf.len();
         self.put_notices(peer_id, buf);
-        self.put_changes(peer_id, buf);
+        self.put_changes(peer_id, buf, now);
         let Some(link) = self.peers.get_mut(peer_id).and_then(|peer| peer.link.as_mut()) else { return false };
         link.awake = buf.len() > before;
         if link.awake {
@@ -24,20 +24,15 @@ impl<R> Live<R> {
         link.awake
     }
 
-    /// Cluster time as frames carry it.
-    pub(super) fn sent_us(&self) -> u64 {
-        if self.clock.is_set() { self.clock.now().cluster_us } else { 0 }
-    }
-
     fn put_notices(&mut self, peer_id: &NodeId, buf: &mut Vec<u8>) {
-        let sent_us = self.sent_us();
+        let envelope = self.envelope();
         let epoch = self.epoch;
         let state = self.peers.get(peer_id).and_then(|peer| peer.link.as_ref()).is_some_and(|link| link.state_due);
         let state = state.then(|| self.state());
         let Some(peer) = self.peers.get_mut(peer_id) else { return };
         let Some(link) = &mut peer.link else { return };
         // Each of these is far below the limit of a frame.
-        let mut put = |frame: Frame<'_>| drop(frame.encode(sent_us, buf));
+        let mut put = |frame: Frame<'_>| drop(frame.encode(envelope, buf));
         if std::mem::take(&mut link.subscribe_due) {
             put(Frame::Subscribe { epoch });
         }
@@ -62,30 +57,33 @@ impl<R> Live<R> {
         }
     }
 
-    fn put_changes(&mut self, peer_id: &NodeId, buf: &mut Vec<u8>) {
-        let sent_us = self.sent_us();
+    fn put_changes(&mut self, peer_id: &NodeId, buf: &mut Vec<u8>, now: Now) {
+        let envelope = self.envelope();
         let Some(peer) = self.peers.get_mut(peer_id) else { return };
         let Some(link) = &mut peer.link else { return };
         let place = peer.subscriber.as_mut().filter(|place| link.subscribed && !place.overtaken);
         if let Some(place) = place {
             let epoch = place.epoch;
             if let Some(first_seq) = link.backlog_due.take() {
-                drop(Frame::Backlog { epoch, first_seq }.encode(sent_us, buf));
+                drop(Frame::Backlog { epoch, first_seq }.encode(envelope, buf));
             }
             if place.sent < self.outbox.head() {
                 let first_seq = place.sent + 1;
+                let published_us = self.outbox.published_us(first_seq).unwrap_or(now.mono_us);
+                let waited_us = now.mono_us.saturating_sub(published_us);
                 let changes = self.outbox.from(first_seq);
-                place.sent += encode_deltas(epoch, first_seq, changes, DELTAS_BYTES, sent_us, buf) as u64;
+                let taken = encode_deltas(epoch, first_seq, waited_us, changes, DELTAS_BYTES, envelope, buf);
+                place.sent += taken as u64;
             }
             if place.mark_at.take_if(|at| *at <= place.sent).is_some() {
-                drop(Frame::Mark { epoch }.encode(sent_us, buf));
+                drop(Frame::Mark { epoch }.encode(envelope, buf));
             }
             if place.sent < self.outbox.head() {
                 return;
             }
         }
         if std::mem::take(&mut link.bye_due) {
-            drop(Frame::Bye.encode(sent_us, buf));
+            drop(Frame::Bye.encode(envelope, buf));
         }
     }
 }

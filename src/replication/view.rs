@@ -30,6 +30,10 @@ pub struct ClusterView {
     pub floor_us: u64,
     /// Root of the digest.
     pub root: u128,
+    /// The highest wire version that this node reads.
+    pub wire_version_max: u8,
+    /// The one that it writes: the highest that every member in [`Self::peers`] reads.
+    pub wire_version: u8,
 }
 
 /// Another node as this one sees it.
@@ -51,6 +55,11 @@ pub struct PeerView {
     pub lag: u64,
     /// Since its last frame, µs; `None` when it never was linked.
     pub silent_us: Option<u64>,
+    /// The highest wire version that it reads, as far as is known.
+    pub wire_version_max: u8,
+    /// How long its last changes took from publication there to this node's table, µs; `None` before the first, and
+    /// while not all members speak wire version 2.
+    pub lag_us: Option<u64>,
 }
 
 impl<R> Live<R> {
@@ -68,6 +77,8 @@ impl<R> Live<R> {
             replies_waiting: 0,
             floor_us: self.location.floor_us(),
             root,
+            wire_version_max: self.settings.wire_version_max,
+            wire_version: self.version(),
         }
     }
 
@@ -87,6 +98,8 @@ impl<R> Live<R> {
             suspect: place.is_some_and(|place| !place.awaited),
             lag: place.map_or(0, |place| self.outbox.head() - place.acked.min(self.outbox.head())),
             silent_us: peer.map(|peer| now.mono_us.saturating_sub(peer.heard_us)),
+            wire_version_max: self.offer_of(id),
+            lag_us: peer.and_then(|peer| peer.lag_us),
         }
     }
 }

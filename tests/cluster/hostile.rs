@@ -1,6 +1,6 @@
 //! Peers with a good certificate and bad manners: each loses its own link, and nobody else notices.
 
-use aorta_proto::frame::{Class, FRAME_BYTES_MAX, HEADER_BYTES, VERSION};
+use aorta_proto::frame::{Class, FRAME_BYTES_MAX, HEADER_BYTES, VERSION_MIN};
 use bytes::Bytes;
 
 use super::raw::{Raw, Shows, greeting};
@@ -47,13 +47,13 @@ fn garbage_instead_of_a_greeting() {
 fn frames_that_lie_end_the_link() {
     let (ca, a, b) = good();
     let raw = Raw::new(&ca, Shows::Node("z"));
-    let mut long = vec![VERSION, 4];
+    let mut long = vec![VERSION_MIN, 4];
     long.extend_from_slice(&u32::MAX.to_le_bytes());
     long.extend_from_slice(&[0; 8]);
     let misplaced = frame(Class::Bulk, 1);
     for (boot, bytes, expected) in [
         (1, long, "at most".to_owned()),
-        (2, vec![99; HEADER_BYTES], format!("this node speaks {VERSION}")),
+        (2, vec![0; HEADER_BYTES], "of wire version 0".to_owned()),
         (3, misplaced, "on the Live connection".to_owned()),
     ] {
         let mut open = raw.link(a.address, boot);
@@ -71,7 +71,7 @@ fn a_frame_that_never_ends_holds_only_its_own_link() {
     let (ca, a, b) = good();
     let raw = Raw::new(&ca, Shows::Node("z"));
     let mut open = raw.link(a.address, 1);
-    let mut head = vec![VERSION, 4];
+    let mut head = vec![VERSION_MIN, 4];
     head.extend_from_slice(&u32::try_from(FRAME_BYTES_MAX - HEADER_BYTES).unwrap().to_le_bytes());
     head.extend_from_slice(&[0; 8]);
     raw.runtime.block_on(open.send.write_all(&head)).unwrap();

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aorta::cluster::certificate::{AUTHORITY_DAYS, Authority, Issued, NODE_DAYS};
 use aorta::cluster::{Cluster, ClusterError, ClusterSettings, GossipMember, Identity, IdentityFiles, Peers, Refusal};
-use aorta_proto::frame::{Class, Frame};
+use aorta_proto::frame::{Class, Envelope, Frame, VERSION_MAX};
 use aorta_proto::{BootId, NodeId};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
 use tempfile::TempDir;
@@ -97,6 +97,7 @@ pub(crate) enum Told {
 struct Notes {
     told: Vec<Told>,
     members: Vec<GossipMember>,
+    seeds_unreached: Option<Vec<String>>,
     queued: BTreeMap<(NodeId, Class), VecDeque<Vec<u8>>>,
     refuse: Option<String>,
 }
@@ -120,6 +121,11 @@ impl Above {
 
     pub(crate) fn members(&self) -> Vec<GossipMember> {
         self.notes.lock().unwrap().members.clone()
+    }
+
+    /// The seeds with which nobody is linked, once that is known.
+    pub(crate) fn seeds_unreached(&self) -> Option<Vec<String>> {
+        self.notes.lock().unwrap().seeds_unreached.clone()
     }
 
     /// Refuses every Hello from now on.
@@ -202,6 +208,10 @@ impl Peers for Above {
         true
     }
 
+    fn seeds_unreached(&self, seeds: Vec<String>) {
+        self.note(|notes| notes.seeds_unreached = Some(seeds));
+    }
+
     fn members(&self, view: Vec<GossipMember>) {
         self.note(|notes| notes.members = view);
     }
@@ -211,6 +221,9 @@ impl Peers for Above {
     }
 }
 
+/// What is on every frame.
+pub(crate) const ENVELOPE: Envelope = Envelope { version: VERSION_MAX, sent_us: 7 };
+
 /// A frame that a number can be told from.
 pub(crate) fn frame(class: Class, number: u64) -> Vec<u8> {
     let frame = match class {
@@ -218,7 +231,7 @@ pub(crate) fn frame(class: Class, number: u64) -> Vec<u8> {
         Class::Bulk => Frame::Done { id: number, batch: 1 },
     };
     let mut bytes = Vec::new();
-    frame.encode(7, &mut bytes).unwrap();
+    frame.encode(ENVELOPE, &mut bytes).unwrap();
     bytes
 }
 

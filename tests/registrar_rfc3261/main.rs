@@ -3,6 +3,7 @@
 mod desk;
 mod histories;
 mod keys;
+mod lacking;
 mod limits;
 mod order;
 mod steps;

@@ -11,6 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
+/// The header of a 200 that names the Request-URI which was called: the contact that rang.
+pub(crate) const REACHED: &str = "Edge-Reached";
+
 #[derive(Debug, Default)]
 struct Counts {
     answered: AtomicU64,
@@ -97,6 +100,9 @@ async fn serve(socket: UdpSocket, address: SocketAddr, counts: Arc<Counts>) {
 fn answer(datagram: &[u8], from: SocketAddr, address: SocketAddr) -> Result<Option<Vec<u8>>, Malformed> {
     let message = Message::read(datagram)?;
     let Start::Request { method, uri } = message.start else { return malformed("a reply at the edge") };
+    if method == "ACK" {
+        return Ok(None);
+    }
     if uri.contains('?') {
         return malformed("headers in the Request-URI");
     }
@@ -104,9 +110,6 @@ fn answer(datagram: &[u8], from: SocketAddr, address: SocketAddr) -> Result<Opti
     let Some(first) = routes.first() else { return malformed("no Route") };
     if address_of(NameAddr::read(first)?.uri) != Some(address) {
         return malformed("the first Route is not this edge");
-    }
-    if method == "ACK" {
-        return Ok(None);
     }
     let mut reply = String::from("SIP/2.0 200 OK\r\n");
     for (nth, via) in message.list("Via")?.into_iter().enumerate() {
@@ -116,8 +119,13 @@ fn answer(datagram: &[u8], from: SocketAddr, address: SocketAddr) -> Result<Opti
     for name in ["From", "Call-ID", "CSeq"] {
         reply.push_str(&format!("{name}: {}\r\n", message.exactly_one(name)?));
     }
+    for route in message.raw("Record-Route") {
+        reply.push_str(&format!("Record-Route: {route}\r\n"));
+    }
     let to = message.exactly_one("To")?;
-    reply.push_str(&format!("To: {to};tag=edge\r\nContact: <sip:callee@{address}>\r\nContent-Length: 0\r\n\r\n"));
+    reply.push_str(&format!(
+        "To: {to};tag=edge\r\nContact: <sip:callee@{address}>\r\n{REACHED}: {uri}\r\nContent-Length: 0\r\n\r\n"
+    ));
     Ok(Some(reply.into_bytes()))
 }
 

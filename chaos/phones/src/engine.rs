@@ -8,7 +8,7 @@ use crate::message::Message;
 use crate::nodes::Nodes;
 use crate::request::Text;
 use crate::stats::Stats;
-use crate::transaction::{ack_of, answers, is_passing};
+use crate::transaction::{ack_of, ack_of_2xx, answers, is_passing};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,6 +34,8 @@ pub struct Patience {
     pub whole: Duration,
     /// After a timeout or a 5xx: is another node asked? If not, a 5xx is the answer.
     pub failover: bool,
+    /// Does a node that is given up, or says 5xx, count as down until somebody finds it up again?
+    pub marks: bool,
     /// Pause when all nodes were asked in vain, before they are asked again.
     pub pause: Duration,
 }
@@ -47,6 +49,7 @@ impl Patience {
             attempt: Duration::from_millis(1200),
             whole: Duration::from_secs(15),
             failover: true,
+            marks: false,
             pause: Duration::from_millis(100),
         }
     }
@@ -64,6 +67,19 @@ impl Patience {
     }
 }
 
+/// Who is asked (first).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum To {
+    /// The next node in turn.
+    InTurn,
+    /// The node at this place.
+    Node(usize),
+    /// The next node in turn that is not the one at this place, if there is one.
+    Other(usize),
+    /// Nobody else than this address, which may be no node.
+    Address(SocketAddr),
+}
+
 /// A request to make.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -71,8 +87,8 @@ pub struct Request {
     pub tag: u64,
     /// What to send.
     pub text: Text,
-    /// The node to ask (first); `None` = the next in turn.
-    pub to: Option<usize>,
+    /// Whom to ask.
+    pub to: To,
     /// When it was due (open loop: the latency counts from here).
     pub due: Option<Instant>,
 }
@@ -97,8 +113,14 @@ pub struct Outcome<'a> {
     pub node: SocketAddr,
     /// The final reply; `None` when none came in time.
     pub reply: Option<&'a Message<'a>>,
+    /// Its place, or that of the node asked last.
+    pub place: usize,
     /// Nodes that were asked.
     pub asked: u32,
+    /// Datagrams sent, to all of them.
+    pub sent: u32,
+    /// When the first of them was sent.
+    pub began: Instant,
     /// From the first send or the due time to the end.
     pub latency: Duration,
 }
@@ -123,10 +145,14 @@ struct Slot {
     request: Option<Request>,
     generation: u32,
     node: usize,
+    address: SocketAddr,
     tried: u64,
     asked: u32,
+    sent: u32,
     datagram: Vec<u8>,
+    /// When it was due.
     started: Instant,
+    began: Instant,
     attempt_ends: Instant,
     again: Option<(Instant, Duration)>,
     /// All nodes refused: ask again at this instant.
@@ -142,7 +168,10 @@ pub struct Engine<W> {
     patience: Patience,
     work: W,
     slots: Vec<Slot>,
+    /// The places that were used last are used next, so that the busy ones stay together at the low end.
     free: Vec<usize>,
+    /// All slots from here on are free.
+    busy_below: usize,
     stats: Stats,
 }
 
@@ -164,18 +193,21 @@ pub async fn drive<W: Work>(
         request: None,
         generation: 0,
         node: 0,
+        address: nodes.address(0),
         tried: 0,
         asked: 0,
-        datagram: Vec::with_capacity(1024),
+        sent: 0,
+        datagram: Vec::new(),
         started: now,
+        began: now,
         attempt_ends: now,
         again: None,
         resume: None,
     };
     let slots = (0..window).map(slot).collect();
     let free = (0..window).rev().collect();
-    let nonce = fastrand::u64(..);
-    let engine = Engine { socket, sent_by, nonce, nodes, patience, work, slots, free, stats: Stats::default() };
+    let (nonce, stats) = (fastrand::u64(..), Stats::default());
+    let engine = Engine { socket, sent_by, nonce, nodes, patience, work, slots, free, busy_below: 0, stats };
     engine.run().await
 }
 
@@ -222,23 +254,42 @@ impl<W: Work> Engine<W> {
     async fn start(&mut self, request: Request) -> anyhow::Result<()> {
         let Some(index) = self.free.pop() else { anyhow::bail!("started beyond the window") };
         self.stats.started += 1;
+        self.busy_below = self.busy_below.max(index + 1);
         let now = Instant::now();
         let slot = &mut self.slots[index];
         slot.started = request.due.unwrap_or(now);
-        (slot.tried, slot.asked, slot.resume) = (0, 0, None);
-        let node = request.to.or_else(|| self.nodes.pick(0)).unwrap_or_default();
+        slot.began = now;
+        (slot.tried, slot.asked, slot.sent, slot.resume) = (0, 0, 0, None);
+        let to = request.to;
         slot.request = Some(request);
-        self.ask(index, node).await
+        match to {
+            To::Address(address) => self.ask(index, address, now).await,
+            To::Node(node) => self.ask_node(index, node, now).await,
+            To::InTurn => self.ask_next(index, 0, now).await,
+            To::Other(node) => self.ask_next(index, 1 << node, now).await,
+        }
     }
 
-    /// Sends the request of a slot to a node, in a new transaction.
-    async fn ask(&mut self, index: usize, node: usize) -> anyhow::Result<()> {
-        let now = Instant::now();
+    /// The next node in turn that was not tried; the first one when there is none.
+    async fn ask_next(&mut self, index: usize, tried: u64, now: Instant) -> anyhow::Result<()> {
+        let node = self.nodes.pick(tried).or_else(|| self.nodes.pick(0)).unwrap_or_default();
+        self.ask_node(index, node, now).await
+    }
+
+    async fn ask_node(&mut self, index: usize, node: usize, now: Instant) -> anyhow::Result<()> {
+        let slot = &mut self.slots[index];
+        slot.node = node;
+        slot.tried |= 1 << node;
+        let address = self.nodes.address(node);
+        self.ask(index, address, now).await
+    }
+
+    /// Sends the request of a slot, in a new transaction.
+    async fn ask(&mut self, index: usize, address: SocketAddr, now: Instant) -> anyhow::Result<()> {
         let slot = &mut self.slots[index];
         let Some(request) = &slot.request else { return Ok(()) };
         slot.generation = slot.generation.wrapping_add(1);
-        slot.node = node;
-        slot.tried |= 1 << node;
+        slot.address = address;
         slot.asked += 1;
         slot.attempt_ends = now + self.patience.attempt;
         slot.again = self.patience.t1.map(|t1| (now + t1, t1));
@@ -248,14 +299,10 @@ impl<W: Work> Engine<W> {
         self.send(index).await
     }
 
-    async fn send(&self, index: usize) -> anyhow::Result<()> {
-        let slot = &self.slots[index];
-        // A refused datagram is a lost one: the timers know what to do.
-        match self.socket.send_to(&slot.datagram, self.nodes.addresses()[slot.node]).await {
-            Ok(_) => Ok(()),
-            Err(e) if is_passing(&e) => Ok(()),
-            Err(e) => Err(e.into()),
-        }
+    async fn send(&mut self, index: usize) -> anyhow::Result<()> {
+        let slot = &mut self.slots[index];
+        slot.sent += 1;
+        send_to(&self.socket, &slot.datagram, slot.address).await
     }
 
     async fn receive(&mut self, buffer: &mut [u8]) -> anyhow::Result<usize> {
@@ -291,7 +338,7 @@ impl<W: Work> Engine<W> {
                 self.slots[index].again = None;
                 Ok(())
             }
-            Some(status) if (500..600).contains(&status) && self.patience.failover => {
+            Some(status) if (500..600).contains(&status) && self.may_fail_over(index) => {
                 self.fail_over(index, Instant::now()).await
             }
             _ => self.end(index, Some(&message)).await,
@@ -311,7 +358,7 @@ impl<W: Work> Engine<W> {
             && slot.resume.is_none()
             && u64::from(slot.generation) == generation
             && nonce == self.nonce
-            && self.nodes.addresses()[slot.node] == from;
+            && slot.address == from;
         ours.then_some(index)
     }
 
@@ -319,8 +366,16 @@ impl<W: Work> Engine<W> {
         let slot = &mut self.slots[index];
         let Some(request) = slot.request.take() else { return Ok(()) };
         let latency = slot.started.elapsed();
-        let node = self.nodes.addresses()[slot.node];
-        let outcome = Outcome { tag: request.tag, node, reply, asked: slot.asked, latency };
+        let outcome = Outcome {
+            tag: request.tag,
+            node: slot.address,
+            place: slot.node,
+            reply,
+            asked: slot.asked,
+            sent: slot.sent,
+            began: slot.began,
+            latency,
+        };
         match outcome.status() {
             Some(status) => {
                 self.stats.answered += 1;
@@ -329,7 +384,7 @@ impl<W: Work> Engine<W> {
             }
             None => self.stats.timed_out += 1,
         }
-        if request.text.start.starts_with("INVITE ") && outcome.status().is_some_and(|s| s >= 300) {
+        if request.text.start.starts_with("INVITE ") {
             self.ack(index, reply).await?;
         }
         self.free.push(index);
@@ -339,54 +394,84 @@ impl<W: Work> Engine<W> {
         }
     }
 
-    /// RFC 3261 §17.1.1.3: the ACK of a final reply that is no 2xx goes hop by hop, in the INVITE's transaction.
-    async fn ack(&mut self, index: usize, reply: Option<&Message<'_>>) -> anyhow::Result<()> {
+    /// The ACK of a final reply: in the INVITE's transaction, or end to end when it is a 2xx.
+    async fn ack(&self, index: usize, reply: Option<&Message<'_>>) -> anyhow::Result<()> {
         let Some(reply) = reply else { return Ok(()) };
-        let Some(bytes) = ack_of(&self.slots[index].datagram, reply) else { return Ok(()) };
-        match self.socket.send_to(&bytes, self.nodes.addresses()[self.slots[index].node]).await {
-            Err(e) if !is_passing(&e) => Err(e.into()),
-            _ => Ok(()),
-        }
+        let slot = &self.slots[index];
+        let accepted = reply.status().is_some_and(|status| status < 300);
+        let ack = if accepted { ack_of_2xx(&slot.datagram, reply) } else { ack_of(&slot.datagram, reply) };
+        let Some(ack) = ack else { return Ok(()) };
+        send_to(&self.socket, &ack, slot.address).await
     }
 
     async fn timers(&mut self, now: Instant) -> anyhow::Result<()> {
-        for index in 0..self.slots.len() {
-            let slot = &mut self.slots[index];
-            if slot.request.is_none() {
+        let mut busy_below = 0;
+        for index in 0..self.busy_below {
+            if self.slots[index].request.is_none() {
                 continue;
             }
-            if now >= slot.started + self.patience.whole {
-                self.end(index, None).await?;
-            } else if let Some(at) = slot.resume {
-                if now >= at {
-                    slot.tried = 0;
-                    let node = self.nodes.pick(0).unwrap_or_default();
-                    self.ask(index, node).await?;
-                }
-            } else if now >= slot.attempt_ends && self.patience.failover {
-                self.fail_over(index, now).await?;
-            } else if let Some((at, gap)) = slot.again
-                && now >= at
-            {
-                let gap = (gap * 2).min(T2);
-                slot.again = Some((now + gap, gap));
-                self.stats.retransmitted += 1;
-                self.send(index).await?;
+            self.timer(index, now).await?;
+            if self.slots[index].request.is_some() {
+                busy_below = index + 1;
             }
+        }
+        // A follow-up may have begun meanwhile, at any place.
+        let began = self.slots[busy_below..self.busy_below].iter().rposition(|slot| slot.request.is_some());
+        self.busy_below = began.map_or(busy_below, |beyond| busy_below + beyond + 1);
+        Ok(())
+    }
+
+    async fn timer(&mut self, index: usize, now: Instant) -> anyhow::Result<()> {
+        let may_fail_over = self.may_fail_over(index);
+        let slot = &mut self.slots[index];
+        if now >= slot.began + self.patience.whole {
+            return self.end(index, None).await;
+        }
+        if let Some(at) = slot.resume {
+            if now >= at {
+                slot.tried = 0;
+                return self.ask_next(index, 0, now).await;
+            }
+        } else if now >= slot.attempt_ends && may_fail_over {
+            return self.fail_over(index, now).await;
+        } else if let Some((at, gap)) = slot.again
+            && now >= at
+        {
+            let gap = (gap * 2).min(T2);
+            slot.again = Some((now + gap, gap));
+            self.stats.retransmitted += 1;
+            return self.send(index).await;
         }
         Ok(())
     }
 
+    fn may_fail_over(&self, index: usize) -> bool {
+        let elsewhere = |request: &Request| matches!(request.to, To::Address(_));
+        self.patience.failover && !self.slots[index].request.as_ref().is_some_and(elsewhere)
+    }
+
     async fn fail_over(&mut self, index: usize, now: Instant) -> anyhow::Result<()> {
-        match self.nodes.pick(self.slots[index].tried) {
+        let slot = &mut self.slots[index];
+        if self.patience.marks {
+            self.nodes.set_up(slot.node, false);
+        }
+        match self.nodes.pick(slot.tried) {
             Some(node) => {
                 self.stats.failed_over += 1;
-                self.ask(index, node).await
+                self.ask_node(index, node, now).await
             }
             None => {
-                self.slots[index].resume = Some(now + self.patience.pause);
+                slot.resume = Some(now + self.patience.pause);
                 Ok(())
             }
         }
+    }
+}
+
+/// A refused datagram is a lost one: the timers know what to do.
+async fn send_to(socket: &UdpSocket, datagram: &[u8], to: SocketAddr) -> anyhow::Result<()> {
+    match socket.send_to(datagram, to).await {
+        Err(e) if !is_passing(&e) => Err(e.into()),
+        _ => Ok(()),
     }
 }

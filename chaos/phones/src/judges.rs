@@ -1,6 +1,6 @@
 //! Judges: what a cluster must do, as functions over the SIP addresses of its nodes. Each returns counts, never panics.
 
-use crate::engine::{Next, Outcome, Patience, Request, Work, drive};
+use crate::engine::{Next, Outcome, Patience, Request, To, Work, drive};
 use crate::fleet::{Fleet, Report, Turn};
 use crate::message::Message;
 use crate::nodes::Nodes;
@@ -87,7 +87,7 @@ impl Work for Pairs {
         self.next += 1;
         let phone = Phone::new(&self.household, self.next - 1);
         let text = phone.register(Ask::Bind(PAIR_S), 1);
-        Next::Start(Request { tag: (self.next as u64 - 1) * 2, text, to: Some(0), due: None })
+        Next::Start(Request { tag: (self.next as u64 - 1) * 2, text, to: To::Node(0), due: None })
     }
 
     fn done(&mut self, outcome: &Outcome<'_>) -> Option<Request> {
@@ -111,7 +111,7 @@ impl Work for Pairs {
         }
         let text = phone.register(Ask::Unbind, 2);
         self.report.gap.add(read.elapsed());
-        Some(Request { tag: outcome.tag + 1, text, to: Some(1), due: None })
+        Some(Request { tag: outcome.tag + 1, text, to: To::Node(1), due: None })
     }
 }
 
@@ -219,7 +219,7 @@ impl Work for Ticks {
         self.report.sent += 1;
         let index = self.plan.who[fastrand::usize(..self.plan.who.len())];
         let text = Phone::new(&self.household, index).called("INVITE", fastrand::u64(..));
-        Next::Start(Request { tag: index as u64, text, to: Some(0), due: None })
+        Next::Start(Request { tag: index as u64, text, to: To::Node(0), due: None })
     }
 
     fn done(&mut self, outcome: &Outcome<'_>) -> Option<Request> {

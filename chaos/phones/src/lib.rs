@@ -6,6 +6,7 @@
 //!
 //! * [`Phone`]: who a phone is and what it sends, a function of (seed, index).
 //! * [`Fleet`]: N phones, what each was told, closed-loop load with failover; judges every answer.
+//! * [`Crowd`]: phones that remember what they were told, under open-loop load while nodes break.
 //! * [`Sbc`] and [`Edge`]: calls through the nodes, by their redirects, to the place where the phones are.
 //! * [`judges`]: what a cluster must do.
 //! * [`engine`]: one socket and its transactions, for load of your own ([`engine::Work`]).
@@ -24,6 +25,7 @@
 //! # }
 //! ```
 
+pub mod crowd;
 pub mod edge;
 pub mod engine;
 pub mod fleet;
@@ -39,6 +41,7 @@ mod transaction;
 mod value;
 pub mod verdict;
 
+pub use crowd::{Crowd, CrowdPlan};
 pub use edge::Edge;
 pub use fleet::{Fleet, Load, Pace, Report, Turn};
 pub use nodes::Nodes;

@@ -7,11 +7,11 @@ use crate::edge::address_of;
 
 use crate::fleet::Pace;
 use crate::message::{Message, NameAddr};
-use crate::nodes::Nodes;
+use crate::nodes::{Nodes, check};
 use crate::phone::{Household, Phone};
 use crate::request::Text;
 use crate::stats::{Counted, Latency};
-use crate::transaction::{ack_of, answers, is_passing};
+use crate::transaction::{ack_of, ack_of_2xx, answers, is_passing};
 use crate::verdict::{Mismatch, judge_redirect, target};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -164,10 +164,7 @@ impl Sbc {
             completed: AtomicU64::new(0),
             malformed: Mutex::default(),
         });
-        let mut tasks = vec![tokio::spawn(shared.clone().receive())];
-        for node in 0..shared.nodes.addresses().len() {
-            tasks.push(tokio::spawn(shared.clone().probe(node)));
-        }
+        let tasks = vec![tokio::spawn(shared.clone().receive()), tokio::spawn(shared.clone().probe())];
         Ok(Sbc { shared, tasks })
     }
 
@@ -257,17 +254,32 @@ impl Shared {
         }
     }
 
-    async fn probe(self: Arc<Self>, node: usize) {
+    /// Asks all nodes in use, each again once its last probe is answered or given up.
+    async fn probe(self: Arc<Self>) {
         let mut tick = tokio::time::interval(self.timers.probe_every);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut open, mut asked) = (JoinSet::new(), 0_u64);
         loop {
             tick.tick().await;
-            let address = self.nodes.addresses()[node];
-            let text = Text::probe(address, fastrand::u64(..));
-            let reply = self.ask(&text, address, self.timers.probe).await;
-            let up = reply.is_some_and(|(_, r)| Message::read(&r).is_ok_and(|m| m.status() == Some(200)));
-            self.nodes.set_up(node, up);
+            while let Some(done) = open.try_join_next() {
+                asked &= !(1 << done.unwrap_or(0_usize));
+            }
+            for node in (0..self.nodes.len()).filter(|node| self.nodes.is_used(*node)) {
+                if asked >> node & 1 == 0 {
+                    asked |= 1 << node;
+                    open.spawn(self.clone().probe_one(node));
+                }
+            }
         }
+    }
+
+    async fn probe_one(self: Arc<Self>, node: usize) -> usize {
+        let address = self.nodes.address(node);
+        let text = Text::probe(address, fastrand::u64(..));
+        let reply = self.ask(&text, address, self.timers.probe).await;
+        let up = reply.is_some_and(|(_, r)| Message::read(&r).is_ok_and(|m| m.status() == Some(200)));
+        self.nodes.set_up(node, up);
+        node
     }
 
     /// One transaction: (what was sent, the final reply) or nothing in time.
@@ -304,7 +316,7 @@ impl Shared {
         let mut tried = 0;
         while let Some(node) = self.nodes.pick(tried) {
             tried |= 1 << node;
-            let address = self.nodes.addresses()[node];
+            let address = self.nodes.address(node);
             call.nodes.push(address);
             let Some((sent, reply)) = self.ask(&invite, address, self.timers.node).await else {
                 self.nodes.set_up(node, false);
@@ -347,7 +359,7 @@ impl Shared {
         // Headers have no place in a Request-URI (RFC 3261 §19.1.1, table 1).
         let uri = uri.split('?').next().unwrap_or_default();
         let hop = route.first().and_then(|r| NameAddr::read(r).ok().map(|r| r.uri)).unwrap_or(uri);
-        let Some(hop) = address_of(hop).filter(|a| a.ip().is_loopback()) else {
+        let Some(hop) = address_of(hop).filter(|a| check(a).is_ok()) else {
             return Err(format!("{hop} is not within reach"));
         };
         let mut invite = phone.called("INVITE", nonce);
@@ -362,17 +374,10 @@ impl Shared {
         if message.status() != Some(200) {
             return Err(format!("the edge {hop} said {:?}", message.start));
         }
-        // RFC 3261 §13.2.2.4: the ACK of a 2xx goes end to end, by the same route, in a transaction of its own.
-        let to = message.exactly_one("To").map_err(|e| e.to_string())?;
-        let mut ack = phone.called("ACK", nonce);
-        ack.start = format!("ACK {uri} SIP/2.0\r\n");
-        ack.rest = format!(
-            "{routes}Max-Forwards: 70\r\nFrom: {}\r\nTo: {to}\r\nCall-ID: {}\r\nCSeq: 1 ACK\r\nContent-Length: 0\r\n\r\n",
-            message.exactly_one("From").map_err(|e| e.to_string())?,
-            message.exactly_one("Call-ID").map_err(|e| e.to_string())?,
-        );
-        let datagram = ack.datagram(&self.sent_by, &format!("z9hG4bK{:016x}", fastrand::u64(..)));
-        let _ = self.socket.send_to(&datagram, hop).await;
+        if let Some(ack) = ack_of_2xx(&sent, &message) {
+            // An ACK is never answered.
+            let _ = self.socket.send_to(&ack, hop).await;
+        }
         Ok(())
     }
 }

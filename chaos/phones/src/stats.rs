@@ -78,13 +78,23 @@ impl Latency {
         Duration::from_micros(self.max_us)
     }
 
+    /// Those that were added since an earlier copy was made. The longest of them is known as well as any quantile.
+    #[must_use]
+    pub fn since(&self, earlier: &Latency) -> Latency {
+        let buckets: Vec<u64> = self.buckets.iter().zip(&earlier.buckets).map(|(now, then)| now - then).collect();
+        let last = buckets.iter().rposition(|n| *n > 0);
+        let max_us = last.map_or(0, |slot| Self::upper_us(slot as u64).min(self.max_us));
+        Latency { buckets, count: self.count - earlier.count, max_us }
+    }
+
     /// How many were added.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    fn merge(&mut self, other: &Latency) {
+    /// Adds those of another.
+    pub fn merge(&mut self, other: &Latency) {
         for (mine, theirs) in self.buckets.iter_mut().zip(&other.buckets) {
             *mine += theirs;
         }

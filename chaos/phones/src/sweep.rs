@@ -1,6 +1,6 @@
 //! The work of one socket of a [`crate::Fleet`]: whose turn it is, when, and what each phone learns from its answer.
 
-use crate::engine::{Next, Outcome, Request, Work};
+use crate::engine::{Next, Outcome, Request, To, Work};
 use crate::fleet::{Line, Progress, Turn};
 use crate::phone::{Ask, Household, Phone};
 use crate::verdict::{Judged, Listed, Mismatch, Mismatches, judge_absent, judge_redirect, judge_register};
@@ -79,7 +79,12 @@ impl Work for Sweep {
                 phone.register(turn.ask(), line.cseq)
             }
         };
-        Next::Start(Request { tag: (place * self.turns.len() + nth) as u64, text, to: self.first, due })
+        Next::Start(Request {
+            tag: (place * self.turns.len() + nth) as u64,
+            text,
+            to: self.first.map_or(To::InTurn, To::Node),
+            due,
+        })
     }
 
     fn done(&mut self, outcome: &Outcome<'_>) -> Option<Request> {

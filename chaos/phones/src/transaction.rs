@@ -23,6 +23,32 @@ pub(crate) fn ack_of(invite: &[u8], reply: &Message<'_>) -> Option<Vec<u8>> {
     Some(text.into_bytes())
 }
 
+/// The ACK to a 2xx goes end to end in a transaction of its own (RFC 3261 §13.2.2.4): along the Record-Route of the reply
+/// to its Contact (§12.1.2), or, where nobody recorded a route, the way that the INVITE took.
+pub(crate) fn ack_of_2xx(invite: &[u8], reply: &Message<'_>) -> Option<Vec<u8>> {
+    let sent = Message::read(invite).ok()?;
+    let Start::Request { uri, .. } = sent.start else { return None };
+    let mut recorded = reply.list("Record-Route").ok()?;
+    recorded.reverse();
+    let contacts = reply.contacts().ok()?;
+    let (target, routes) = match contacts.first() {
+        Some(contact) if !recorded.is_empty() => (contact.uri, recorded),
+        _ => (uri, sent.list("Route").ok()?),
+    };
+    let via = sent.list("Via").ok()?;
+    let sent_by = via.first()?.split(';').next()?;
+    let branch = fastrand::u64(..);
+    let mut text =
+        format!("ACK {target} SIP/2.0\r\nVia: {sent_by};branch=z9hG4bK{branch:016x}\r\nMax-Forwards: 70\r\n");
+    routes.iter().for_each(|route| text.push_str(&format!("Route: {route}\r\n")));
+    for name in ["From", "Call-ID"] {
+        text.push_str(&format!("{name}: {}\r\n", sent.raw(name).next()?));
+    }
+    let number = sent.raw("CSeq").next()?.split(' ').next()?;
+    text.push_str(&format!("To: {}\r\nCSeq: {number} ACK\r\nContent-Length: 0\r\n\r\n", reply.raw("To").next()?));
+    Some(text.into_bytes())
+}
+
 /// Is `reply` a correct answer to the request `sent`, whatever it says (RFC 3261 §8.2.6)?
 pub(crate) fn answers(reply: &Message<'_>, sent: &[u8]) -> Result<(), Malformed> {
     let sent = Message::read(sent)?;
@@ -70,8 +96,8 @@ fn same_top_via(ours: &str, theirs: &str) -> Result<(), Malformed> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ack_of, answers};
-    use crate::message::Message;
+    use super::{ack_of, ack_of_2xx, answers};
+    use crate::message::{Message, Start};
 
     const SENT: &str = "INVITE sip:b@h SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:1;branch=z9hG4bK1;rport\r\nVia: SIP/2.0/UDP c;x=1\r\n\
         From: <sip:a@h>;tag=1\r\nTo: <sip:b@h>\r\nCall-ID: c\r\nCSeq: 7 INVITE\r\nContent-Length: 0\r\n\r\n";
@@ -111,5 +137,25 @@ mod tests {
         assert_eq!(ack.exactly_one("To"), Ok("<sip:b@h>;tag=9"));
         assert_eq!(ack.list("Via"), Ok(vec!["SIP/2.0/UDP 127.0.0.1:1;branch=z9hG4bK1;rport"]));
         assert_eq!(ack.exactly_one("CSeq"), Ok("7 ACK"));
+    }
+
+    #[test]
+    fn the_ack_of_a_2xx_follows_the_recorded_route_or_the_way_of_the_invite() {
+        let sent = SENT.replacen("From:", "Route: <sip:e;lr>\r\nFrom:", 1);
+        let plain = REPLY.replacen("404 Not Found", "200 OK", 1);
+        let recorded =
+            plain.replacen("From:", "Record-Route: <sip:p2;lr>, <sip:p1;lr>\r\nContact: <sip:c@d>\r\nFrom:", 1);
+        for (reply, uri, routes) in
+            [(plain, "sip:b@h", vec!["<sip:e;lr>"]), (recorded, "sip:c@d", vec!["<sip:p1;lr>", "<sip:p2;lr>"])]
+        {
+            let reply = Message::read(reply.as_bytes()).expect("well formed");
+            let ack = ack_of_2xx(sent.as_bytes(), &reply).expect("an ACK");
+            let ack = Message::read(&ack).expect("well formed");
+            assert_eq!(ack.start, Start::Request { method: "ACK", uri });
+            assert_eq!(ack.list("Route"), Ok(routes));
+            assert_eq!(ack.exactly_one("To"), Ok("<sip:b@h>;tag=9"));
+            let via = ack.exactly_one("Via").expect("a Via");
+            assert!(via.starts_with("SIP/2.0/UDP 127.0.0.1:1;branch=z9hG4bK") && !via.contains("z9hG4bK1;"), "{via}");
+        }
     }
 }

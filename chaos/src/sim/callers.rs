@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use aorta::registrar::Refusal;
 use aorta::replication::Effects;
 use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::{Entry, Record};
@@ -188,10 +189,17 @@ impl World {
         line.reaches(request, now_us);
         let aor = line.aor.clone();
         let id = self.nodes[message.to].id.clone();
-        let answer = self.with(message.to, |process, now| {
+        let judged = self.with(message.to, |process, now| {
             let judged_on = message.judged_on.as_deref();
-            (process.register(&id, &aor, &message.register, judged_on, copy, now), Effects::default())
+            let answer = process.register(&id, &aor, &message.register, judged_on, copy, now);
+            ((answer, process.drawn.take()), Effects::default())
         });
+        let (answer, drawn) = judged.map_or((None, None), |(answer, drawn)| (Some(answer), drawn));
+        if let Some(stamp) = drawn {
+            let of = self.phones[phone].line;
+            let judged = self.stamps.draws(message.to, of, stamp, self.off.behind_us);
+            self.alarm = judged.err().or(self.alarm.take());
+        }
         let (to, kind) = (message.to + 1, message.kind);
         self.say(|| format!("n{to} judges request {request} ({kind:?}): {answer:?}"));
         match answer {
@@ -201,6 +209,7 @@ impl World {
             }
             Some(Ok(Answer::Ok)) => self.hears_full(request, phone),
             Some(Ok(Answer::TryAnother)) => self.try_another(message),
+            Some(Ok(Answer::Refused(Refusal::TooManyContacts))) => self.phones[phone].hears(request),
             Some(Ok(Answer::Refused(refusal))) if message.kind == Kind::First && waited_us == 0 => {
                 self.alarm = Some(format!("{id} refuses {:?}, which did nothing wrong: {refusal:?}", message.register));
             }

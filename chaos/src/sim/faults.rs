@@ -75,6 +75,14 @@ impl Fault {
                 | None
         )
     }
+
+    /// Whether paths are cut, and nobody dies.
+    pub(super) fn is_cut(self) -> bool {
+        matches!(
+            self,
+            Self::Isolate(_) | Self::CutPair(..) | Self::CutOneWay(..) | Self::Deaf(_) | Self::Mute(_) | Self::Slow(_)
+        )
+    }
 }
 
 /// Any of them, and at whom.
@@ -247,6 +255,7 @@ fn drain(world: &mut World, node: usize, grace_us: u64, watch: Watch) -> Result<
     }
     world.with(node, |process, now| ((), process.replication.leave(now)));
     world.run(100_000, watch)?;
+    world.versions.parts(node);
     world.crash(node);
     Ok(())
 }

@@ -20,12 +20,14 @@ impl World {
                 let rings = process.rings(&line.aor, now.cluster_us);
                 let known = rings.is_some();
                 let rings = rings.unwrap_or_default();
-                let denies = serving.denies_unknown || (known && ghosts);
                 let again = |at: usize| rings[..at].iter().any(|listed| listed.binding.uri == rings[at].binding.uri);
                 if let Some(at) = (0..rings.len()).find(|&at| again(at)) {
                     let uri = String::from_utf8_lossy(rings[at].binding.uri.as_bytes());
                     return Err(format!("{id} serves {uri} twice"));
                 }
+                // As many as are shown at most registered before it, elsewhere.
+                let full = rings.len() >= self.limits.max_contacts_per_aor;
+                let denies = (serving.denies_unknown || (known && ghosts)) && !full;
                 for (uri, must) in certain {
                     let there = rings.iter().any(|listed| listed.binding.uri.as_bytes() == uri.as_bytes());
                     match (*must, there) {
@@ -46,6 +48,7 @@ impl World {
     /// Whether all that run are ready without reservations, and hold the same.
     pub(super) fn is_settled(&mut self) -> Result<(), String> {
         let mut root = None;
+        let common = self.versions.common(|node| self.nodes[node].process.is_some());
         for node in 0..self.nodes.len() {
             let now_us = self.now_us;
             let id = self.nodes[node].id.clone();
@@ -58,6 +61,37 @@ impl World {
             if *root.get_or_insert(mine) != mine {
                 return Err(format!("the digest of {id} is another one"));
             }
+            let writes = process.replication.wire_version();
+            if writes != common {
+                return Err(format!("{id} writes wire version {writes}, all read {common}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// All that serve show the same contacts of each AoR in the same order, no more than may be shown, and hold nothing
+    /// under a stamp that nobody drew.
+    pub(super) fn judge_agreement(&mut self) -> Result<(), String> {
+        let (now_us, mut cluster_us) = (self.now_us, None);
+        for (aor, line) in self.lines.iter().enumerate() {
+            let mut shown = None;
+            for node in &mut self.nodes {
+                let id = node.id.clone();
+                let Some((process, now)) = node.awake(now_us) else { continue };
+                let at_us = *cluster_us.get_or_insert(now.cluster_us);
+                let mine = process.rings(&line.aor, at_us).unwrap_or_default();
+                if mine.len() > self.limits.max_contacts_per_aor {
+                    return Err(format!("{id} shows {} contacts of {}", mine.len(), line.aor.as_str()));
+                }
+                if *shown.get_or_insert_with(|| mine.clone()) != mine {
+                    return Err(format!(
+                        "{id} shows others of {} than the first: {mine:?}, {shown:?}",
+                        line.aor.as_str()
+                    ));
+                }
+                let record = process.location.get(&line.aor, |record| record.cloned());
+                self.stamps.knows(aor, &record.unwrap_or_default()).map_err(|why| format!("{id}: {why}"))?;
+            }
         }
         Ok(())
     }
@@ -68,12 +102,15 @@ impl World {
             return Ok(());
         }
         self.next_bounds_us = self.now_us + BOUNDS_EVERY_US;
+        let limits = self.limits;
         for node in 0..self.nodes.len() {
             let now_us = self.now_us;
             let id = self.nodes[node].id.clone();
             let Some((process, now)) = self.nodes[node].awake(now_us) else { continue };
             let view = process.replication.view(now);
-            if view.outbox_bytes > OUTBOX_BYTES_MAX || view.replies_waiting > REPLIES_MAX {
+            if view.outbox_bytes > limits.outbox_bytes_max.max(CHANGE_BYTES_MAX)
+                || view.replies_waiting > limits.pending_replies_max
+            {
                 let (bytes, replies) = (view.outbox_bytes, view.replies_waiting);
                 return Err(format!("{id} keeps {bytes} bytes for others and {replies} replies"));
             }
@@ -90,8 +127,5 @@ fn certain(line: &Line, now_us: u64, off: Off) -> Vec<(&str, Must)> {
 /// Between two looks at bounds, µs.
 const BOUNDS_EVERY_US: u64 = 200_000;
 
-/// The outbox bound of the simulated nodes, bytes.
-const OUTBOX_BYTES_MAX: usize = 64 << 20;
-
-/// Replies that may wait at a simulated node.
-const REPLIES_MAX: usize = 65_536;
+/// An outbox keeps one change, however small it is; changes here are smaller than this, bytes.
+const CHANGE_BYTES_MAX: usize = 2_048;

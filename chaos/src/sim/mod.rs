@@ -10,7 +10,9 @@
 //! | `line` | what one AoR's phones sent and heard, and what therefore must ring |
 //! | `faults` | what goes wrong |
 //! | `judge` | what must hold |
+//! | `stamps`, `traffic` | what was drawn; what travels, and what it may cost |
 //! | `plan`, `shrink` | a run as a file, and cut down to what makes it fail |
+//! | `versions` | builds of several wire versions in one cluster |
 //! | `mutants` | whether deliberate faults in the nodes are found |
 //! | `mod` | a seed's story: faults one after another, and after each the world must settle |
 
@@ -26,6 +28,9 @@ mod phones;
 mod plan;
 mod registrar;
 mod shrink;
+mod stamps;
+mod traffic;
+mod versions;
 mod wire;
 mod world;
 
@@ -36,7 +41,7 @@ use world::World;
 
 pub use faults::Fault;
 pub use mutants::{Caught, HUNTS, Hunted, hunt, names, survey};
-pub use plan::{Jump, Plan, Step};
+pub use plan::{Jump, Limits, Plan, Step};
 pub use shrink::shrink;
 pub use world::Figures;
 
@@ -45,6 +50,9 @@ const SETTLES_WITHIN_US: u64 = 8_000_000;
 
 /// A path that was cut may still be unknown to be open for so long, µs: judging answers waits.
 const CALM_AFTER_US: u64 = 4_000_000;
+
+/// For so long an idle cluster is listened to at the end, µs: each node compares with somebody meanwhile.
+const IDLE_US: u64 = 2_500_000;
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +78,7 @@ pub fn run(seed: u64, talk: bool) -> Outcome {
 /// Runs a plan.
 #[must_use]
 pub fn run_plan(plan: &Plan, talk: bool) -> Outcome {
-    let mut world = World::new(plan.seed, plan.nodes, plan.aors);
+    let mut world = World::new(plan);
     world.said = talk.then(Vec::new);
     world.only = plan.only.clone();
     let told = catch_unwind(AssertUnwindSafe(|| mutants::with(plan.mutant.as_deref(), || story(&mut world, plan))));
@@ -92,7 +100,8 @@ fn story(world: &mut World, plan: &Plan) -> Result<(), String> {
         world.run(us, |_| Ok(false))?;
     }
     settle(world, "after the first start")?;
-    plan.steps.iter().try_for_each(|step| happens(world, step))
+    plan.steps.iter().try_for_each(|step| happens(world, step))?;
+    world.judge_idle(IDLE_US)
 }
 
 /// Load, a fault under load, peace.
@@ -100,15 +109,17 @@ fn happens(world: &mut World, step: &Step) -> Result<(), String> {
     world.asks = step.number * REQUESTS_PER_STEP;
     world.rng.seed(step.seed);
     let mut rng = fastrand::Rng::with_seed(!step.seed);
+    world.versions.install(&step.wire_versions);
     for (node, ppm) in step.drift_ppm.iter().enumerate() {
         world.drift(node, *ppm);
     }
     world.load(true);
     world.sluggish = step.sluggish;
+    world.lines.iter_mut().for_each(|line| line.may_be_cut(step.lasts_us));
     world.calm_since_us = Some(world.now_us);
-    let short = world.figures.short;
+    let (short, overflows) = (world.figures.short, world.figures.overflows);
     world.run(step.load_us, calm)?;
-    if world.figures.short > short {
+    if world.figures.short > short && world.figures.overflows == overflows {
         return Err("answers were short though nothing was wrong".into());
     }
     world.say(|| format!("fault: {step:?}"));
@@ -118,7 +129,11 @@ fn happens(world: &mut World, step: &Step) -> Result<(), String> {
     world.load(false);
     world.sluggish = None;
     world.say(|| format!("over: {:?}", step.fault));
+    let (differed, before) = (world.difference(), world.traffic.clone());
     settle(world, &format!("after {:?}", step.fault))?;
+    if step.fault.is_cut() {
+        world.judge_repair(&before, differed)?;
+    }
     world.run(CALM_AFTER_US, calm).map(drop)
 }
 
@@ -141,5 +156,5 @@ fn settle(world: &mut World, when: &str) -> Result<(), String> {
         return Err(format!("not settled {} s {when}: {why}", SETTLES_WITHIN_US / 1_000_000));
     }
     world.settles();
-    world.judge_answers().map_err(|why| format!("{when}: {why}"))
+    world.judge_answers().and_then(|()| world.judge_agreement()).map_err(|why| format!("{when}: {why}"))
 }

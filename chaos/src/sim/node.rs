@@ -1,15 +1,19 @@
 //! One simulated node: the real pure rooms, a clock that the simulator turns, and a disk that keeps what was flushed.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aorta::clock::{Clock, Now};
 use aorta::location::Location;
+use aorta::registrar::RegistrarLimits;
 use aorta::replication::{Replication, Settings, Start};
 use aorta_proto::frame::LastKnown;
 use aorta_proto::mutant::{Mutant, is};
-use aorta_proto::{Aor, BootId, Entry, NodeId, Record};
+use aorta_proto::{Aor, BootId, Entry, NodeId, Record, Stamp};
+
+use super::plan::Limits;
 
 /// The digest key of the simulated cluster.
 const DIGEST_KEY: [u8; 16] = *b"simulated digest";
@@ -35,6 +39,9 @@ pub(super) struct Process {
     pub(super) drained: bool,
     pub(super) leaving: bool,
     pub(super) boot: u64,
+    pub(super) limits: RegistrarLimits,
+    /// The stamp that was drawn last, until somebody asks.
+    pub(super) drawn: Cell<Option<Stamp>>,
     mono: Arc<AtomicU64>,
 }
 
@@ -51,6 +58,8 @@ pub(super) struct Node {
     drift_ppm: i64,
     /// Its wall clock minus the true one, µs.
     wall_skew_us: i64,
+    /// The highest wire version of its build.
+    pub(super) wire_version_max: u8,
     boots: u64,
     snapshots: u64,
 }
@@ -76,6 +85,7 @@ impl Node {
             set_mono_us: mono_offset_us,
             drift_ppm: 0,
             wall_skew_us,
+            wire_version_max: aorta_proto::frame::VERSION_MAX,
             boots: 0,
             snapshots: 0,
         }
@@ -100,8 +110,8 @@ impl Node {
         (EPOCH_US + true_us).saturating_add_signed(self.wall_skew_us)
     }
 
-    /// Starts a process from what the disk holds.
-    pub(super) fn start(&mut self, true_us: u64, bootstrap_min_nodes: usize, index: usize) {
+    /// Starts a process from what the disk holds, of the build that is installed.
+    pub(super) fn start(&mut self, true_us: u64, index: usize, seeds: Vec<String>, min_nodes: usize, limits: &Limits) {
         self.boots += 1;
         let boot = (index as u64 + 1) << 32 | self.boots;
         let mono = Arc::new(AtomicU64::new(self.mono_us(true_us)));
@@ -119,12 +129,23 @@ impl Node {
             clock_ceiling_us: persisted.then_some(self.disk.cluster_us + CEILING_AHEAD_US),
             clock_only_from_peers: false,
             last_known: self.disk.last_known.clone(),
+            seeds_unreached: seeds,
         };
-        let settings = Settings { bootstrap_min_nodes, ..Settings::new(self.id.clone(), BootId(boot)) };
+        let settings = Settings {
+            bootstrap_min_nodes: min_nodes,
+            outbox_bytes_max: limits.outbox_bytes_max,
+            pending_replies_max: limits.pending_replies_max,
+            expires_max_s: limits.expires_max_s,
+            clock_ahead_max_s: limits.clock_ahead_max_s,
+            wire_version_max: self.wire_version_max,
+            ..Settings::new(self.id.clone(), BootId(boot))
+        };
         let (table, time) = (Arc::clone(&location), Arc::clone(&clock));
         let replication = Replication::new(settings, start, table, time, clock.now());
         let (asleep, drained, leaving) = (false, false, false);
-        self.process = Some(Process { location, clock, replication, asleep, drained, leaving, boot, mono });
+        let (limits, drawn) = (registrar_limits(limits), Cell::new(None));
+        self.process =
+            Some(Process { location, clock, replication, asleep, drained, leaving, boot, limits, drawn, mono });
     }
 
     /// A record as the disk gives it back.
@@ -161,10 +182,17 @@ impl Node {
             return;
         }
         let dirty: Vec<_> = process.location.take_dirty();
-        let dirty: Vec<_> = dirty.into_iter().map(|aor| (aor.clone(), process.location.take_record(&aor))).collect();
+        let dirty = dirty.into_iter().filter_map(|aor| Some((aor.clone(), process.location.take_record(&aor)?)));
+        let dirty: Vec<_> = dirty.collect();
         process.location.sweep(now, SWEEP_BUCKETS);
         let last_known = process.replication.last_known();
-        self.disk.records.extend(dirty);
+        for (aor, record) in dirty {
+            if record.is_empty() {
+                self.disk.records.remove(&aor);
+            } else {
+                self.disk.records.insert(aor, record);
+            }
+        }
         self.disk.last_known = last_known;
         self.disk.cluster_us = now.cluster_us;
         self.disk.wall_us = wall_us;
@@ -172,5 +200,15 @@ impl Node {
         if self.snapshots.is_multiple_of(OLDER_EVERY) {
             self.older = self.disk.clone();
         }
+    }
+}
+
+/// Short lifetimes are allowed, so that contacts lapse within a run.
+fn registrar_limits(limits: &Limits) -> RegistrarLimits {
+    RegistrarLimits {
+        expires_min_s: 2,
+        expires_max_s: limits.expires_max_s,
+        max_contacts_per_aor: limits.max_contacts_per_aor,
+        ..RegistrarLimits::default()
     }
 }

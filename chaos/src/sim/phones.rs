@@ -27,6 +27,8 @@ pub(super) struct Phone {
     pub(super) line: usize,
     /// Which device of it.
     pub(super) number: u8,
+    /// The longest lifetime that is granted, seconds.
+    expires_max_s: u32,
     boots: u32,
     cseq: u32,
     port: u8,
@@ -60,10 +62,11 @@ impl Register {
 }
 
 impl Phone {
-    pub(super) fn new(line: usize, number: u8) -> Self {
+    pub(super) fn new(line: usize, number: u8, expires_max_s: u32) -> Self {
         Self {
             line,
             number,
+            expires_max_s,
             boots: 0,
             cseq: 0,
             port: 0,
@@ -114,7 +117,7 @@ impl Phone {
     }
 
     fn wishes(&mut self, rng: &mut fastrand::Rng) -> Register {
-        let granted_s = LIFETIMES_S[rng.usize(..LIFETIMES_S.len())];
+        let granted_s = LIFETIMES_S[rng.usize(..LIFETIMES_S.len())].min(self.expires_max_s);
         self.cseq += rng.u32(1..3);
         let chance = rng.u8(..);
         if !self.registered {
@@ -204,10 +207,13 @@ impl Phone {
         for at in 0..written.len() {
             match (written[at].slot, self.flow_at) {
                 (Slot::Flow { phone: of }, before) if of == phone => {
-                    if let Some((port, by)) = before.filter(|(port, _)| *port != self.port) {
-                        let slot = Slot::Uri { phone, port };
-                        written.push(Written { slot, state: State::Gone, sure: Sure::IfKnownWith(by) });
-                    }
+                    let was = (0..PORTS).filter(|port| *port != self.port && self.flow_was[usize::from(*port)]);
+                    written.extend(was.map(|port| {
+                        // Where its last move is not known it is still elsewhere.
+                        let here = before.filter(|(there, _)| *there == port);
+                        let sure = here.map_or(Sure::Perhaps, |(_, by)| Sure::IfKnownWith(by));
+                        Written { slot: Slot::Uri { phone, port }, state: State::Gone, sure }
+                    }));
                     let lives = written[at].state != State::Gone;
                     self.flow_at = lives.then_some((self.port, request));
                     self.flow_was[usize::from(self.port)] |= lives;

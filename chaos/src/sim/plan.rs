@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::faults::{self, Fault};
+use super::versions;
 
 /// Everything that makes a run what it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +17,9 @@ pub struct Plan {
     pub nodes: usize,
     /// AoRs, two phones each.
     pub aors: usize,
+    /// Limits of the cluster and pace of the phones.
+    #[serde(default)]
+    pub limits: Limits,
     /// What happens, one after another; after each the world must settle.
     pub steps: Vec<Step>,
     /// If given, only these requests are made.
@@ -24,6 +28,67 @@ pub struct Plan {
     /// If given, the fault in the code under test that the run is to find.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mutant: Option<String>,
+}
+
+/// What the nodes are configured with, where it is not the default, and how fast requests come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Encoded changes kept for peers that have not acked them, bytes.
+    pub outbox_bytes_max: usize,
+    /// Replies that may wait for acks at a node.
+    pub pending_replies_max: usize,
+    /// Live contacts of an AoR.
+    pub max_contacts_per_aor: usize,
+    /// The longest lifetime granted, seconds.
+    pub expires_max_s: u32,
+    /// A stamp further ahead is refused, seconds.
+    pub clock_ahead_max_s: u32,
+    /// Requests come this far apart on average, µs.
+    pub request_every_us: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            outbox_bytes_max: 64 << 20,
+            pending_replies_max: 65_536,
+            max_contacts_per_aor: 10,
+            expires_max_s: 7200,
+            clock_ahead_max_s: 3600,
+            request_every_us: 5_000,
+        }
+    }
+}
+
+impl Limits {
+    /// How long an entry is remembered, µs.
+    pub(super) fn horizon_us(&self) -> u64 {
+        aorta_proto::record::horizon_us(self.expires_max_s, self.clock_ahead_max_s)
+    }
+
+    /// Whether entries are forgotten within a run.
+    pub(super) fn forget(&self) -> bool {
+        self.horizon_us() < FORGETS_BELOW_US
+    }
+
+    fn choose(rng: &mut fastrand::Rng) -> Self {
+        let mut limits = Self { request_every_us: [2_500, 5_000, 5_000, 10_000][rng.usize(..4)], ..Self::default() };
+        if rng.u8(..) < 64 {
+            limits.outbox_bytes_max = rng.usize(1..=16) << 10;
+        }
+        if rng.u8(..) < 64 {
+            limits.pending_replies_max = rng.usize(2..=16);
+        }
+        if rng.u8(..) < 64 {
+            limits.max_contacts_per_aor = rng.usize(1..=3);
+        }
+        if rng.u8(..) < 24 {
+            (limits.expires_max_s, limits.clock_ahead_max_s) = (10, 5);
+            limits.request_every_us = 40_000;
+        }
+        limits
+    }
 }
 
 /// Load, then a fault under load.
@@ -49,6 +114,9 @@ pub struct Step {
     /// Somebody sets a wall clock while it goes wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jump: Option<Jump>,
+    /// The highest wire version of the build that each node's next start takes.
+    #[serde(default)]
+    pub wire_versions: Vec<u8>,
 }
 
 /// A wall clock that jumps.
@@ -64,19 +132,26 @@ pub struct Jump {
 /// Requests of a step are fewer than this.
 pub(super) const REQUESTS_PER_STEP: u64 = 1_000_000;
 
+/// How many nodes, each as likely as the next.
+const NODES: [usize; 10] = [3, 3, 3, 3, 4, 4, 4, 5, 6, 7];
+
 /// No machine's oscillator is worse than this, parts per million.
 const DRIFT_PPM: i64 = 2_000;
 
 const HOUR_US: i64 = 3_600_000_000;
+
+/// With a horizon below this entries are forgotten within a run, µs.
+const FORGETS_BELOW_US: u64 = 100_000_000;
 
 impl Plan {
     /// What a seed chooses.
     #[must_use]
     pub fn of(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let nodes = rng.usize(3..=5);
-        let steps = (1..=rng.u64(2..=5)).map(|number| step(number, nodes, &mut rng)).collect();
-        Self { seed, nodes, aors: 12, steps, only: None, mutant: None }
+        let nodes = NODES[rng.usize(..NODES.len())];
+        let limits = Limits::choose(&mut rng);
+        let steps = (1..=rng.u64(2..=4)).map(|number| step(number, nodes, &limits, &mut rng)).collect();
+        Self { seed, nodes, aors: rng.usize(6..=24), limits, steps, only: None, mutant: None }
     }
 }
 
@@ -86,17 +161,20 @@ fn two_of(nodes: usize, rng: &mut fastrand::Rng) -> (usize, usize) {
     (one, (one + rng.usize(1..nodes)) % nodes)
 }
 
-fn step(number: u64, nodes: usize, rng: &mut fastrand::Rng) -> Step {
+fn step(number: u64, nodes: usize, limits: &Limits, rng: &mut fastrand::Rng) -> Step {
     let drifts = rng.u8(..) < 128;
     let drift = |rng: &mut fastrand::Rng| if drifts { rng.i64(-DRIFT_PPM..=DRIFT_PPM) } else { 0 };
+    let forgets = limits.forget() && rng.u8(..) < 128;
     Step {
         number,
         seed: rng.u64(..),
         load_us: rng.u64(500_000..2_000_000),
         fault: faults::choose(rng, nodes),
-        lasts_us: rng.u64(100_000..6_000_000),
+        // Long enough that what was written before is forgotten when it is over.
+        lasts_us: if forgets { limits.horizon_us() + 12_000_000 } else { rng.u64(100_000..6_000_000) },
         drift_ppm: (0..nodes).map(|_| drift(rng)).collect(),
         sluggish: (rng.u8(..) < 96).then(|| two_of(nodes, rng)),
         jump: (rng.u8(..) < 80).then(|| Jump { node: rng.usize(..nodes), by_us: rng.i64(-HOUR_US..HOUR_US) }),
+        wire_versions: versions::choose(rng, nodes),
     }
 }

@@ -4,9 +4,7 @@
 use std::borrow::Cow;
 
 use aorta::clock::Now;
-use aorta::registrar::{
-    ContactWish, Contacts, Expires, Judged, Listed, Refusal, RegisterRequest, RegistrarLimits, Write, judge, list,
-};
+use aorta::registrar::{ContactWish, Contacts, Expires, Judged, Listed, Refusal, RegisterRequest, Write, judge, list};
 use aorta::replication::{Effects, Slot};
 use aorta::sip::message::{Contact, Lifetime};
 use aorta_proto::hash::call_id_hash;
@@ -37,11 +35,6 @@ impl std::fmt::Debug for Answer {
             Self::AfterAcks(_) => f.write_str("200 after acks"),
         }
     }
-}
-
-/// The limits of the simulated cluster: short lifetimes are allowed.
-pub(super) fn limits() -> RegistrarLimits {
-    RegistrarLimits { expires_min_s: 2, ..RegistrarLimits::default() }
 }
 
 impl Process {
@@ -89,9 +82,10 @@ impl Process {
     ) -> Result<Answer, String> {
         let mut drawn = None;
         let judged = self.location.update(aor, |record| {
-            let judged = judge(request, judged_on.unwrap_or(record), now.cluster_us, &limits(), || {
+            let judged = judge(request, judged_on.unwrap_or(record), now.cluster_us, &self.limits, || {
                 let stamp = self.clock.draw();
                 drawn = Some(stamp);
+                self.drawn.set(drawn);
                 stamp
             });
             let delta = match &judged {
@@ -133,7 +127,7 @@ impl Process {
 
     /// What a caller is sent to; `None` when nothing is known of the AoR.
     pub(super) fn rings(&self, aor: &Aor, now_us: u64) -> Option<Vec<Listed>> {
-        self.location.get(aor, |record| record.map(|record| list(record, now_us, &limits())))
+        self.location.get(aor, |record| record.map(|record| list(record, now_us, &self.limits)))
     }
 }
 

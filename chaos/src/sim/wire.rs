@@ -82,6 +82,7 @@ impl World {
             };
             let linked = self.with(to, |process, now| process.replication.linked(&id, class, &hello, now));
             if linked == Some(Linked::Accepted) {
+                self.versions.hears(to, from);
                 accepted.push((to, id));
             } else {
                 self.say(|| format!("n{} takes no {class:?} link of {id}: {linked:?}", to + 1));
@@ -128,6 +129,8 @@ impl World {
         let sluggish_us = if self.sluggish == Some((from, to)) { self.rng.u64(50_000..200_000) } else { 0 };
         let arrives_us = self.now_us + delay_us + slow_us + sluggish_us;
         for frame in frames(&bytes) {
+            self.alarm = self.alarm.take().or(self.versions.judge_written(from, frame).err());
+            self.traffic.sends(from, class, frame);
             if let Some((id, at_us)) = self.net.send(from, to, class, frame.to_vec(), arrives_us) {
                 self.at(at_us, Happening::Arrival { pair, id, end: end_of(to, pair) });
             }
@@ -158,6 +161,7 @@ impl World {
         }
         self.figures.frames += 1;
         self.note(bytes.len() as u64);
+        self.alarm = self.alarm.take().or(self.versions.judge_read(to, &bytes).err());
         let peer = self.nodes[from].id.clone();
         let judged = self.with(to, |process, now| match process.replication.received(&peer, pair.2, &bytes, now) {
             Ok(effects) => (Ok(()), effects),

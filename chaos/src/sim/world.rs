@@ -9,9 +9,13 @@ use aorta_proto::frame::Class;
 use super::callers::{Message, Silent};
 use super::gossip::Gossip;
 use super::line::{Line, Off};
-use super::net::{Net, Pair, end_of};
+use super::net::{Net, Pair, end_of, pair};
 use super::node::Node;
 use super::phones::{PHONES, Phone};
+use super::plan::{Limits, Plan};
+use super::stamps::Stamps;
+use super::traffic::Traffic;
+use super::versions::Versions;
 
 /// What happens at some moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +53,14 @@ pub struct Figures {
     pub exchanges: u64,
     /// Times a node stopped serving and rejoined.
     pub fenced: u64,
+    /// Times a peer fell behind what is kept for it.
+    pub overflows: u64,
+    /// Cuts that were over, entries that differed between two nodes then, and bytes until none did.
+    pub heals: u64,
+    /// See `heals`.
+    pub differed: u64,
+    /// See `heals`.
+    pub repair_bytes: u64,
     /// Hash of everything that happened, in order: the same seed gives the same.
     pub trace: u64,
 }
@@ -63,14 +75,20 @@ impl Figures {
         self.frames += other.frames;
         self.exchanges += other.exchanges;
         self.fenced += other.fenced;
+        self.overflows += other.overflows;
+        self.heals += other.heals;
+        self.differed += other.differed;
+        self.repair_bytes += other.repair_bytes;
     }
 }
 
 impl std::fmt::Display for Figures {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { happenings, requests, full, short, frames, exchanges, fenced, .. } = self;
+        let Self { happenings, requests, full, short, frames, exchanges, fenced, overflows, .. } = self;
+        let Self { heals, differed, repair_bytes, .. } = self;
         write!(f, "{happenings} events, {requests} requests ({full} replies full, {short} short), ")?;
-        write!(f, "{frames} frames, {exchanges} exchanges, {fenced} times fenced")
+        write!(f, "{frames} frames, {exchanges} exchanges, {fenced} times fenced, {overflows} overflows, ")?;
+        write!(f, "{differed} differences after {heals} cuts repaired with {repair_bytes} bytes")
     }
 }
 
@@ -87,8 +105,9 @@ pub(super) struct World {
     load: bool,
     /// The next request is planned.
     asking: bool,
-    /// Requests come this far apart on average, µs.
-    pub(super) request_every_us: u64,
+    pub(super) limits: Limits,
+    pub(super) stamps: Stamps,
+    pub(super) traffic: Traffic,
     pub(super) said: Option<Vec<String>>,
     /// By how much starts from disks may have moved cluster time.
     pub(super) off: Off,
@@ -105,6 +124,8 @@ pub(super) struct World {
     pub(super) messages: BTreeMap<u64, Message>,
     /// Requests that were answered in full.
     pub(super) full: BTreeSet<u64>,
+    /// Which build each node is.
+    pub(super) versions: Versions,
     /// A node whose frames take long.
     pub(super) slow: Option<usize>,
     /// A path on which frames take long, but not longer than acks are waited for.
@@ -129,17 +150,19 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, nodes: usize, aors: usize) -> Self {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let Plan { seed, nodes, aors, limits, .. } = *plan;
         let mut rng = fastrand::Rng::with_seed(seed);
         let hour_us = 3_600_000_000i64;
         let machines = (0..nodes)
             .map(|index| Node::new(index, rng.u64(1_000_000..1_000_000_000), rng.i64(-hour_us..hour_us)))
             .collect();
+        let phone = |(line, number)| Phone::new(line, number, limits.expires_max_s);
         let mut world = Self {
             now_us: 0,
             nodes: machines,
             net: Net::default(),
-            phones: (0..aors).flat_map(|line| (0..PHONES).map(move |number| Phone::new(line, number))).collect(),
+            phones: (0..aors).flat_map(|line| (0..PHONES).map(move |number| (line, number))).map(phone).collect(),
             lines: (0..aors).map(Line::new).collect(),
             seed,
             rng,
@@ -147,7 +170,9 @@ impl World {
             bootstrap_min_nodes: nodes.min(3) / 2 + 1,
             load: false,
             asking: false,
-            request_every_us: 5_000,
+            limits,
+            stamps: Stamps::default(),
+            traffic: Traffic::default(),
             said: None,
             off: Off::default(),
             calm_since_us: None,
@@ -157,6 +182,7 @@ impl World {
             asked_at: Vec::new(),
             messages: BTreeMap::new(),
             full: BTreeSet::new(),
+            versions: Versions::new(nodes),
             slow: None,
             sluggish: None,
             gentle: true,
@@ -268,7 +294,7 @@ impl World {
                     return;
                 }
                 self.request();
-                let us = self.rng.u64(1..2 * self.request_every_us);
+                let us = self.rng.u64(1..2 * self.limits.request_every_us);
                 self.after(us, happening);
             }
         }
@@ -308,7 +334,11 @@ impl World {
             self.note(node as u64 + 1);
             match &event {
                 Event::Fenced { .. } => self.figures.fenced += 1,
-                Event::ExchangeDone { .. } => self.figures.exchanges += 1,
+                Event::ExchangeDone { .. } => {
+                    self.figures.exchanges += 1;
+                    self.traffic.exchanged();
+                }
+                Event::Overflow { .. } => self.figures.overflows += 1,
                 Event::Drained => {
                     if let Some(process) = &mut self.nodes[node].process {
                         process.drained = true;
@@ -339,7 +369,18 @@ impl World {
         self.say(|| format!("n{} starts", node + 1));
         let (now_us, min) = (self.now_us, self.bootstrap_min_nodes);
         self.gossips[node] = Gossip::default();
-        self.nodes[node].start(now_us, min, node);
+        let seeds = self.seeds_unreached(node);
+        self.nodes[node].wire_version_max = self.versions.starts(node);
+        let limits = self.limits;
+        self.nodes[node].start(now_us, node, seeds, min, &limits);
+    }
+
+    /// Every node is a seed of all: those with whom this one has no connection.
+    fn seeds_unreached(&self, node: usize) -> Vec<String> {
+        let reached = self.net.of(node);
+        let others = (0..self.nodes.len()).filter(|other| *other != node);
+        let unreached = others.filter(|other| !reached.contains(&pair(node, *other, Class::Live)));
+        unreached.map(|other| self.nodes[other].id.to_string()).collect()
     }
 
     /// A node's oscillator is off by so much from now on.
@@ -367,6 +408,8 @@ impl World {
     }
 
     fn tick(&mut self, node: usize) {
+        let seeds = self.seeds_unreached(node);
+        self.with(node, |process, now| ((), process.replication.seeds_unreached(seeds, now)));
         self.with(node, |process, now| ((), process.replication.timeout(now)));
         let idle: Vec<Pair> = self.net.of(node).into_iter().filter(|pair| self.is_idle(node, *pair)).collect();
         if self.nodes[node].is_awake() {

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::messages::{self, Buckets, Span};
 use super::packed::{self, Packed};
-use super::{BODY_BYTES_MAX, FRAME_BYTES_MAX, Frame, FrameError, HEADER_BYTES, Header, VERSION};
+use super::{BODY_BYTES_MAX, Envelope, FRAME_BYTES_MAX, Frame, FrameError, HEADER_BYTES, Header, WAITED_SINCE};
 
 pub(super) type Codec = Configuration<LittleEndian, Varint, Limit<BODY_BYTES_MAX>>;
 
@@ -39,16 +39,22 @@ pub(super) mod kind {
     pub(in crate::frame) const REFUSE: u8 = 40;
 }
 
+/// Who does not know yet what the other side reads says Hello in this version.
+const HELLO_VERSION: u8 = 1;
+
 /// A sum travels as its 16 bytes: as a varint it would cost 17.
 type SumBytes = [u8; 16];
 
 impl<'a> Frame<'a> {
-    /// Reads one whole frame: header, body and nothing after it.
+    /// Reads one whole frame of a version up to `version_max`: header, body and nothing after it.
     ///
     /// # Errors
-    /// Whatever is not exactly one frame of this version; no input panics.
-    pub fn decode(bytes: &'a [u8]) -> Result<(Header, Self), FrameError> {
+    /// Whatever is not exactly one frame of such a version; no input panics.
+    pub fn decode(bytes: &'a [u8], version_max: u8) -> Result<(Header, Self), FrameError> {
         let header = Header::read(bytes)?.ok_or(FrameError::Short)?;
+        if header.version > version_max {
+            return Err(FrameError::Version { theirs: header.version, ours: version_max });
+        }
         let body = bytes.get(HEADER_BYTES..).ok_or(FrameError::Short)?;
         if body.len() < header.body_bytes {
             return Err(FrameError::Short);
@@ -56,10 +62,11 @@ impl<'a> Frame<'a> {
         if body.len() > header.body_bytes {
             return Err(FrameError::Trailing(body.len() - header.body_bytes));
         }
-        Ok((header, Self::decode_body(header.kind, body)?))
+        Ok((header, Self::decode_body(header, body)?))
     }
 
-    fn decode_body(kind: u8, body: &'a [u8]) -> Result<Self, FrameError> {
+    fn decode_body(header: Header, body: &'a [u8]) -> Result<Self, FrameError> {
+        let kind = header.kind;
         Ok(match kind {
             kind::HELLO => Frame::Hello(read(kind, body)?),
             kind::SUBSCRIBE => Frame::Subscribe { epoch: read(kind, body)? },
@@ -68,8 +75,12 @@ impl<'a> Frame<'a> {
                 Frame::Backlog { epoch, first_seq }
             }
             kind::DELTAS => {
-                let ((epoch, first_seq), changes) = packed::split(kind, body)?;
-                Frame::Deltas { epoch, first_seq, changes }
+                if header.version < WAITED_SINCE {
+                    let ((epoch, first_seq), changes) = packed::split(kind, body)?;
+                    return Ok(Frame::Deltas { epoch, first_seq, waited_us: None, changes });
+                }
+                let ((epoch, first_seq, waited_us), changes) = packed::split(kind, body)?;
+                Frame::Deltas { epoch, first_seq, waited_us: Some(waited_us), changes }
             }
             kind::MARK => Frame::Mark { epoch: read(kind, body)? },
             kind::ACK => {
@@ -134,45 +145,48 @@ impl<'a> Frame<'a> {
         })
     }
 
-    /// Appends this frame to `out`. `sent_us` is the sender's cluster time, 0 while it has none. On an error `out` is as
-    /// it was.
+    /// Appends this frame to `out`; of its fields, those that the version to write has. On an error `out` is as it was.
     ///
     /// # Errors
     /// When it would be longer than [`FRAME_BYTES_MAX`].
-    pub fn encode(&self, sent_us: u64, out: &mut Vec<u8>) -> Result<(), FrameError> {
+    pub fn encode(&self, envelope: Envelope, out: &mut Vec<u8>) -> Result<(), FrameError> {
         let start = out.len();
         let written = match self {
-            Frame::Hello(hello) => write(kind::HELLO, hello, sent_us, out),
-            Frame::Subscribe { epoch } => write(kind::SUBSCRIBE, epoch, sent_us, out),
-            Frame::Backlog { epoch, first_seq } => write(kind::BACKLOG, &(epoch, first_seq), sent_us, out),
-            Frame::Deltas { epoch, first_seq, changes } => {
-                write_packed(kind::DELTAS, &(epoch, first_seq), changes, sent_us, out)
+            Frame::Hello(hello) => write(kind::HELLO, hello, envelope, out),
+            Frame::Subscribe { epoch } => write(kind::SUBSCRIBE, epoch, envelope, out),
+            Frame::Backlog { epoch, first_seq } => write(kind::BACKLOG, &(epoch, first_seq), envelope, out),
+            Frame::Deltas { epoch, first_seq, changes, .. } if envelope.version < WAITED_SINCE => {
+                write_packed(kind::DELTAS, &(epoch, first_seq), changes, envelope, out)
             }
-            Frame::Mark { epoch } => write(kind::MARK, epoch, sent_us, out),
-            Frame::Ack { epoch, seq } => write(kind::ACK, &(epoch, seq), sent_us, out),
-            Frame::State(state) => write(kind::STATE, state, sent_us, out),
-            Frame::Rejoin { epoch, why } => write(kind::REJOIN, &(epoch, why), sent_us, out),
-            Frame::Ping { nonce } => write(kind::PING, nonce, sent_us, out),
-            Frame::Pong { nonce } => write(kind::PONG, nonce, sent_us, out),
-            Frame::Forget { node } => write(kind::FORGET, node, sent_us, out),
+            Frame::Deltas { epoch, first_seq, waited_us, changes } => {
+                let head = (epoch, first_seq, waited_us.unwrap_or_default());
+                write_packed(kind::DELTAS, &head, changes, envelope, out)
+            }
+            Frame::Mark { epoch } => write(kind::MARK, epoch, envelope, out),
+            Frame::Ack { epoch, seq } => write(kind::ACK, &(epoch, seq), envelope, out),
+            Frame::State(state) => write(kind::STATE, state, envelope, out),
+            Frame::Rejoin { epoch, why } => write(kind::REJOIN, &(epoch, why), envelope, out),
+            Frame::Ping { nonce } => write(kind::PING, nonce, envelope, out),
+            Frame::Pong { nonce } => write(kind::PONG, nonce, envelope, out),
+            Frame::Forget { node } => write(kind::FORGET, node, envelope, out),
             Frame::Bye => {
-                begin(kind::BYE, sent_us, out);
+                begin(kind::BYE, envelope, out);
                 finish(start, out)
             }
-            Frame::Begin { id, floor_us } => write(kind::BEGIN, &(id, floor_us), sent_us, out),
-            Frame::Root { id, floor_us, root } => write(kind::ROOT, &(id, floor_us, root.to_le_bytes()), sent_us, out),
-            Frame::Ask { id, level, indexes } => write(kind::ASK, &(id, level, indexes), sent_us, out),
+            Frame::Begin { id, floor_us } => write(kind::BEGIN, &(id, floor_us), envelope, out),
+            Frame::Root { id, floor_us, root } => write(kind::ROOT, &(id, floor_us, root.to_le_bytes()), envelope, out),
+            Frame::Ask { id, level, indexes } => write(kind::ASK, &(id, level, indexes), envelope, out),
             Frame::Sums { id, sums } => {
                 let sums: Vec<SumBytes> = sums.iter().map(|sum| sum.to_le_bytes()).collect();
-                write(kind::SUMS, &(id, sums), sent_us, out)
+                write(kind::SUMS, &(id, sums), envelope, out)
             }
-            Frame::Lists { id, batch, spans, have } => write(kind::LISTS, &(id, batch, spans, have), sent_us, out),
+            Frame::Lists { id, batch, spans, have } => write(kind::LISTS, &(id, batch, spans, have), envelope, out),
             Frame::Entries { id, batch, last, changes } => {
-                write_packed(kind::ENTRIES, &(id, batch, last), changes, sent_us, out)
+                write_packed(kind::ENTRIES, &(id, batch, last), changes, envelope, out)
             }
-            Frame::Want { id, batch, buckets } => write(kind::WANT, &(id, batch, buckets), sent_us, out),
-            Frame::Done { id, batch } => write(kind::DONE, &(id, batch), sent_us, out),
-            Frame::Refuse { id, why } => write(kind::REFUSE, &(id, why), sent_us, out),
+            Frame::Want { id, batch, buckets } => write(kind::WANT, &(id, batch, buckets), envelope, out),
+            Frame::Done { id, batch } => write(kind::DONE, &(id, batch), envelope, out),
+            Frame::Refuse { id, why } => write(kind::REFUSE, &(id, why), envelope, out),
         };
         if written.is_err() {
             out.truncate(start);
@@ -186,12 +200,16 @@ impl<'a> Frame<'a> {
 pub fn encode_deltas<'c>(
     epoch: u64,
     first_seq: u64,
+    waited_us: u64,
     changes: impl Iterator<Item = &'c [u8]>,
     bytes_max: usize,
-    sent_us: u64,
+    envelope: Envelope,
     out: &mut Vec<u8>,
 ) -> usize {
-    encode_many(kind::DELTAS, &(epoch, first_seq), changes, bytes_max, sent_us, out)
+    if envelope.version < WAITED_SINCE {
+        return encode_many(kind::DELTAS, &(epoch, first_seq), changes, bytes_max, envelope, out);
+    }
+    encode_many(kind::DELTAS, &(epoch, first_seq, waited_us), changes, bytes_max, envelope, out)
 }
 
 /// Appends a [`Frame::Entries`] in the same way.
@@ -199,10 +217,10 @@ pub fn encode_entries<'c>(
     head: (u64, u32, bool),
     changes: impl Iterator<Item = &'c [u8]>,
     bytes_max: usize,
-    sent_us: u64,
+    envelope: Envelope,
     out: &mut Vec<u8>,
 ) -> usize {
-    encode_many(kind::ENTRIES, &head, changes, bytes_max, sent_us, out)
+    encode_many(kind::ENTRIES, &head, changes, bytes_max, envelope, out)
 }
 
 fn encode_many<'c, H: Serialize>(
@@ -210,12 +228,12 @@ fn encode_many<'c, H: Serialize>(
     head: &H,
     changes: impl Iterator<Item = &'c [u8]>,
     bytes_max: usize,
-    sent_us: u64,
+    envelope: Envelope,
     out: &mut Vec<u8>,
 ) -> usize {
     let start = out.len();
-    begin(kind, sent_us, out);
-    // Three integers: far below the limit, so this cannot fail; an empty body would be refused by the other side.
+    begin(kind, envelope, out);
+    // A few integers: far below the limit, so this cannot fail; an empty body would be refused by the other side.
     let _ = bincode::serde::encode_into_std_write(head, out, codec());
     let mut taken = 0;
     for change in changes {
@@ -236,9 +254,10 @@ fn read<T: DeserializeOwned>(kind: u8, body: &[u8]) -> Result<T, FrameError> {
     if used == body.len() { Ok(value) } else { Err(FrameError::Trailing(body.len() - used)) }
 }
 
-fn begin(kind: u8, sent_us: u64, out: &mut Vec<u8>) {
-    out.extend_from_slice(&[VERSION, kind, 0, 0, 0, 0]);
-    out.extend_from_slice(&sent_us.to_le_bytes());
+fn begin(kind: u8, envelope: Envelope, out: &mut Vec<u8>) {
+    let version = if kind == kind::HELLO { HELLO_VERSION } else { envelope.version };
+    out.extend_from_slice(&[version, kind, 0, 0, 0, 0]);
+    out.extend_from_slice(&envelope.sent_us.to_le_bytes());
 }
 
 /// Fills in the body length.
@@ -252,9 +271,9 @@ fn finish(start: usize, out: &mut [u8]) -> Result<(), FrameError> {
     Ok(())
 }
 
-fn write<T: Serialize>(kind: u8, body: &T, sent_us: u64, out: &mut Vec<u8>) -> Result<(), FrameError> {
+fn write<T: Serialize>(kind: u8, body: &T, envelope: Envelope, out: &mut Vec<u8>) -> Result<(), FrameError> {
     let start = out.len();
-    begin(kind, sent_us, out);
+    begin(kind, envelope, out);
     bincode::serde::encode_into_std_write(body, out, codec())
         .map_err(|error| FrameError::Body { kind, why: error.to_string() })?;
     finish(start, out)
@@ -264,11 +283,11 @@ fn write_packed<H: Serialize>(
     kind: u8,
     head: &H,
     changes: &Packed<'_>,
-    sent_us: u64,
+    envelope: Envelope,
     out: &mut Vec<u8>,
 ) -> Result<(), FrameError> {
     let start = out.len();
-    begin(kind, sent_us, out);
+    begin(kind, envelope, out);
     bincode::serde::encode_into_std_write(head, out, codec())
         .map_err(|error| FrameError::Body { kind, why: error.to_string() })?;
     out.extend_from_slice(changes.as_bytes());

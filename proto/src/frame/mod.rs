@@ -1,9 +1,12 @@
 //! What two nodes say: every message, its codec and its limits. Decides nothing about when a message is due.
 //!
 //! A frame is a header of [`HEADER_BYTES`] and a body. Header: version `u8`, kind `u8`, body length `u32`, the sender's
-//! cluster time `u64` in µs (0 = not yet known), all little-endian. The body is bincode 2 (`standard`, with a limit) for
-//! all kinds but [`Frame::Deltas`] and [`Frame::Entries`], which carry changes already encoded (see [`packed`]), so that
-//! a change is encoded once for all peers. Every byte must be consumed.
+//! cluster time `u64` in µs (0 = not yet known), all little-endian, the same in every version. The body is bincode 2
+//! (`standard`, with a limit) for all kinds but [`Frame::Deltas`] and [`Frame::Entries`], which carry changes already
+//! encoded (see [`packed`]), so that a change is encoded once for all peers. Every byte must be consumed.
+//!
+//! A node reads every version up to its own highest and writes the highest that all members read. Version 2 adds
+//! [`Frame::Deltas::waited_us`]. A Hello, which says what its sender reads, is of version 1 for ever.
 //!
 //! Frames travel on two connections ([`Class`]): what a phone waits for must not queue behind a table being copied.
 
@@ -17,8 +20,14 @@ pub use packed::{Packed, decode_change, encode_changes};
 
 use crate::stamp::NodeId;
 
-/// The wire version this crate speaks and the only one it reads.
-pub const VERSION: u8 = 1;
+/// The lowest wire version that this crate reads.
+pub const VERSION_MIN: u8 = 1;
+
+/// The highest wire version that this crate reads and writes. The feature `wire-v1` makes a build of the one before.
+pub const VERSION_MAX: u8 = if cfg!(feature = "wire-v1") { 1 } else { 2 };
+
+/// The version that added [`Frame::Deltas::waited_us`].
+const WAITED_SINCE: u8 = 2;
 
 /// The largest frame, bytes, header included. Holds the largest single contact that a 65 535-byte SIP message can make
 /// (its URI counts twice: as key and as itself) with room to spare; small enough that a frame is sent within 2 s at 1 Mbit/s.
@@ -42,9 +51,14 @@ pub enum Class {
 /// Bytes that are no frame, or a frame that cannot be sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// The version byte is not ours.
-    #[error("frame of version {0}, this node speaks {VERSION}")]
-    Version(u8),
+    /// The version byte is above what the reader reads, or 0.
+    #[error("frame of wire version {theirs}, this node reads {VERSION_MIN} to {ours}")]
+    Version {
+        /// The frame's.
+        theirs: u8,
+        /// The reader's highest.
+        ours: u8,
+    },
     /// The kind byte names no frame of this version.
     #[error("frame of unknown kind {0}")]
     Kind(u8),
@@ -93,6 +107,9 @@ pub enum Frame<'a> {
         epoch: u64,
         /// Number of the first change; the others follow without a gap.
         first_seq: u64,
+        /// How long the oldest of them, the first, had been published at its origin, the sender, when this frame was
+        /// written, µs: the header's time less this is the cluster time of its publication. `None` in version 1.
+        waited_us: Option<u64>,
         /// The changes.
         changes: Packed<'a>,
     },
@@ -213,9 +230,20 @@ pub enum Frame<'a> {
     },
 }
 
+/// What a sender puts on every frame it writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Envelope {
+    /// The wire version to write, at most [`VERSION_MAX`]. A Hello is of version 1 whatever this says.
+    pub version: u8,
+    /// The sender's cluster time, µs; 0 while it has none.
+    pub sent_us: u64,
+}
+
 /// The fixed part of every frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
+    /// The wire version of the body.
+    pub version: u8,
     /// Which frame.
     pub kind: u8,
     /// Bytes that follow.
@@ -225,21 +253,22 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads the header at the start of `bytes`; `None` while it is not complete.
+    /// Reads the header at the start of `bytes`, of whatever version; `None` while it is not complete.
     ///
     /// # Errors
-    /// Another version, or a frame longer than [`FRAME_BYTES_MAX`].
+    /// Version 0, which no node writes, or a frame longer than [`FRAME_BYTES_MAX`].
     pub fn read(bytes: &[u8]) -> Result<Option<Self>, FrameError> {
-        let Some(&version) = bytes.first() else { return Ok(None) };
-        if version != VERSION {
-            return Err(FrameError::Version(version));
+        if bytes.first() == Some(&0) {
+            return Err(FrameError::Version { theirs: 0, ours: VERSION_MAX });
         }
-        let Some(&[_, kind, a, b, c, d, ref sent @ ..]) = bytes.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+        let Some(&[version, kind, a, b, c, d, ref sent @ ..]) = bytes.first_chunk::<HEADER_BYTES>() else {
+            return Ok(None);
+        };
         let body_bytes = u32::from_le_bytes([a, b, c, d]) as usize;
         if body_bytes > BODY_BYTES_MAX {
             return Err(FrameError::TooLong(body_bytes.saturating_add(HEADER_BYTES)));
         }
-        Ok(Some(Self { kind, body_bytes, sent_us: u64::from_le_bytes(*sent) }))
+        Ok(Some(Self { version, kind, body_bytes, sent_us: u64::from_le_bytes(*sent) }))
     }
 
     /// Length of the whole frame, bytes.

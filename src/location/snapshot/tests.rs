@@ -81,6 +81,80 @@ fn a_restart_finds_all_that_was_saved_dead_and_lapsed_entries_too() {
     drop(snapshot);
 }
 
+/// What a restart would find if the process ended now.
+fn found_after(dir: &Path) -> Location {
+    let copy = TempDir::new().unwrap();
+    let copied = Command::new("cp").arg("-r").arg(dir.join(".")).arg(copy.path()).status().unwrap();
+    assert!(copied.success());
+    let (location, _snapshot, _, loaded) = open(copy.path());
+    assert_eq!((loaded.damaged, loaded.set_aside), (0, None));
+    location
+}
+
+#[test]
+fn a_commit_puts_on_disk_what_is_awaited_and_nothing_else() {
+    let dir = TempDir::new().unwrap();
+    let (location, mut snapshot, ..) = open(dir.path());
+    fill(&location, 0..1000);
+    (0..300).for_each(|name| location.await_on_disk(&aor(name)));
+    assert_eq!(snapshot.commit(&location).unwrap(), Saved { written: 300, deleted: 0 });
+    let found = found_after(dir.path());
+    assert!((0..300).all(|name| found.get(&aor(name), |record| record.is_some())));
+    assert_eq!(snapshot.commit(&location).unwrap(), Saved::default());
+    location.apply(&aor(7), entry(3, 6000, Some(60)).into());
+    assert_eq!(snapshot.save(&location).unwrap().written, 701, "the rest, and what changed again");
+    assert_eq!(dump(&found_after(dir.path())), dump(&location));
+}
+
+#[test]
+fn a_commit_does_not_wait_behind_a_long_save_and_flushes_what_that_has_written() {
+    let dir = TempDir::new().unwrap();
+    let (location, mut snapshot, ..) = open(dir.path());
+    fill(&location, 0..FLUSH_RECORDS);
+    let mut commits = 0;
+    let saved = snapshot.save_and(&location, |snapshot| {
+        commits += 1;
+        if commits > 2 {
+            return Ok(());
+        }
+        // One that the save has not come to, one that it may have, one that is new.
+        let (first, late, new) = (aor(0), aor(FLUSH_RECORDS - commits), aor(FLUSH_RECORDS + commits));
+        location.apply(&new, entry(1, 7000, Some(60)).into());
+        [&first, &late, &new].into_iter().for_each(|aor| location.await_on_disk(aor));
+        snapshot.commit(&location)?;
+        let found = found_after(dir.path());
+        [&first, &late, &new].into_iter().for_each(|aor| {
+            assert_eq!(found.get(aor, |record| record.cloned()), location.get(aor, |record| record.cloned()));
+        });
+        Ok(())
+    });
+    assert!(commits > 2 && saved.unwrap().written >= FLUSH_RECORDS - 4);
+    snapshot.save(&location).unwrap();
+    assert_eq!(dump(&found_after(dir.path())), dump(&location));
+}
+
+#[test]
+fn what_a_broken_commit_and_the_save_around_it_took_is_saved_by_the_next() {
+    let dir = TempDir::new().unwrap();
+    let (location, mut snapshot, ..) = open(dir.path());
+    fill(&location, 0..1000);
+    let broken = snapshot.save_and(&location, |snapshot| {
+        (500..1500).for_each(|name| location.await_on_disk(&aor(name)));
+        fill(&location, 1000..1100);
+        let path = snapshot.dir.clone();
+        // What was written before may be lost with the database.
+        snapshot.close();
+        Err(at(&path, io::ErrorKind::StorageFull.into()))
+    });
+    assert!(broken.is_err());
+    // Nobody knows any more who waits for what.
+    assert!(snapshot.commit(&location).unwrap().written >= 1000);
+    let found = found_after(dir.path());
+    assert!((0..1000).all(|name| found.get(&aor(name), |record| record.is_some())));
+    snapshot.save(&location).unwrap();
+    assert_eq!(dump(&found_after(dir.path())), dump(&location));
+}
+
 #[test]
 fn what_is_forgotten_leaves_the_disk() {
     let dir = TempDir::new().unwrap();

@@ -1,0 +1,241 @@
+//! The thread that looks at everybody four times a second, and what it saw. It does nothing to anybody.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use aorta_phones::crowd::{Running, Tally};
+use aorta_phones::stats::Latency;
+
+use super::story::{LOOK_S, Quantiles, Sample};
+use crate::lab::Lab;
+
+/// A crowd at work, while it is.
+pub(super) type Load = Arc<Mutex<Option<Running>>>;
+
+/// Who is meant to be there, as the stage says.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Cast {
+    /// Members.
+    pub(super) members: Vec<usize>,
+    /// Those to whom something is being done.
+    pub(super) touched: BTreeSet<usize>,
+    /// A fault lasts, or is healed and not yet got over.
+    pub(super) under_fault: bool,
+}
+
+/// All that was seen so far.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) samples: Vec<Sample>,
+    pub(super) tally: Tally,
+    /// Latencies without a fault, and under one.
+    calm: Latency,
+    faulty: Latency,
+    counters: BTreeMap<(usize, &'static str), Growing>,
+    /// What had been repaired when the load began, bytes and records.
+    before: Option<(f64, f64)>,
+}
+
+/// A counter that starts anew with its process.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Growing {
+    last: f64,
+    sum: f64,
+}
+
+impl Growing {
+    fn see(&mut self, value: f64) {
+        self.sum += if value < self.last { value } else { value - self.last };
+        self.last = value;
+    }
+}
+
+/// The thread.
+#[derive(Debug)]
+pub(super) struct Recorder {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    lab: Arc<Lab>,
+    load: Load,
+    begun: Instant,
+    cast: Mutex<Cast>,
+    seen: Mutex<Seen>,
+    stop: AtomicBool,
+}
+
+impl Recorder {
+    /// Begins to look.
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    pub(super) fn start(lab: &Arc<Lab>, load: &Load, begun: Instant, cast: Cast) -> anyhow::Result<Self> {
+        let shared = Arc::new(Shared {
+            lab: Arc::clone(lab),
+            load: Arc::clone(load),
+            begun,
+            cast: Mutex::new(cast),
+            seen: Mutex::default(),
+            stop: AtomicBool::new(false),
+        });
+        let looking = Arc::clone(&shared);
+        let look = move || {
+            let mut due = Instant::now();
+            while !looking.stop.load(Ordering::Acquire) {
+                looking.look();
+                due = (due + Duration::from_secs_f64(LOOK_S)).max(Instant::now());
+                thread::park_timeout(due.saturating_duration_since(Instant::now()));
+            }
+        };
+        let thread = thread::Builder::new().name("recorder".to_owned()).spawn(look)?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Changes who is meant to be there.
+    pub(super) fn cast(&self, change: impl FnOnce(&mut Cast)) {
+        change(&mut locked(&self.shared.cast));
+    }
+
+    /// The last look.
+    pub(super) fn last(&self) -> Sample {
+        locked(&self.shared.seen).samples.last().cloned().unwrap_or_default()
+    }
+
+    /// One more look, now.
+    pub(super) fn look(&self) -> Sample {
+        self.shared.look();
+        self.last()
+    }
+
+    /// Bytes of exchanges that this node has sent so far.
+    pub(super) fn repair_bytes(&self, node: usize) -> f64 {
+        self.shared.look();
+        locked(&self.shared.seen).counters.get(&(node, REPAIR_BYTES)).map_or(0.0, |growing| growing.sum)
+    }
+
+    /// Stops looking and gives what was seen.
+    pub(super) fn finish(mut self) -> Seen {
+        self.end();
+        std::mem::take(&mut locked(&self.shared.seen))
+    }
+
+    fn end(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Seen {
+    /// Latencies without a fault, and under one.
+    pub(super) fn quantiles(&self) -> (Quantiles, Quantiles) {
+        (quantiles(&self.calm), quantiles(&self.faulty))
+    }
+}
+
+impl Shared {
+    fn look(&self) {
+        let Some(tally) = locked(&self.load).as_ref().map(Running::tally) else { return };
+        let cast = locked(&self.cast).clone();
+        let mut seen = locked(&self.seen);
+        let mut sample =
+            Sample { at_s: self.begun.elapsed().as_secs_f64(), members: cast.members.len(), ..Sample::default() };
+        for node in 0..self.lab.nodes() {
+            self.look_at(node, &cast, &mut seen, &mut sample);
+        }
+        let sum = |name: &str| -> f64 {
+            seen.counters.iter().filter(|((_, counter), _)| *counter == name).map(|(_, growing)| growing.sum).sum()
+        };
+        let (bytes, records) = (sum(REPAIR_BYTES), sum(REPAIR_RECORDS));
+        sample.suspected = sum(SUSPECTED) as u64;
+        let before = *seen.before.get_or_insert((bytes, records));
+        sample.repair_bytes = (bytes - before.0) as u64;
+        sample.repair_records = (records - before.1) as u64;
+        tell(&tally, &mut sample);
+        let window = tally.latency.since(&seen.tally.latency);
+        if window.count() > 0 {
+            sample.p50_ms = Some(ms(window.quantile(0.5)));
+            sample.p99_ms = Some(ms(window.quantile(0.99)));
+        }
+        if cast.under_fault { &mut seen.faulty } else { &mut seen.calm }.merge(&window);
+        seen.tally = tally;
+        seen.samples.push(sample);
+    }
+
+    fn look_at(&self, node: usize, cast: &Cast, seen: &mut Seen, sample: &mut Sample) {
+        let at = self.lab.sample(node);
+        if !at.series.is_empty() {
+            for (name, label) in [(REPAIR_BYTES, "out"), (REPAIR_RECORDS, "out"), (SUSPECTED, "")] {
+                seen.counters.entry((node, name)).or_default().see(at.metric(name, label));
+            }
+        }
+        sample.rss_mib = sample.rss_mib.max(at.rss_bytes >> 20);
+        if at.ready != Some(true) {
+            return;
+        }
+        sample.ready += 1;
+        let held = at.metric("aorta_contacts", "") as u64;
+        sample.served_least = Some(sample.served_least.map_or(held, |least| least.min(held)));
+        sample.served_most = Some(sample.served_most.map_or(held, |most| most.max(held)));
+        sample.suspects += at.metric("aorta_suspects", "") as u64;
+        if cast.members.contains(&node) && !cast.touched.contains(&node) {
+            let sees = at.metric("aorta_members", "") as u64;
+            sample.seen_most = Some(sample.seen_most.map_or(sees, |most| most.max(sees)));
+        }
+    }
+}
+
+const REPAIR_BYTES: &str = "aorta_exchange_bytes_total";
+const REPAIR_RECORDS: &str = "aorta_exchange_records_total";
+const SUSPECTED: &str = "aorta_suspected_total";
+
+/// What the phones were told so far.
+fn tell(tally: &Tally, sample: &mut Sample) {
+    sample.registered = tally.bound;
+    sample.lost = tally.lost.count + tally.lost_after_short.count;
+    sample.ghosts = tally.ghosts.count + tally.ghosts_after_short.count;
+    sample.full = tally.full;
+    sample.short = tally.short;
+    sample.refused = tally.refused.values().sum();
+    sample.unanswered = tally.timeouts;
+    sample.calls = tally.calls_completed;
+}
+
+fn quantiles(latency: &Latency) -> Quantiles {
+    let at = |p| ms(latency.quantile(p));
+    Quantiles { count: latency.count(), p50_ms: at(0.5), p99_ms: at(0.99) }
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1_000.0
+}
+
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_that_starts_anew_goes_on_growing() {
+        let mut growing = Growing::default();
+        [5.0, 7.0, 7.0, 1.0, 3.0].into_iter().for_each(|value| growing.see(value));
+        assert_eq!(growing, Growing { last: 3.0, sum: 10.0 });
+    }
+}

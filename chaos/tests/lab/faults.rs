@@ -1,0 +1,160 @@
+//! Clocks and disks that are wrong, clones, floods, and a lab without namespaces.
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use aorta_chaos::lab::{Damage, End, FloodPlan, Floods, Lab, LabPlan, NodePlan, NotHere};
+
+use crate::{SOON, await_state, program, ready, three_nodes};
+
+/// Registers a phone at a node and returns the whole answer.
+fn registered(lab: &Lab, node: usize, user: &str, cseq: u32) -> String {
+    let socket = lab.phones().enter(|| UdpSocket::bind((lab.phones().address(), 0)).expect("a socket"));
+    let socket = socket.expect("inside");
+    socket.set_read_timeout(Some(Duration::from_secs(2))).expect("set");
+    let (host, own) = (lab.sip(node), socket.local_addr().expect("bound"));
+    let request = format!(
+        "REGISTER sip:lab.test SIP/2.0\r\nVia: SIP/2.0/UDP {own};branch=z9hG4bK{user}{cseq}\r\nMax-Forwards: 70\r\n\
+         From: <sip:{user}@lab.test>;tag=1\r\nTo: <sip:{user}@lab.test>\r\nCall-ID: {user}\r\nCSeq: {cseq} REGISTER\r\n\
+         Contact: <sip:{user}@192.0.2.1>\r\nExpires: 600\r\nContent-Length: 0\r\n\r\n"
+    );
+    socket.send_to(request.as_bytes(), host).expect("sent");
+    let mut answer = [0; 2000];
+    let length = socket.recv(&mut answer).unwrap_or_default();
+    String::from_utf8_lossy(&answer[..length]).into_owned()
+}
+
+/// The hour and minute of the Date header, in minutes of the day.
+fn minutes(answer: &str) -> i64 {
+    let date = answer.lines().find_map(|line| line.strip_prefix("Date: ")).unwrap_or_else(|| panic!("{answer}"));
+    let time: Vec<i64> = date.split(' ').nth(4).expect("a time").split(':').filter_map(|n| n.parse().ok()).collect();
+    time[0] * 60 + time[1]
+}
+
+/// How far the clock of node 1 is ahead of that of node 0, minutes, over midnight too.
+fn ahead(lab: &Lab, cseq: u32) -> i64 {
+    let clocks = [0, 1].map(|node| minutes(&registered(lab, node, "clock", cseq * 10 + node as u32)));
+    (clocks[1] - clocks[0] + 12 * 60).rem_euclid(24 * 60) - 12 * 60
+}
+
+#[test]
+fn a_wall_clock_is_wrong_and_jumps_while_the_node_runs_and_nothing_else_does() {
+    let wrong = |node| NodePlan { clock_offset_s: (node == 1).then_some(-3600), ..NodePlan::default() };
+    let Some((lab, _folder)) = three_nodes(21, "", wrong) else { return };
+    assert!((-61..=-59).contains(&ahead(&lab, 1)), "{}", ahead(&lab, 2));
+    let time = |lab: &Lab| lab.views()[1].as_ref().expect("an answer").cluster_time_us;
+    let before = time(&lab);
+    lab.jump_clock(1, 7200).expect("it jumps");
+    let mut cseq = 3;
+    await_state("an hour ahead", || {
+        cseq += 1;
+        (59..=61).contains(&ahead(&lab, cseq))
+    });
+    assert!(time(&lab) - before < 60_000_000, "cluster time stays");
+    assert_eq!(lab.sample(1).ready, Some(true), "{}", lab.sample(1).reason);
+    assert!((0..3).all(|node| lab.sample(node).metric("aorta_fenced_total", "") < 0.5));
+    assert!(lab.jump_clock(0, 1).is_err(), "it has no clock of its own");
+}
+
+#[test]
+fn a_disk_is_full_and_has_space_again() {
+    let limited = |node| NodePlan { disk_bytes: (node == 1).then_some(64 << 20), ..NodePlan::default() };
+    let Some((lab, _folder)) = three_nodes(22, "snapshot_interval_ms = 100", limited) else { return };
+    let failed = |lab: &Lab| lab.sample(1).metric("aorta_snapshot_failed_total", "");
+    lab.fill_disk(1).expect("filled");
+    let mut cseq = 0;
+    await_state("a failed snapshot", || {
+        cseq += 1;
+        assert!(registered(&lab, 1, "full", cseq).starts_with("SIP/2.0 200"), "it serves all the same");
+        failed(&lab) > 0.5
+    });
+    lab.free_disk(1).expect("freed");
+    let dirty = |lab: &Lab| lab.at(1, |client| client.metric("aorta_records_dirty", "")).expect("inside");
+    await_state("all written", || dirty(&lab).is_ok_and(|records| records < 0.5));
+    assert!(lab.fill_disk(0).is_err(), "it has no disk of its own");
+    assert!(std::fs::read_dir(lab.place(1).folder.join("disk")).is_ok_and(|mut files| files.next().is_none()));
+}
+
+#[test]
+fn a_disk_is_damaged_replaced_and_lost_while_the_node_is_down() {
+    let Some((lab, _folder)) = three_nodes(23, "snapshot_interval_ms = 50", |_| NodePlan::default()) else { return };
+    assert!(registered(&lab, 1, "disk", 1).starts_with("SIP/2.0 200"));
+    assert!(lab.damage_disk(1, Damage::CutLog).is_err(), "it runs");
+    let contacts = |lab: &Lab| lab.views()[1].as_ref().map_or(0, |view| view.contacts);
+    lab.kill(1).expect("killed");
+    let copy = lab.copy_disk(1).expect("copied");
+    for damage in [Damage::FlipBytes { count: 50, seed: 1 }, Damage::CutLog] {
+        println!("{}", lab.damage_disk(1, damage).expect("damaged"));
+        lab.start(1).expect("started");
+        ready(&lab, 1);
+        await_state("the contact", || contacts(&lab) == 1);
+        lab.kill(1).expect("killed");
+    }
+    for copy in [Some(&copy), None] {
+        lab.restore_disk(1, copy).expect("replaced");
+        lab.start(1).expect("started");
+        ready(&lab, 1);
+        await_state("the contact", || contacts(&lab) == 1);
+        lab.kill(1).expect("killed");
+    }
+}
+
+#[test]
+fn a_clone_is_refused_and_says_so() {
+    let Some((lab, _folder)) = three_nodes(24, "", |_| NodePlan::default()) else { return };
+    let clone = lab.add(NodePlan { twin_of: Some(0), ..NodePlan::default() }).expect("a clone");
+    lab.start(clone).expect("started");
+    let words = |lab: &Lab| std::fs::read_to_string(lab.place(clone).log).unwrap_or_default();
+    await_state("it is called a twin", || words(&lab).contains("twin") || lab.last_words(clone).contains("twin"));
+    (0..3).for_each(|node| ready(&lab, node));
+    lab.remove(clone).expect("removed");
+    assert_eq!(lab.present(), [0, 1, 2]);
+}
+
+#[test]
+fn a_peer_that_floods_is_borne_or_closed() {
+    let Some((lab, _folder)) = three_nodes(25, "", |_| NodePlan::default()) else { return };
+    for (cseq, says) in (1..).zip([Floods::Deltas, Floods::Digests, Floods::Garbage]) {
+        let flood = lab.flood(FloodPlan { node: 1, says, frames_s: None, seed: 1 }).expect("it links");
+        await_state("many frames", || flood.report().frames > 1000 && flood.report().links > 0);
+        if says == Floods::Garbage {
+            await_state("closed", || flood.report().closed > 1);
+        }
+        for node in 0..3 {
+            let answer = registered(&lab, node, "flood", cseq * 10 + u32::try_from(node).expect("few"));
+            assert!(answer.starts_with("SIP/2.0 200"), "{says:?}: {answer}");
+        }
+        let report = flood.stop().expect("it went on");
+        println!("{says:?}: {report:?}");
+        assert!(says == Floods::Garbage || report.closed == 0, "{report:?}");
+    }
+    let network = lab.network().expect("links");
+    assert!(network.traffic(End::Peer(0), End::Node(1)).packets > 100);
+    (0..3).for_each(|node| ready(&lab, node));
+}
+
+#[test]
+fn a_lab_on_loopback_has_all_but_links() {
+    let Some(program) = program() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let plan = LabPlan { seed: 26, folder: folder.path().to_owned(), program, extra: String::new() };
+    let lab = Lab::on_loopback(plan).expect("a lab");
+    for _ in 0..3 {
+        lab.add(NodePlan::default()).expect("a node");
+    }
+    (0..3).for_each(|node| lab.start(node).expect("started"));
+    (0..3).for_each(|node| ready(&lab, node));
+    assert!(registered(&lab, 2, "here", 1).starts_with("SIP/2.0 200"));
+    await_state("all have it", || lab.views().iter().flatten().filter(|view| view.contacts == 1).count() == 3);
+    assert!(lab.network().is_err());
+    let flood =
+        lab.flood(FloodPlan { node: 0, says: Floods::Deltas, frames_s: Some(1000), seed: 1 }).expect("it links");
+    await_state("some frames", || flood.report().frames > 200);
+    let report = flood.stop().expect("it went on");
+    println!("{report:?}");
+    let refused = lab.add(NodePlan { disk_bytes: Some(1 << 20), ..NodePlan::default() }).expect_err("no mounts here");
+    assert!(refused.is::<NotHere>(), "{refused:#}");
+    lab.kill(2).expect("killed");
+    lab.start(2).expect("started");
+    assert!(lab.ready(2, SOON).is_ok());
+}
