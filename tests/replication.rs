@@ -1,6 +1,7 @@
 //! Replication between whole cores on perfect links, without sockets or tasks: what single rules of the design say, each in
 //! the words of its paragraph. What happens when everything goes wrong at once is the simulator's (`aorta-chaos sim`).
 
+mod replication_ack_disk;
 mod replication_bench;
 
 use aorta::replication::{AckMode, Event, Linked, Purpose, Settings, Start};
@@ -297,6 +298,30 @@ fn a_peer_that_falls_behind_the_outbox_starts_over_and_has_everything() {
     bench.released("n1");
     bench.pass(10_000);
     assert_eq!(bench.released("n1"), [(500, false)], "it is awaited again");
+}
+
+#[test]
+fn a_joiner_that_lost_its_place_may_serve_before_it_hears_of_it() {
+    let mut bench = Bench::default();
+    for (name, min) in [("n1", 1), ("n2", 2)] {
+        let settings = |settings: &mut Settings| {
+            (settings.bootstrap_min_nodes, settings.outbox_bytes_max) = (min, 20_000);
+        };
+        bench.start(name, settings, Start { wall_us: EPOCH_US, ..Start::default() });
+    }
+    bench.pass(100_000);
+    assert!(bench.is_ready("n1"));
+    bench.link_all();
+    for (name, peer) in [("n1", "n2"), ("n2", "n1")] {
+        let effects = bench.core(name).unlinked(&id(peer), Class::Bulk, bench.now(name));
+        bench.take(name, effects);
+    }
+    bench.pass(100_000);
+    assert!(!bench.is_ready("n2"), "it has subscribed, and cannot make its exchange: {}", bench.reason("n2"));
+    (0..500).for_each(|phone| bench.register("n1", phone));
+    assert!(bench.events("n1").contains(&Event::Overflow { peer: id("n2") }));
+    let released = bench.released("n1");
+    assert!(released.iter().all(|(_, short)| *short), "it may have finished its exchange meanwhile: {released:?}");
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use aorta_proto::frame::{
     Buckets, Class, Envelope, FRAME_BYTES_MAX, Frame, FrameError, HEADER_BYTES, Header, Hello, LastKnown, Packed,
-    PeerState, RefuseReason, RejoinReason, Span, State, VERSION_MAX, VERSION_MIN, decode_change, encode_changes,
-    encode_deltas, encode_entries, packed,
+    PeerState, RefuseReason, RejoinReason, SAVED_SINCE, Span, State, VERSION_MAX, VERSION_MIN, decode_change,
+    encode_changes, encode_deltas, encode_entries, packed,
 };
 use aorta_proto::{Aor, Binding, BootId, Cleared, ContactKey, Entry, Listed, NodeId, Octets, Record, Stamp, Value};
 use proptest::prelude::*;
@@ -95,7 +95,7 @@ fn live_frames(version: u8, changes: &[u8]) -> Vec<(&'static str, Frame<'_>)> {
     };
     let changes = Packed::new(changes).expect("whole changes");
     let waited_us = (version >= 2).then_some(1234);
-    vec![
+    let mut frames = vec![
         ("01-hello", Frame::Hello(hello)),
         ("02-subscribe", Frame::Subscribe { epoch: 3 }),
         ("03-backlog", Frame::Backlog { epoch: 3, first_seq: 1000 }),
@@ -108,7 +108,11 @@ fn live_frames(version: u8, changes: &[u8]) -> Vec<(&'static str, Frame<'_>)> {
         ("10-pong", Frame::Pong { nonce: 77 }),
         ("11-forget", Frame::Forget { node: id("n9") }),
         ("12-bye", Frame::Bye),
-    ]
+    ];
+    if version >= SAVED_SINCE {
+        frames.extend([("13-ask-saved", Frame::AskSaved), ("14-saved", Frame::Saved { epoch: 3, seq: 1001 })]);
+    }
+    frames
 }
 
 fn bulk_frames(changes: &[u8]) -> Vec<(&'static str, Frame<'_>)> {
@@ -133,6 +137,10 @@ fn bulk_frames(changes: &[u8]) -> Vec<(&'static str, Frame<'_>)> {
         ("39-done", Frame::Done { id: 5, batch: 2 }),
         ("40-refuse", Frame::Refuse { id: 5, why: RefuseReason::Busy }),
     ]
+}
+
+fn names<'a>(frames: &[(&'a str, Frame<'_>)]) -> Vec<&'a str> {
+    frames.iter().map(|(name, _)| *name).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -175,7 +183,20 @@ fn judge_golden(path: &Path, bytes: &[u8]) {
 #[test]
 fn a_version_differs_from_the_one_before_only_in_what_it_adds() {
     let (changes, mut differ) = (changes(), Vec::new());
-    for ((name, before), (_, after)) in frames(1, &changes).iter().zip(&frames(2, &changes)) {
+    let of_v1 = frames(1, &changes);
+    let (known, added): (Vec<_>, Vec<_>) =
+        frames(2, &changes).into_iter().partition(|(name, _)| names(&of_v1).contains(name));
+    assert_eq!(names(&added), ["13-ask-saved", "14-saved"]);
+    for (name, frame) in &added {
+        let mut bytes = written_in(2, frame);
+        assert!(
+            frame.encode(Envelope { version: 1, sent_us: 0 }, &mut Vec::new()).is_err(),
+            "version 1 has no words for it"
+        );
+        bytes[0] = 1;
+        assert!(matches!(Frame::decode(&bytes, 2), Err(FrameError::Kind(_))), "{name}");
+    }
+    for ((name, before), (_, after)) in of_v1.iter().zip(&known) {
         let (before, mut after) = (written_in(1, before), written_in(2, after));
         after[0] = 1;
         if after != before {
@@ -183,8 +204,8 @@ fn a_version_differs_from_the_one_before_only_in_what_it_adds() {
         }
     }
     assert_eq!(differ, ["04-deltas"]);
-    let what_v1_lacks = frames(2, &changes).into_iter().map(|(_, frame)| written_in(1, &frame));
-    let as_v1_has_it = frames(1, &changes).into_iter().map(|(_, frame)| written_in(1, &frame));
+    let what_v1_lacks = known.iter().map(|(_, frame)| written_in(1, frame));
+    let as_v1_has_it = of_v1.iter().map(|(_, frame)| written_in(1, frame));
     assert!(what_v1_lacks.eq(as_v1_has_it), "a field that version 1 lacks is left out when version 1 is written");
 }
 

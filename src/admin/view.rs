@@ -37,6 +37,8 @@ pub struct ClusterView {
     pub wire_version_max: u8,
     /// The one that it writes: the highest that every member it remembers reads.
     pub wire_version: u8,
+    /// Wall clocks that are off, each in a sentence. Contacts do not go by them.
+    pub clock_notes: Vec<String>,
     /// The other nodes that it knows.
     pub members: Vec<MemberView>,
 }
@@ -67,6 +69,8 @@ pub struct MemberView {
     pub lag: u64,
     /// How long its last changes took from publication there to the answering node's table, microseconds.
     pub lag_us: Option<u64>,
+    /// By how much its wall clock is ahead of the answering node's, microseconds.
+    pub wall_clock_skew_us: Option<i64>,
     /// The highest wire version that it reads, as far as is known.
     pub wire_version_max: u8,
     /// What it held when it last said so, at most some seconds ago.

@@ -43,6 +43,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
             [] => println!("All {} agree.", survey.rows.len()),
             some => some.iter().for_each(|why| println!("✗ {why}")),
         }
+        survey.clock_notes().iter().for_each(|note| println!("! {note}"));
     }
     Ok(ExitCode::from(u8::from(!disagreements.is_empty())))
 }
@@ -112,6 +113,18 @@ impl Survey {
         found
     }
 
+    /// Wall clocks that nodes call wrong. That is no disagreement: contacts do not go by them.
+    fn clock_notes(&self) -> Vec<String> {
+        let of = |name: &String, view: &ClusterView| {
+            let notes = view.clock_notes.iter();
+            notes.map(|note| format!("{name} says: {note}")).collect::<Vec<_>>()
+        };
+        self.rows
+            .iter()
+            .flat_map(|(name, row)| row.view.as_ref().map(|view| of(name, view)).unwrap_or_default())
+            .collect()
+    }
+
     fn complaints(&self, name: &str, view: &ClusterView) -> Vec<String> {
         let mut found = Vec::new();
         if !view.ready {
@@ -165,6 +178,7 @@ impl Survey {
                     "node": name, "state": view.state, "ready": view.ready, "reason": view.reason,
                     "wire_version": view.wire_version, "wire_version_max": view.wire_version_max,
                     "contacts": view.contacts, "aors": view.aors, "digest": view.digest,
+                    "clock_notes": view.clock_notes,
                     "linked": view.members.iter().filter(|member| member.linked).count(),
                 }),
                 Err(why) => serde_json::json!({ "node": name, "error": why, "seen_as": row.seen_as }),

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::bounds;
 use super::mistake::Place;
 use super::source::Source;
-use super::{Ack, Config, LookupMode, PathInRedirect, SipTransport};
+use super::{Config, LookupMode, PathInRedirect, SipTransport};
 
 /// Most bytes that one AoR's record may reach; it travels in parts, but a node holds and hashes it whole.
 const RECORD_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -208,9 +208,6 @@ impl Checks<'_> {
 
     /// What has a key, but is not built yet.
     fn ungrown(&mut self, config: &Config) {
-        if config.ack == Ack::Disk {
-            self.refuse(&["ack"], "\"disk\" is not built yet", "\"all\" is the safest there is today");
-        }
         if config.lookup_mode == LookupMode::Proxy {
             self.refuse(&["lookup.mode"], "\"proxy\" is not built yet", "\"redirect\" suits an SBC that follows 302");
         }

@@ -100,7 +100,9 @@ pub const KEYS: &[Key] = &[
         "Retry-After in that 503, seconds."),
     key("ack", Kind::Words(&["all", "one", "none", "disk"]), "\"all\"",
         "Who must hold a binding before its phone gets 200: \"all\" linked nodes, any \"one\" of them, \"none\", or \"disk\": \
-         all, each after writing it to disk (not built yet)."),
+         all, this node too, each on its disk (one group commit after the other, so load makes them larger and not more \
+         frequent). The others write to their disks whatever their own ack is. A disk that does not keep up makes no node \
+         suspect: the 200 goes out short."),
     key("ack_timeout_ms", whole(20, 10_000), "300",
         "Longest wait for those; then the 200 goes out short, is counted, and the silent node is a suspect until it caught up."),
     key("pending_replies_max", whole(1, 16_777_216), "65536",
@@ -117,8 +119,13 @@ pub const KEYS: &[Key] = &[
         "After losing more than half of the other nodes at once: how long an unknown AoR is answered 503 and not 404."),
     key("clock_ahead_max_s", whole(10, 7 * 24 * 3600), "3600",
         "How far the clock of a disk or of another node may be ahead of the cluster's before it is refused."),
+    key("clock_skew_warn_s", whole(1, 86_400), "5",
+        "A wall clock that differs from the other nodes' by more, or is set by more, is logged and named in /readyz. Contacts \
+         do not go by wall clocks; logs, Date headers and certificates do."),
     key("snapshot_interval_ms", whole(50, 3_600_000), "1000",
-        "Time between writes of what changed to data_dir: what all nodes at once may lose when their power fails."),
+        "Time between writes of what changed to data_dir. What all nodes at once may lose when their power fails is what \
+         changed within this and the time one snapshot takes (aorta_snapshot_seconds); with ack = \"disk\" nothing that was \
+         answered in full."),
     key("drain_grace_s", whole(0, 3600), "10",
         "A node that drains answers OPTIONS with 503 and serves all else for this long: more than the SBC's probe interval."),
     key("drain_timeout_s", whole(1, 24 * 3600), "60",
@@ -140,6 +147,9 @@ pub const KEYS: &[Key] = &[
     key("sip.max_age_ms", whole(10, 60_000), "500",
         "A datagram that waited longer in the socket is dropped and counted, for its sender has long turned elsewhere \
          (RFC 3261 T1)."),
+    key("sip.ack_header", Kind::Flag, "false",
+        "For tests: each 200 to a REGISTER tells in `Aorta-Acks: got=2;asked=2;by=node1` how many nodes hold the change, with \
+         ;short when one that serves does not, and ;partial while members are missing."),
     key("sip.tcp_connections_max", whole(1, 1_000_000), "4096",
         "TCP connections held open at a time; further ones are closed at once and counted."),
     key("sip.tcp_idle_s", whole(1, 24 * 3600), "600",

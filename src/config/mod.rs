@@ -77,6 +77,8 @@ pub struct Config {
     pub doubt_ms: u64,
     /// How far ahead a stamp may be, seconds.
     pub clock_ahead_max_s: u32,
+    /// Difference of wall clocks that is worth a word, seconds.
+    pub clock_skew_warn_s: u32,
     /// Time between snapshots, milliseconds.
     pub snapshot_interval_ms: u64,
     /// How long a draining node serves on, seconds.
@@ -112,6 +114,8 @@ pub struct SipConfig {
     pub max_message_bytes: usize,
     /// Oldest datagram taken, milliseconds since the kernel received it.
     pub max_age_ms: u64,
+    /// 200s to REGISTER tell their acks.
+    pub ack_header: bool,
     /// TCP connections held open.
     pub tcp_connections_max: usize,
     /// Idle TCP connections are closed after this, seconds.

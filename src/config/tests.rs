@@ -185,7 +185,6 @@ fn a_cluster_needs_its_files_and_an_address_that_others_can_use() {
 
 #[test]
 fn what_is_not_built_yet_is_refused_clearly() {
-    assert!(only_mistake("ack = \"disk\"").contains("not built yet"));
     assert!(only_mistake("lookup.mode = \"proxy\"").contains("not built yet"));
 }
 

@@ -156,6 +156,13 @@ impl Location {
         self.stripe(hash).write().await_on_disk(hash, aor);
     }
 
+    /// Somebody waits until all that is known is on disk.
+    pub fn await_all_on_disk(&self) {
+        for stripe in &self.stripes {
+            stripe.write().await_all_on_disk(&self.digester);
+        }
+    }
+
     /// As [`Location::take_dirty`], but only those that somebody waits for: a commit must not wait behind a whole table.
     #[must_use]
     pub fn take_awaited(&self) -> Vec<Aor> {

@@ -234,6 +234,19 @@ impl Stripe {
         }
     }
 
+    /// Somebody waits until everything is on disk.
+    pub(super) fn await_all_on_disk(&mut self, digester: &Digester) {
+        let Self { buckets, dirty, .. } = self;
+        let Some(Dirty { changed, awaited, .. }) = dirty else { return };
+        for aor in changed.iter() {
+            let stored = find_mut(buckets, digester.aor(aor), aor);
+            if let Some(stored) = stored.filter(|stored| stored.unsaved == Unsaved::Yes) {
+                stored.unsaved = Unsaved::Awaited;
+                awaited.push_back(aor.clone());
+            }
+        }
+    }
+
     /// Puts an AoR among the dirty ones again, for it was taken from them. Who waits for it is not known any more, so
     /// somebody may.
     pub(super) fn put_back(&mut self, hash: AorHash, aor: &Aor) {

@@ -33,6 +33,9 @@ pub fn document() -> String {
     text
 }
 
+/// Bucket bounds of the time that one commit takes, seconds: from a disk with a protected cache to one that turns.
+const COMMIT_SECONDS_BOUNDS: &[f64] = &[0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0];
+
 macro_rules! catalogue {
     ($($place:ident: $kind:expr, $name:literal, [$($label:literal),*], $help:literal;)+) => {
         $(
@@ -136,6 +139,12 @@ catalogue! {
         "Changes refused because their stamps were too far ahead of the cluster's time.";
     CLOCK_MOVED: Kind::Counter, "aorta_clock_moved_seconds_total", [],
         "By how much other members moved this node's cluster time forward, in moves of more than a second.";
+    WALL_CLOCK_JUMPS: Kind::Counter, "aorta_wall_clock_jumps_total", [],
+        "How often this node's wall clock was set by more than clock_skew_warn_s while it ran.";
+    WALL_CLOCK_SKEW: Kind::Gauge, "aorta_peer_wall_clock_skew_seconds", ["peer"],
+        "By how much a member's wall clock is ahead of this node's, as gossip tells.";
+    CLUSTER_TIME_OFFSET: Kind::Gauge, "aorta_peer_cluster_time_offset_seconds", ["peer"],
+        "Cluster time of a member minus this node's when its last frame came: less the time that the frame took, about 0.";
     EXCHANGES: Kind::Counter, "aorta_exchanges_total", ["purpose", "result"],
         "Exchanges with another member: join, cold_start, repair, routine, drain; done or failed.";
     EXCHANGE_BYTES: Kind::Counter, "aorta_exchange_bytes_total", ["direction"],
@@ -154,6 +163,13 @@ catalogue! {
         "Snapshots that could not be written; a full disk, mostly.";
     SNAPSHOT_AGE: Kind::Gauge, "aorta_snapshot_age_seconds", [],
         "Time since the last snapshot was whole on disk.";
+
+    UNSAVED_AGE: Kind::Gauge, "aorta_unsaved_age_seconds", [],
+        "Age that the oldest change may have that is not on this node's disk; 0 when all are.";
+    COMMIT_SECONDS: Kind::Histogram(COMMIT_SECONDS_BOUNDS), "aorta_commit_seconds", [],
+        "Time that one group commit took (ack = \"disk\").";
+    DISKS_LATE: Kind::Counter, "aorta_disks_late_total", [],
+        "How often a disk, this node's or a member's, kept a reply waiting for longer than ack_timeout_ms (ack = \"disk\").";
 
     // Links and process.
     CERTIFICATE_NOT_AFTER: Kind::Gauge, "aorta_certificate_not_after_seconds", [],

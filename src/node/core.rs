@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use aorta_proto::NodeId;
 use aorta_proto::frame::{Class, LastKnown};
@@ -12,15 +12,16 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
+use super::disk::Bell;
 use super::gauges::Gauges;
 use super::members::KeptMember;
-use crate::clock::{Clock, Now};
+use crate::clock::{Clock, Now, WallClocks};
 use crate::cluster::{Cluster, GossipMember};
 use crate::location::{Counts, Location};
 use crate::replication::{Effects, Event, Released, Replication};
 use crate::sip::message::ViaTarget;
 use crate::sip::transport::ReplyPath;
-use crate::sip::uas::{Serving, Uas};
+use crate::sip::uas::{Acks, Serving, Uas};
 
 /// A reply that waits for acks.
 #[derive(Debug)]
@@ -62,12 +63,20 @@ pub(super) struct Core {
     pub(super) replication: Replication<Waiting>,
     pub(super) uas: Uas,
     pub(super) gauges: Gauges,
+    /// How the wall clocks of this and the other nodes compare.
+    pub(super) wall_clocks: Mutex<WallClocks>,
     /// There once the endpoint is bound, gone once it is closed.
     pub(super) cluster: ArcSwapOption<Cluster>,
     /// The disk holds a time ceiling of this process, or has said that it cannot: stamps may be drawn.
     pub(super) ceiling_kept: AtomicBool,
     /// The members to remember changed since they were last written.
     pub(super) members_changed: AtomicBool,
+    /// Somebody waits for a commit.
+    pub(super) commit_due: AtomicBool,
+    /// Wakes the thread that makes it.
+    pub(super) disk_bell: OnceLock<Bell>,
+    /// Why nothing can be written, while that is so.
+    pub(super) disk_trouble: ArcSwapOption<String>,
     /// How often gossip about this node had to change.
     gossip_turn: AtomicU64,
     pub(super) leaving: watch::Sender<Leaving>,
@@ -98,7 +107,7 @@ impl Core {
 
     /// Carries out what replication wants done.
     pub(super) fn act(&self, effects: Effects<Waiting>, now: Now) {
-        let Effects { wake, released, events, lags, gossip_changed, last_known_changed } = effects;
+        let Effects { wake, released, events, lags, gossip_changed, last_known_changed, commit_due } = effects;
         if !wake.is_empty() || gossip_changed {
             let cluster = self.cluster.load();
             if let Some(cluster) = &*cluster {
@@ -123,6 +132,12 @@ impl Core {
         }
         if last_known_changed {
             self.members_changed.store(true, Ordering::Release);
+        }
+        if commit_due {
+            self.commit_due.store(true, Ordering::Release);
+            if let Some(bell) = self.disk_bell.get() {
+                bell.ring();
+            }
         }
     }
 
@@ -172,12 +187,13 @@ impl Core {
     }
 
     fn release(&self, released: Released<Waiting>, now: Now) {
-        let Released { reply, short, .. } = released;
+        let Released { reply, short, got, asked } = released;
         if short {
             self.gauges.short();
         }
         match reply {
-            Waiting::Sip { bytes, path, via, since_us } => {
+            Waiting::Sip { mut bytes, path, via, since_us } => {
+                self.uas.say_acks(&mut bytes, Acks { got, asked, short }, || !self.serving().absence);
                 path.send(&bytes, &via);
                 self.gauges.acked(now.mono_us.saturating_sub(since_us));
             }
@@ -210,6 +226,7 @@ impl Core {
         replication: Replication<Waiting>,
         uas: Uas,
         gauges: Gauges,
+        wall_clocks: WallClocks,
         own_addresses: Vec<(&'static str, Option<SocketAddr>)>,
     ) -> Self {
         Self {
@@ -218,9 +235,13 @@ impl Core {
             replication,
             uas,
             gauges,
+            wall_clocks: Mutex::new(wall_clocks),
             cluster: ArcSwapOption::empty(),
             ceiling_kept: AtomicBool::new(false),
             members_changed: AtomicBool::new(false),
+            commit_due: AtomicBool::new(false),
+            disk_bell: OnceLock::new(),
+            disk_trouble: ArcSwapOption::empty(),
             gossip_turn: AtomicU64::new(0),
             leaving: watch::Sender::new(Leaving::Not),
             serves: watch::Sender::new(false),

@@ -2,44 +2,73 @@
 //! disk, and how, is `location::snapshot`'s.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::core::Core;
 use super::members::encode;
 use crate::clock::wall_us;
-use crate::location::snapshot::{CEILING_RENEW_US, Ceiling, Snapshot};
+use crate::location::snapshot::{CEILING_RENEW_US, Ceiling, Snapshot, SnapshotError};
 
 /// While the cluster's time is not known there is no ceiling to write; so often it is looked whether it has become known.
 const CLOCK_LOOK: Duration = Duration::from_millis(5);
 
-/// A thread that works at intervals until it is told to stop.
+/// After a write that failed, commits are tried again so often; each try opens the database anew.
+const COMMIT_RETRY_US: u64 = 500_000;
+
+/// A thread that works at intervals, or when its bell rings, until it is told to stop.
 #[derive(Debug)]
 pub(super) struct Worker {
-    stop: SyncSender<()>,
+    stop: Arc<AtomicBool>,
+    bell: Bell,
     thread: JoinHandle<()>,
+}
+
+/// Makes a [`Worker`] work now.
+#[derive(Debug, Clone)]
+pub(super) struct Bell(SyncSender<()>);
+
+impl Bell {
+    /// Never waits; one that was not heard yet rings for both.
+    pub(super) fn ring(&self) {
+        match self.0.try_send(()) {
+            Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
+        }
+    }
 }
 
 impl Worker {
     /// Runs `work`, which says when it wants to run again, until [`Worker::stop`]; then once more with `true`.
     pub(super) fn spawn(name: &str, mut work: impl FnMut(bool) -> Duration + Send + 'static) -> std::io::Result<Self> {
-        let (stop, stopped): (SyncSender<()>, Receiver<()>) = sync_channel(1);
+        let (bell, rings): (SyncSender<()>, Receiver<()>) = sync_channel(1);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
         let run = move || {
             let mut wait = Duration::ZERO;
-            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(wait) {
+            loop {
+                let nobody_rings = rings.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected);
+                if nobody_rings || stopped.load(Ordering::Acquire) {
+                    break;
+                }
                 wait = work(false);
             }
             work(true);
         };
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run)?;
-        Ok(Self { stop, thread })
+        Ok(Self { stop, bell: Bell(bell), thread })
+    }
+
+    /// What makes it work now.
+    pub(super) fn bell(&self) -> Bell {
+        self.bell.clone()
     }
 
     /// Lets it work once more, and waits until it has.
     pub(super) fn stop(self) {
-        drop(self.stop);
+        self.stop.store(true, Ordering::Release);
+        self.bell.ring();
         if self.thread.join().is_err() {
             tracing::error!("a thread of the node ended in a panic");
         }
@@ -69,49 +98,115 @@ pub(super) fn keep_ceiling(core: &Arc<Core>, mut ceiling: Ceiling) -> std::io::R
     })
 }
 
-/// Writes what changed, each `interval`.
+/// Writes what changed, each `interval`; what somebody waits for, at once.
 pub(super) fn keep_snapshot(core: &Arc<Core>, snapshot: Snapshot, interval: Duration) -> std::io::Result<Worker> {
-    let mut saver = Saver { core: Arc::clone(core), snapshot, trouble: false };
-    Worker::spawn("snapshot", move |_last| {
-        let begun_us = saver.core.clock.now().mono_us;
-        saver.save();
-        let took = Duration::from_micros(saver.core.clock.now().mono_us.saturating_sub(begun_us));
-        // At least a breath between two, or a slow disk would never let the table's locks alone.
-        interval.saturating_sub(took).max(interval / 8)
-    })
+    let interval_us = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX);
+    let pen = Pen { core: Arc::clone(core), trouble: false, commit_again_us: None };
+    let mut saver = Saver { pen, snapshot, interval_us, next_save_us: 0 };
+    let worker = Worker::spawn("snapshot", move |last| saver.work(last))?;
+    if core.disk_bell.set(worker.bell()).is_ok() {
+        // Whoever asked before there was a bell.
+        worker.bell().ring();
+    }
+    Ok(worker)
 }
 
+/// The open snapshot, and when what is written.
 struct Saver {
-    core: Arc<Core>,
+    pen: Pen,
     snapshot: Snapshot,
+    interval_us: u64,
+    next_save_us: u64,
+}
+
+/// What a write brings about.
+struct Pen {
+    core: Arc<Core>,
     trouble: bool,
+    /// A commit failed: another is made then, monotonic microseconds, asked for or not.
+    commit_again_us: Option<u64>,
 }
 
 impl Saver {
-    fn save(&mut self) {
-        let begun_us = self.core.clock.now().mono_us;
+    fn work(&mut self, last: bool) -> Duration {
+        let Self { pen, snapshot, .. } = self;
+        // What it says was noted.
+        drop(pen.commit_if_due(snapshot));
+        let begun_us = pen.now_us();
+        if last || begun_us >= self.next_save_us {
+            pen.save(snapshot);
+            let took_us = pen.now_us().saturating_sub(begun_us);
+            // At least a breath between two, or a slow disk would never let the table's locks alone.
+            self.next_save_us = begun_us + self.interval_us.max(took_us + self.interval_us / 8);
+        }
+        let next_us = self.pen.commit_again_us.into_iter().chain([self.next_save_us]).min();
+        Duration::from_micros(next_us.unwrap_or_default().saturating_sub(self.pen.now_us()))
+    }
+}
+
+impl Pen {
+    fn now_us(&self) -> u64 {
+        self.core.clock.now().mono_us
+    }
+
+    /// One group commit, if somebody waits: all that came while the one before was written is written by this one.
+    fn commit_if_due(&mut self, snapshot: &mut Snapshot) -> Result<(), SnapshotError> {
+        let begun_us = self.now_us();
+        match self.commit_again_us {
+            Some(at_us) if at_us > begun_us => return Ok(()),
+            None if !self.core.commit_due.load(Ordering::Acquire) => return Ok(()),
+            _ => {}
+        }
+        self.core.commit_due.store(false, Ordering::Release);
+        let commit = self.core.replication.begin_commit();
+        match snapshot.commit(&self.core.location) {
+            Ok(saved) => {
+                let now = self.core.clock.now();
+                self.commit_again_us = None;
+                self.core.gauges.committed(saved.written, now.mono_us.saturating_sub(begun_us));
+                let effects = self.core.replication.committed(commit, now);
+                self.core.act(effects, now);
+                Ok(())
+            }
+            Err(error) => {
+                self.commit_again_us = Some(self.now_us() + COMMIT_RETRY_US);
+                self.failed(&error);
+                Err(error)
+            }
+        }
+    }
+
+    fn save(&mut self, snapshot: &mut Snapshot) {
+        let begun_us = self.now_us();
         let mut kept = Ok(());
         if self.core.members_changed.swap(false, Ordering::AcqRel) {
-            kept = self.snapshot.keep_members(&encode(&self.core.kept_members()));
+            kept = snapshot.keep_members(&encode(&self.core.kept_members()));
             if kept.is_err() {
                 self.core.members_changed.store(true, Ordering::Release);
             }
         }
-        let saved = self.snapshot.save(&self.core.location);
-        let now_us = self.core.clock.now().mono_us;
+        let core = Arc::clone(&self.core);
+        let saved = snapshot.save_and(&core.location, |snapshot| self.commit_if_due(snapshot));
         match saved.and_then(|saved| kept.map(|()| saved)) {
             Ok(saved) => {
                 if std::mem::take(&mut self.trouble) {
+                    self.core.disk_trouble.store(None);
                     tracing::info!("snapshots are written again");
                 }
+                let now_us = self.now_us();
+                tracing::debug!(saved.written, took_us = now_us.saturating_sub(begun_us), "snapshot");
                 self.core.gauges.saved(saved.written, now_us.saturating_sub(begun_us), now_us);
             }
-            Err(error) => {
-                self.core.gauges.not_saved();
-                if !std::mem::replace(&mut self.trouble, true) {
-                    tracing::error!(%error, "the snapshot cannot be written: service goes on, and it is tried again");
-                }
-            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    /// Says so, once until it works again.
+    fn failed(&mut self, error: &SnapshotError) {
+        self.core.gauges.not_saved();
+        if !std::mem::replace(&mut self.trouble, true) {
+            self.core.disk_trouble.store(Some(Arc::new(error.to_string())));
+            tracing::error!(%error, "the snapshot cannot be written: service goes on, and it is tried again");
         }
     }
 }

@@ -11,6 +11,10 @@ pub(super) fn log(event: &Event) {
         Event::ClockMoved { peer, by_us } => tracing::warn!(%peer, by_us, "cluster time was moved forward"),
         Event::Suspect { peer, why } => tracing::warn!(%peer, why, "suspect: its acks are not awaited"),
         Event::Trusted { peer } => tracing::info!(%peer, "a suspect caught up and is awaited again"),
+        Event::DiskLate { node } => {
+            tracing::warn!(%node, "its disk does not keep up: replies do not wait for it, and leave short")
+        }
+        Event::DiskCaughtUp { node } => tracing::info!(%node, "its disk has caught up: replies wait for it again"),
         Event::Overflow { peer } => tracing::warn!(%peer, "fell behind what is kept for it and has to rejoin"),
         Event::Parted { peer } => tracing::info!(%peer, "said good-bye, or was forgotten"),
         Event::ExchangeDone { peer, purpose: Purpose::Routine, moved } if moved.buckets == 0 => {

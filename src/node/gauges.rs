@@ -9,7 +9,7 @@ use aorta_proto::NodeId;
 use metrics::{Counter, Gauge, Histogram};
 use parking_lot::Mutex;
 
-use crate::clock::{Now, wall_us};
+use crate::clock::{Now, WallEvent, wall_us};
 use crate::cluster::{GossipMember, RefusalKind, Validity};
 use crate::location::{Counts, Swept};
 use crate::metrics::catalogue as names;
@@ -41,16 +41,22 @@ pub(super) struct Gauges {
     snapshot_records: Counter,
     snapshot_failed: Counter,
     snapshot_age: Gauge,
-    /// Monotonic time of the last whole snapshot, microseconds.
+    unsaved_age: Gauge,
+    commit_seconds: Histogram,
+    /// Monotonic time of the last whole snapshot, microseconds: when it was on disk, and when it began.
     snapshot_us: AtomicU64,
+    snapshot_begun_us: AtomicU64,
     transports: TransportMeter,
     lapsed: Counter,
     forgotten: Counter,
+    wall_clock_jumps: Counter,
     validity: Option<Validity>,
     /// What gossip shows of the others.
     members: Mutex<Vec<GossipMember>>,
     /// Members whose lag has a gauge, so that one that left is set to 0.
     lagging: Mutex<BTreeMap<String, Gauge>>,
+    /// Likewise how their wall clocks stand.
+    skewed: Mutex<BTreeMap<String, Gauge>>,
     /// Members that say how long their changes took.
     lags: Mutex<BTreeMap<NodeId, Histogram>>,
 }
@@ -82,13 +88,18 @@ impl Gauges {
             snapshot_records: metrics.counter(&names::SNAPSHOT_RECORDS, &[]),
             snapshot_failed: metrics.counter(&names::SNAPSHOT_FAILED, &[]),
             snapshot_age: metrics.gauge(&names::SNAPSHOT_AGE, &[]),
+            unsaved_age: metrics.gauge(&names::UNSAVED_AGE, &[]),
+            commit_seconds: metrics.histogram(&names::COMMIT_SECONDS, &[]),
             snapshot_us: AtomicU64::new(0),
+            snapshot_begun_us: AtomicU64::new(0),
             transports: TransportMeter::new(&metrics),
             lapsed: metrics.counter(&names::ENTRIES_LAPSED, &[]),
             forgotten: metrics.counter(&names::ENTRIES_FORGOTTEN, &[]),
+            wall_clock_jumps: metrics.counter(&names::WALL_CLOCK_JUMPS, &[]),
             validity,
             members: Mutex::new(Vec::new()),
             lagging: Mutex::new(BTreeMap::new()),
+            skewed: Mutex::new(BTreeMap::new()),
             lags: Mutex::new(BTreeMap::new()),
             metrics,
         }
@@ -129,6 +140,13 @@ impl Gauges {
         self.snapshot_seconds.record(seconds(took_us));
         self.snapshot_records.increment(records as u64);
         self.snapshot_us.store(now_us, Ordering::Relaxed);
+        self.snapshot_begun_us.store(now_us.saturating_sub(took_us), Ordering::Relaxed);
+    }
+
+    /// A commit is on disk.
+    pub(super) fn committed(&self, records: usize, took_us: u64) {
+        self.commit_seconds.record(seconds(took_us));
+        self.snapshot_records.increment(records as u64);
     }
 
     /// A snapshot could not be written.
@@ -140,6 +158,25 @@ impl Gauges {
     pub(super) fn swept(&self, swept: Swept) {
         self.lapsed.increment(swept.slimmed as u64);
         self.forgotten.increment(swept.forgotten as u64);
+    }
+
+    /// How the others' wall clocks stand to this node's, µs.
+    pub(super) fn skews(&self, skews_us: &BTreeMap<NodeId, i64>) {
+        let mut skewed = self.skewed.lock();
+        for gauge in skewed.values() {
+            gauge.set(0.0);
+        }
+        for (node, skew_us) in skews_us {
+            let of = |name: &String| self.metrics.gauge(&names::WALL_CLOCK_SKEW, &[("peer", name)]);
+            skewed.entry(node.to_string()).or_insert_with_key(of).set(*skew_us as f64 / 1e6);
+        }
+    }
+
+    /// Something turned with a wall clock.
+    pub(super) fn wall_clock(&self, event: &WallEvent) {
+        if matches!(event, WallEvent::Jumped { .. }) {
+            self.wall_clock_jumps.increment(1);
+        }
     }
 
     /// A link was refused.
@@ -181,6 +218,7 @@ impl Gauges {
             Event::Fenced { .. } => add(&names::FENCED, 1),
             Event::ClockMoved { by_us, .. } => add(&names::CLOCK_MOVED, by_us / 1_000_000),
             Event::Suspect { .. } => add(&names::SUSPECTED, 1),
+            Event::DiskLate { .. } => add(&names::DISKS_LATE, 1),
             Event::Overflow { .. } => add(&names::OVERFLOWS, 1),
             Event::StampAhead { count, .. } => add(&names::STAMPS_AHEAD, *count),
             Event::Conflict { count, .. } => add(&names::CONFLICTS, *count),
@@ -223,6 +261,8 @@ impl Gauges {
         set(&names::RECORDS_DIRTY, dirty);
         let age_us = seen.now.mono_us.saturating_sub(self.snapshot_us.load(Ordering::Relaxed));
         self.snapshot_age.set(seconds(age_us));
+        let oldest_us = seen.now.mono_us.saturating_sub(self.snapshot_begun_us.load(Ordering::Relaxed));
+        self.unsaved_age.set(if dirty > 0 { seconds(oldest_us) } else { 0.0 });
         let ClusterView { peers, replies_waiting, outbox_bytes, .. } = &seen.cluster;
         set(&names::READY, u64::from(seen.serves));
         set(&names::MEMBERS, self.members.lock().len() as u64 + 1);
@@ -238,6 +278,10 @@ impl Gauges {
         for peer in peers {
             let of = |name: &String| self.metrics.gauge(&names::PEER_LAG, &[("peer", name)]);
             lagging.entry(peer.node.to_string()).or_insert_with_key(of).set(peer.lag as f64);
+            if let Some(offset_us) = peer.cluster_time_offset_us {
+                let gauge = self.metrics.gauge(&names::CLUSTER_TIME_OFFSET, &[("peer", peer.node.as_str())]);
+                gauge.set(offset_us as f64 / 1e6);
+            }
         }
     }
 

@@ -8,8 +8,9 @@
 //! | `core` | what the parts share, and what follows from replication's effects |
 //! | `service`, `peers`, `operator` | SIP's, the links' and HTTP's way in |
 //! | `disk`, `members` | the threads that write; members remembered over restarts |
-//! | `gauges`, `events` | what an operator reads |
+//! | `gauges`, `events`, `clocks` | what an operator reads |
 
+mod clocks;
 mod core;
 mod disk;
 mod events;
@@ -39,7 +40,7 @@ use self::members::KeptMember;
 use self::settings::Keys;
 pub use self::settings::digest_key_hash;
 use crate::admin::{Admin, Settings as AdminSettings, Shown};
-use crate::clock::{Clock, wall_us};
+use crate::clock::{Clock, WallClocks, wall_us};
 use crate::cluster::{Cluster, ClusterSettings, Identity, IdentityError};
 use crate::config::Config;
 use crate::location::Location;
@@ -153,7 +154,9 @@ impl Node {
         let gauges = Gauges::new(metrics, bearings.identity.as_ref().map(|identity| identity.validity));
         let told = http.as_ref().and_then(|admin| settings::http_for_others(admin.address(), config.cluster.as_ref()));
         let own_addresses = vec![(HTTP_KEY, told)];
-        let core = Core::new(Arc::clone(&location), Arc::clone(&clock), replication, uas, gauges, own_addresses);
+        let clocks = WallClocks::new(bearings.node.clone(), config.clock_skew_warn_s);
+        let core =
+            Core::new(Arc::clone(&location), Arc::clone(&clock), replication, uas, gauges, clocks, own_addresses);
         let core = Arc::new(core);
         core.remember_addresses(known);
         let ceiling = disk::keep_ceiling(&core, ceiling).context("starting the ceiling's thread")?;
@@ -327,6 +330,7 @@ fn lookers(core: &Arc<Core>, transports: &Arc<Transports>) -> std::io::Result<Ve
     let copy = Worker::spawn("metrics", move |_last| {
         let (table, cluster) = (copying.location.counts(), copying.replication.view(copying.clock.now()));
         copying.tell_table(table, cluster.root);
+        copying.compare_clocks();
         copying.gauges.copy(&Seen {
             now: copying.clock.now(),
             serves: copying.serving().probes,

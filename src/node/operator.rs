@@ -1,5 +1,7 @@
 //! What operators see and order, as HTTP asks for it. Judges nothing but whether an order makes sense now.
 
+use std::collections::BTreeMap;
+
 use aorta_proto::hash::uri_hash;
 use aorta_proto::uri::{Uri, canonical_contact};
 use aorta_proto::{Aor, ContactKey, NodeId};
@@ -16,6 +18,7 @@ impl Node for Core {
     fn readiness(&self) -> Result<Option<String>, String> {
         let readiness = self.replication.readiness(self.clock.now());
         let certificate = self.gauges.certificate_problem();
+        let trouble = self.disk_trouble.load().as_deref().map(|why| format!("cannot write to its disk: {why}"));
         let reason = match (readiness.reason, certificate) {
             // What forbids the cold start says it already.
             (Some(reason), Some(certificate)) if !reason.contains(&certificate) => {
@@ -23,9 +26,13 @@ impl Node for Core {
             }
             (reason, certificate) => reason.or(certificate),
         };
+        let reason = [reason, trouble].into_iter().flatten().reduce(|one, two| format!("{one}; {two}"));
         if readiness.ready && !self.serving().requests {
             return Err("waits for the disk to take the time ceiling".to_owned());
         }
+        let notes = self.clock_notes();
+        let reasons: Vec<String> = reason.into_iter().chain(notes).collect();
+        let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
         if readiness.ready { Ok(reason) } else { Err(reason.unwrap_or_else(|| "not in sync".to_owned())) }
     }
 
@@ -34,6 +41,7 @@ impl Node for Core {
         let counts = self.location.counts();
         let view = self.replication.view(now);
         let shown = self.gauges.members();
+        let skews_us = self.clock_skews_us();
         let (ready, reason) = match self.readiness() {
             Ok(reason) => (true, reason),
             Err(reason) => (false, Some(reason)),
@@ -54,7 +62,8 @@ impl Node for Core {
             pending_replies: view.replies_waiting as u64,
             wire_version_max: view.wire_version_max,
             wire_version: view.wire_version,
-            members: view.peers.iter().map(|peer| member(peer, &shown)).collect(),
+            clock_notes: self.clock_notes(),
+            members: view.peers.iter().map(|peer| member(peer, &shown, &skews_us)).collect(),
         }
     }
 
@@ -93,7 +102,7 @@ impl Node for Core {
         };
         if peer.linked {
             return Err(Refused::Conflict(format!(
-                "{node} is linked; drain it, or stop it, first (the link to one that died ends after some seconds)"
+                "{node} is linked; drain it, or stop it, first (the link to one that died ends within 2 s)"
             )));
         }
         let effects = self.replication.forget(node, now);
@@ -140,7 +149,7 @@ fn which(contact: &str) -> Result<Which, Refused> {
     Ok(Which::Uri { key: ContactKey::uri(&canonical), uri_hash: uri_hash(&canonical) })
 }
 
-fn member(peer: &PeerView, shown: &[GossipMember]) -> MemberView {
+fn member(peer: &PeerView, shown: &[GossipMember], skews_us: &BTreeMap<NodeId, i64>) -> MemberView {
     let gossip = shown.iter().find(|member| member.node == peer.node);
     let value = |key: &str| gossip.and_then(|member| member.values.get(key)).cloned();
     MemberView {
@@ -158,6 +167,7 @@ fn member(peer: &PeerView, shown: &[GossipMember]) -> MemberView {
         suspect: peer.suspect,
         lag: peer.lag,
         lag_us: peer.lag_us,
+        wall_clock_skew_us: skews_us.get(&peer.node).copied(),
         wire_version_max: peer.wire_version_max,
         table: gossip.and_then(table),
     }

@@ -112,8 +112,8 @@ pub(super) fn transport(config: &Config) -> TransportSettings {
 pub(super) fn replication(config: &Config, node: NodeId, boot: BootId, keys: &Keys) -> ReplicationSettings {
     ReplicationSettings {
         ack: match config.ack {
-            // `config` refuses "disk" until it is built.
-            Ack::All | Ack::Disk => AckMode::All,
+            Ack::All => AckMode::All,
+            Ack::Disk => AckMode::Disk,
             Ack::One => AckMode::One,
             Ack::None => AckMode::None,
         },

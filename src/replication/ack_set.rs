@@ -3,9 +3,10 @@
 //! may live, serve, and not know what was answered.
 
 use aorta_proto::NodeId;
-use aorta_proto::frame::{FrameError, RejoinReason};
+use aorta_proto::frame::{FrameError, PeerState, RejoinReason};
 use aorta_proto::mutant::{Mutant, is};
 
+use super::commit::OnDisk;
 use super::effects::{Event, Released};
 use super::live::Live;
 use super::peer::Subscriber;
@@ -16,7 +17,8 @@ use super::slot::Slot;
 /// A reply that waits.
 #[derive(Debug)]
 pub(super) struct Waiting<R> {
-    seq: u64,
+    pub(super) seq: u64,
+    pub(super) published_us: u64,
     reply: R,
     short: bool,
     asked: usize,
@@ -41,12 +43,15 @@ impl<R> Live<R> {
                 self.effects.events.push(Event::TooLarge { bytes });
             }
         }
-        let waiting = Waiting { seq: self.outbox.head(), reply, short, asked, _slot: slot };
+        let waiting = Waiting { seq: self.outbox.head(), published_us: now_us, reply, short, asked, _slot: slot };
         if self.settings.ack == AckMode::None {
             self.effects.released.push(released(waiting, 0));
         } else {
             // In line before anybody is found overtaken: it is this very change that may have driven out what they lack.
             self.replies.push_back(waiting);
+            if self.awaits_disks() {
+                self.call_commit();
+            }
         }
         self.find_overtaken();
         self.trim();
@@ -54,15 +59,22 @@ impl<R> Live<R> {
     }
 
     /// Whether a node that may be serving will not be awaited: with nobody to await while members are missing, nobody but
-    /// this node holds the change; and a suspect serves until it knows that it is one.
+    /// this node holds the change; and a suspect serves until it knows that it is one. Nor does a late disk have it.
     fn somebody_goes_without(&self, asked: usize) -> bool {
         let suspect = |(id, peer): (&NodeId, &super::peer::Peer)| {
-            self.is_in_sync(id) && peer.subscriber.as_ref().is_some_and(|place| !place.awaited)
+            let Some(place) = peer.subscriber.as_ref().filter(|place| !place.awaited) else { return false };
+            // With its Mark a joiner lacks nothing that it must have from here, and as long as it has its link it may
+            // serve before it hears that it does.
+            let linked = || self.members.view.get(id).is_some_and(|member| member.links.contains(&self.settings.node));
+            let joins = place.mark_at.is_none() && self.state_of(id) == Some(PeerState::Joining);
+            let may_be = joins && (peer.link.is_some() || linked());
+            self.is_in_sync(id) || may_be
         };
         if is(Mutant::ShortCalledFull) {
             return false;
         }
-        self.peers.iter().any(suspect)
+        !self.late_disks().is_empty()
+            || self.peers.iter().any(suspect)
             || (asked == 0 && !is(Mutant::EmptyAckSetIsFull) && self.members.missing().any(|id| !self.is_linked(id)))
     }
 
@@ -72,21 +84,29 @@ impl<R> Live<R> {
 
     /// Lets every reply go that waits for nobody any more.
     pub(super) fn release(&mut self) {
-        let everybody = self.awaited().map(Subscriber::covers).min();
+        let everybody = self.awaited().map(|place| self.settles(place)).min();
         let anybody = self.awaited().map(|place| place.acked).max();
         let up_to = match self.settings.ack {
             AckMode::All if is(Mutant::OneAckSuffices) => anybody,
             AckMode::All => everybody,
+            AckMode::Disk => everybody.into_iter().chain([self.disk.own.covers()]).min(),
             AckMode::One => anybody,
             AckMode::None => None,
         };
         let up_to = up_to.unwrap_or(self.outbox.head());
+        let on_disk = self.awaits_disks();
         while let Some(waiting) = self.replies.pop_front_if(|waiting| waiting.seq <= up_to) {
             let seq = waiting.seq;
             let got = self.peers.values().filter_map(|peer| peer.subscriber.as_ref());
-            let got = got.filter(|place| !place.overtaken && place.acked >= seq).count();
+            let has = |place: &&Subscriber| if on_disk { place.disk.has(seq) } else { place.acked >= seq };
+            let got = got.filter(|place| !place.overtaken && has(place)).count();
             self.effects.released.push(released(waiting, got));
         }
+    }
+
+    /// Up to which change no reply waits for a peer.
+    fn settles(&self, place: &Subscriber) -> u64 {
+        if self.awaits_disks() { place.covers().min(place.disk.covers()) } else { place.covers() }
     }
 
     /// A peer (re)subscribes: it is in the ack set from here on, and gets everything that is still kept.
@@ -115,6 +135,7 @@ impl<R> Live<R> {
         }
         // Replies that waited for it before it started over go on waiting: it gets those changes again.
         let before = peer.subscriber.take().filter(|place| place.awaited);
+        let disk = before.as_ref().map_or(OnDisk::from(head), |place| place.disk);
         let awaited_from = before.map_or(head, |place| place.covers());
         let sent = if is(Mutant::JoinerWithoutBacklog) { head } else { front - 1 };
         peer.subscriber = Some(Subscriber {
@@ -122,6 +143,7 @@ impl<R> Live<R> {
             sent,
             acked: sent,
             awaited_from,
+            disk,
             awaited: true,
             accused: false,
             trusted_at: 0,
@@ -157,6 +179,7 @@ impl<R> Live<R> {
             place.awaited = true;
             place.accused = false;
             place.awaited_from = head;
+            place.disk = OnDisk::from(head);
             self.effects.events.push(Event::Trusted { peer: peer_id.clone() });
             self.effects.gossip_changed = true;
         }
@@ -169,16 +192,18 @@ impl<R> Live<R> {
     pub(super) fn suspect(&mut self, peer_id: &NodeId, why: &'static str) {
         let head = self.outbox.head();
         let accused = !matches!(self.mode, Mode::Joining(_)) && !is(Mutant::SuspectUntold);
+        let settled = self.peers.get(peer_id).and_then(|peer| peer.subscriber.as_ref());
+        let settled = settled.map_or(0, |place| self.settles(place));
         let Some(peer) = self.peers.get_mut(peer_id) else { return };
         let Some(place) = peer.subscriber.as_mut().filter(|place| place.awaited) else { return };
         place.awaited = false;
         place.accused = accused;
         place.trusted_at = head;
-        let (covers, epoch) = (place.covers(), place.epoch);
+        let epoch = place.epoch;
         if let Some(link) = peer.link.as_mut().filter(|_| accused) {
             link.rejoin_due = Some((epoch, RejoinReason::Suspect));
         }
-        self.shorten_after(covers);
+        self.shorten_after(settled);
         self.effects.events.push(Event::Suspect { peer: peer_id.clone(), why });
         self.effects.gossip_changed = true;
         self.release();
@@ -193,6 +218,7 @@ impl<R> Live<R> {
         for place in given_up.filter(|place| !place.awaited && !place.accused && !place.overtaken) {
             place.awaited = true;
             place.awaited_from = head;
+            place.disk = OnDisk::from(head);
         }
     }
 
@@ -200,13 +226,13 @@ impl<R> Live<R> {
     pub(super) fn unsubscribe(&mut self, peer_id: &NodeId, parted: bool) {
         let Some(place) = self.peers.get_mut(peer_id).and_then(|peer| peer.subscriber.take()) else { return };
         if place.awaited && !parted {
-            self.shorten_after(place.covers());
+            self.shorten_after(self.settles(&place));
         }
         self.release();
         self.trim();
     }
 
-    fn shorten_after(&mut self, covers: u64) {
+    pub(super) fn shorten_after(&mut self, covers: u64) {
         if is(Mutant::SuspectShortensNothing) {
             return;
         }
@@ -236,7 +262,7 @@ impl<R> Live<R> {
         unacked.map(|at_us| self.overdue(at_us)).min()
     }
 
-    fn overdue(&self, published_us: u64) -> u64 {
+    pub(super) fn overdue(&self, published_us: u64) -> u64 {
         published_us + self.settings.ack_timeout_us
     }
 

@@ -19,6 +19,8 @@ pub struct Effects<R> {
     pub gossip_changed: bool,
     /// The members to remember on disk changed: see [`super::Replication::last_known`].
     pub last_known_changed: bool,
+    /// Somebody waits for a commit: see [`super::Replication::begin_commit`]. Said once for each commit that is begun.
+    pub commit_due: bool,
 }
 
 impl<R> Default for Effects<R> {
@@ -30,6 +32,7 @@ impl<R> Default for Effects<R> {
             lags: Vec::new(),
             gossip_changed: false,
             last_known_changed: false,
+            commit_due: false,
         }
     }
 }
@@ -43,6 +46,7 @@ impl<R> Effects<R> {
         self.lags.append(&mut later.lags);
         self.gossip_changed |= later.gossip_changed;
         self.last_known_changed |= later.last_known_changed;
+        self.commit_due |= later.commit_due;
     }
 }
 
@@ -122,6 +126,16 @@ pub enum Event {
     Trusted {
         /// Which.
         peer: NodeId,
+    },
+    /// A disk did not have a change in time that a reply waited for, this node's or a peer's: replies leave short.
+    DiskLate {
+        /// Whose.
+        node: NodeId,
+    },
+    /// That disk has caught up; replies wait for it again.
+    DiskCaughtUp {
+        /// Whose.
+        node: NodeId,
     },
     /// A peer fell behind what is kept for it.
     Overflow {

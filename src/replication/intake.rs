@@ -77,6 +77,8 @@ impl<R> Live<R> {
             Frame::Backlog { epoch, first_seq } => self.handle_backlog(peer_id, epoch, first_seq, now)?,
             Frame::Mark { epoch } if epoch == self.epoch => self.handle_mark(peer_id),
             Frame::Ack { epoch, seq } => self.acked(peer_id, epoch, seq)?,
+            Frame::AskSaved => self.saved_asked(peer_id),
+            Frame::Saved { epoch, seq } => self.saved(peer_id, epoch, seq)?,
             Frame::State(state) => {
                 self.learn(peer_id, &state, now);
                 self.learn_offers(header, &state);
@@ -120,6 +122,8 @@ impl<R> Live<R> {
         let peer = self.peers.get_mut(peer_id).filter(|peer| peer.link.is_some());
         let peer = peer.ok_or("a frame without a link")?;
         peer.heard_us = now.mono_us;
+        let both_know = header.sent_us > 0 && self.clock.is_set();
+        peer.cluster_time_offset_us = both_know.then(|| header.sent_us.wrapping_sub(now.cluster_us).cast_signed());
         self.members.alive(peer_id, now.mono_us);
         self.hear_time(peer_id, header.sent_us, now)
     }
@@ -137,6 +141,11 @@ impl<R> Live<R> {
         } else if peer.intake.epoch != epoch || is(Mutant::GapUnnoticed) {
             peer.intake.epoch = epoch;
             peer.intake.next = first_seq;
+            peer.intake.saved = 0;
+            if peer.link.as_ref().is_some_and(|link| link.saved_asked) {
+                // What was told of the epoch before does not count in this one.
+                self.call_commit();
+            }
         }
         Ok(())
     }
@@ -148,7 +157,7 @@ impl<R> Live<R> {
         }
     }
 
-    /// Whether changes may be applied, before they are; the answer is the limit for their stamps, µs.
+    /// Whether changes may be applied, before they are, and how.
     ///
     /// # Errors
     /// A gap before them: what comes after it must never be acked.
@@ -159,14 +168,16 @@ impl<R> Live<R> {
         epoch: u64,
         first_seq: u64,
         now: Now,
-    ) -> Result<u64, String> {
+    ) -> Result<Admitted, String> {
         self.heard(peer_id, header, now)?;
         let epoch_now = self.epoch;
         let intake = self.peers.get(peer_id).map(|peer| &peer.intake);
         if epoch == epoch_now && intake.is_none_or(|intake| intake.epoch != epoch || intake.next < first_seq) {
             return Err(format!("a gap before change {first_seq}"));
         }
-        Ok(self.stamps_up_to_us())
+        let link = self.peers.get(peer_id).and_then(|peer| peer.link.as_ref());
+        let awaited_on_disk = link.is_some_and(|link| link.saved_asked);
+        Ok(Admitted { up_to_us: self.stamps_up_to_us(), awaited_on_disk })
     }
 
     /// Stamps above this are refused, µs of cluster time. A node that is not in sync yet follows.
@@ -194,6 +205,9 @@ impl<R> Live<R> {
             peer.intake.next = peer.intake.next.max(next);
             if let Some(link) = &mut peer.link {
                 link.ack_due = true;
+                if link.saved_asked {
+                    self.call_commit();
+                }
             }
         }
     }
@@ -219,6 +233,15 @@ impl<R> Live<R> {
             self.effects.events.push(Event::Conflict { peer: peer_id.clone(), count: took.conflicts });
         }
     }
+}
+
+/// How changes may be applied.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Admitted {
+    /// The limit for their stamps, µs.
+    pub(super) up_to_us: u64,
+    /// Their sender waits until they are on disk.
+    pub(super) awaited_on_disk: bool,
 }
 
 /// What applying changes came to.

@@ -146,10 +146,11 @@ impl<R> Live<R> {
         self.learn(peer_id, &hello.state, now);
         self.members.alive(peer_id, now.mono_us);
         let state = hello.state.clone();
+        let ask_saved_due = self.awaits_disks();
         let peer = self.entry(peer_id, hello, now);
         let in_sync = state.is == PeerState::Ready;
         peer.state = state;
-        peer.link = Some(Link::new(now.mono_us));
+        peer.link = Some(Link { ask_saved_due, ..Link::new(now.mono_us) });
         peer.heard_us = now.mono_us;
         peer.intake.marked = false;
         peer.probe = None;

@@ -5,17 +5,18 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use aorta_proto::NodeId;
-use aorta_proto::frame::{LastKnown, PeerState, State};
+use aorta_proto::frame::{LastKnown, PeerState, SAVED_SINCE, State};
 use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::record::{floor_us, horizon_us};
 
 use super::ack_set::Waiting;
 use super::anti_entropy::Schedule;
 use super::bulk::Command;
+use super::commit::OwnDisk;
 use super::effects::{Effects, Event};
 use super::membership::{Member, Members};
 use super::outbox::Outbox;
-use super::peer::Peer;
+use super::peer::{Link, Peer};
 use super::readiness::{Joining, Mode};
 use super::settings::{Settings, Start};
 use crate::clock::{Clock, Now};
@@ -36,6 +37,7 @@ pub(super) struct Live<R> {
     pub(super) peers: BTreeMap<NodeId, Peer>,
     pub(super) outbox: Outbox,
     pub(super) replies: VecDeque<Waiting<R>>,
+    pub(super) disk: OwnDisk,
     pub(super) members: Members,
     pub(super) mode: Mode,
     /// This node's epoch as a subscriber; rises at each rejoin.
@@ -81,6 +83,7 @@ impl<R> Live<R> {
             location,
             peers: BTreeMap::new(),
             replies: VecDeque::new(),
+            disk: OwnDisk::default(),
             members,
             mode: Mode::Joining(Joining::starting(now.mono_us)),
             epoch: 1,
@@ -278,6 +281,7 @@ impl<R> Live<R> {
         }
         self.last_timeout_us = now.mono_us;
         self.find_suspects(now.mono_us);
+        self.find_late_disks(now.mono_us);
         self.weigh_losses(now.mono_us);
         self.ping_the_quiet(now.mono_us);
         let lasts = Some(self.settings.seed_fallback_us);
@@ -320,14 +324,17 @@ impl<R> Live<R> {
     /// When [`Self::handle_timeout`] is due at the latest, monotonic µs.
     pub(super) fn next_timeout_us(&self) -> u64 {
         let often = self.last_timeout_us + self.settings.ack_timeout_us / 8;
-        self.next_suspect_us().map_or(often, |at_us| at_us.min(often))
+        let due = self.next_suspect_us().into_iter().chain(self.next_late_us()).min();
+        due.map_or(often, |at_us| at_us.min(often))
     }
 
     /// Marks sleeping links that have something to send; their writers are woken by the caller.
     pub(super) fn wake(&mut self) {
         let head = self.outbox.head();
+        let of_disks = self.peers.values().filter_map(|peer| peer.link.as_ref()).any(Link::has_disks_due);
+        let of_disks = of_disks && self.version() >= SAVED_SINCE;
         for (id, peer) in &mut self.peers {
-            let due = peer.has_due(head);
+            let due = peer.has_due(head, of_disks);
             let Some(link) = peer.link.as_mut().filter(|link| due && !link.awake) else { continue };
             link.awake = true;
             self.effects.wake.push((id.clone(), aorta_proto::frame::Class::Live));

@@ -9,6 +9,7 @@
 //! | `link`, `intake`, `transmit`, `peer` | a Live link: Hello, frames in, frames out, what is kept of a peer |
 //! | `versions` | which wire version is written |
 //! | `outbox`, `ack_set`, `slot` | changes not yet acked; whose acks a reply waits for; how many may wait |
+//! | `commit` | which changes are on whose disk |
 //! | `readiness`, `cold_start`, `drain` | when this node serves, starts a cluster, leaves one |
 //! | `anti_entropy` | which exchange is made when |
 //! | `bulk`, `joiner`, `donor` | exchanges under way, under a lock of their own: opened, answered |
@@ -19,6 +20,7 @@ mod ack_set;
 mod anti_entropy;
 mod bulk;
 mod cold_start;
+mod commit;
 mod donor;
 mod drain;
 mod effects;
@@ -45,13 +47,14 @@ use aorta_proto::{Aor, NodeId, Record};
 use parking_lot::Mutex;
 
 use bulk::Bulk;
-use intake::Took;
+use intake::{Admitted, Took};
 use live::Live;
 use slot::Slots;
 
 use crate::clock::{Clock, Now};
 use crate::location::Location;
 
+pub use commit::Commit;
 pub use effects::{Effects, Event, Moved, Purpose, Released};
 pub use link::Linked;
 pub use membership::{Member, state_name};
@@ -71,6 +74,7 @@ pub struct Replication<R> {
     slots: Slots,
     serving: AtomicU8,
     changes_received: AtomicU64,
+    awaits_disks: bool,
     /// `settings.wire_version_max`, without the lock.
     wire_version_max: u8,
 }
@@ -81,6 +85,7 @@ impl<R> Replication<R> {
     pub fn new(settings: Settings, start: Start, location: Arc<Location>, clock: Arc<Clock>, now: Now) -> Self {
         Self {
             slots: Slots::new(settings.pending_replies_max),
+            awaits_disks: settings.ack == AckMode::Disk,
             wire_version_max: settings.wire_version_max,
             live: Mutex::new(Live::new(settings, start, clock, Arc::clone(&location), now)),
             bulk: Mutex::new(Bulk::new(Arc::clone(&location))),
@@ -108,6 +113,10 @@ impl<R> Replication<R> {
     /// Publishes a change that is in this node's table already; `reply` comes back in [`Effects::released`], now or later.
     pub fn publish(&self, slot: Slot, aor: &Aor, delta: &Record, reply: R, now: Now) -> Effects<R> {
         let encoded = encode_changes(aor, delta);
+        if self.awaits_disks {
+            // A retransmission changes nothing, and what it repeats may not be on disk yet.
+            self.location.await_on_disk(aor);
+        }
         let mut live = self.live.lock();
         live.publish(encoded, slot, reply, now.mono_us);
         live.wake();
@@ -154,8 +163,8 @@ impl<R> Replication<R> {
         let mut judged = Ok(());
         let effects = match frame {
             Frame::Deltas { epoch, first_seq, waited_us, changes } => {
-                let up_to_us = self.live.lock().admit_changes(peer, header, epoch, first_seq, now)?;
-                let took = take_in(&self.location, changes, up_to_us)?;
+                let admitted = self.live.lock().admit_changes(peer, header, epoch, first_seq, now)?;
+                let took = take_in(&self.location, changes, admitted)?;
                 self.changes_received.fetch_add(changes.len() as u64, Ordering::Relaxed);
                 let next = first_seq.saturating_add(changes.len() as u64);
                 if took.ahead > 0 {
@@ -173,7 +182,7 @@ impl<R> Replication<R> {
                 let mut took = Took::default();
                 if let Frame::Entries { changes, .. } = &frame {
                     let up_to_us = self.live.lock().stamps_up_to_us();
-                    took = take_in(&self.location, *changes, up_to_us)?;
+                    took = take_in(&self.location, *changes, Admitted { up_to_us, awaited_on_disk: false })?;
                 }
                 let (heard, records) = (bytes.len() as u64, took.records);
                 // This very frame may have been the first to say what time it is.
@@ -187,7 +196,13 @@ impl<R> Replication<R> {
                 }
                 effects
             }
-            frame => self.with_live(now, |live| judged = live.handle_frame(peer, header, frame, now)),
+            frame => {
+                if matches!(frame, Frame::AskSaved) {
+                    // What came from this peer before was not awaited, and is now.
+                    self.location.await_all_on_disk();
+                }
+                self.with_live(now, |live| judged = live.handle_frame(peer, header, frame, now))
+            }
         };
         if judged.is_err() {
             // What it brought about all the same goes out with the next call.
@@ -242,6 +257,19 @@ impl<R> Replication<R> {
     #[must_use]
     pub fn gossip(&self) -> BTreeMap<String, String> {
         self.live.lock().member().to_keys()
+    }
+
+    // What the disk needs.
+
+    /// A commit begins, as [`Effects::commit_due`] asked: what is in the table now and awaited ([`Location::take_awaited`])
+    /// is to be written. One at a time. Drop it when it fails, and begin another: nobody asks again for what it covered.
+    pub fn begin_commit(&self) -> Commit {
+        self.live.lock().begin_commit()
+    }
+
+    /// All that was in the table when this commit began is on disk.
+    pub fn committed(&self, commit: Commit, now: Now) -> Effects<R> {
+        self.with_live(now, |live| live.committed(commit))
     }
 
     // Time.
@@ -366,14 +394,14 @@ impl<R> Replication<R> {
     }
 }
 
-/// Applies changes that came from elsewhere, without any lock of this room. Those with a stamp above `up_to_us` are left.
-fn take_in(location: &Location, changes: Packed<'_>, up_to_us: u64) -> Result<Took, String> {
+/// Applies changes that came from elsewhere, without any lock of this room. Those with a stamp too far ahead are left.
+fn take_in(location: &Location, changes: Packed<'_>, admitted: Admitted) -> Result<Took, String> {
     let mut took = Took::default();
     for change in changes.iter() {
         let (aor, record) = decode_change(change).map_err(|error| error.to_string())?;
         took.records += 1;
         let latest_us = record.latest().map_or(0, |stamp| stamp.time_us);
-        if latest_us > up_to_us {
+        if latest_us > admitted.up_to_us {
             took.ahead += 1;
             continue;
         }
@@ -382,6 +410,9 @@ fn take_in(location: &Location, changes: Packed<'_>, up_to_us: u64) -> Result<To
             continue;
         }
         took.conflicts += u64::from(location.apply(&aor, record).conflict);
+        if admitted.awaited_on_disk {
+            location.await_on_disk(&aor);
+        }
     }
     Ok(took)
 }

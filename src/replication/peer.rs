@@ -7,6 +7,8 @@ use aorta_proto::frame::{Hello, RejoinReason, State};
 use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::{BootId, NodeId};
 
+use super::commit::OnDisk;
+
 /// One other node, from its first Hello until it parts.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -34,6 +36,8 @@ pub(super) struct Peer {
     pub(super) heard_us: u64,
     /// How long its last changes took from publication there to this table, µs.
     pub(super) lag_us: Option<u64>,
+    /// Its cluster time minus this node's when its last frame came, µs.
+    pub(super) cluster_time_offset_us: Option<i64>,
 }
 
 impl Peer {
@@ -51,14 +55,17 @@ impl Peer {
             clock_ceiling_us: hello.clock_ceiling_us,
             heard_us: now_us,
             lag_us: None,
+            cluster_time_offset_us: None,
         }
     }
 
     /// Whether the link's writer has something to fetch.
-    pub(super) fn has_due(&self, head: u64) -> bool {
+    pub(super) fn has_due(&self, head: u64, of_disks: bool) -> bool {
         let Some(link) = &self.link else { return false };
         let changes = |place: &Subscriber| !place.overtaken && place.sent < head;
-        link.has_due() || (link.subscribed && self.subscriber.as_ref().is_some_and(changes))
+        link.has_due()
+            || (of_disks && link.has_disks_due())
+            || (link.subscribed && self.subscriber.as_ref().is_some_and(changes))
     }
 }
 
@@ -75,6 +82,12 @@ pub(super) struct Link {
     pub(super) state_due: bool,
     pub(super) backlog_due: Option<u64>,
     pub(super) ack_due: bool,
+    /// The other side is to be asked to tell what its disk has.
+    pub(super) ask_saved_due: bool,
+    /// The other side asked so.
+    pub(super) saved_asked: bool,
+    /// It is to be told.
+    pub(super) saved_due: bool,
     pub(super) rejoin_due: Option<(u64, RejoinReason)>,
     pub(super) ping_due: Option<u64>,
     pub(super) pong_due: Option<u64>,
@@ -94,12 +107,20 @@ impl Link {
             state_due: true,
             backlog_due: None,
             ack_due: false,
+            ask_saved_due: false,
+            saved_asked: false,
+            saved_due: false,
             rejoin_due: None,
             ping_due: None,
             pong_due: None,
             forget_due: BTreeSet::new(),
             bye_due: false,
         }
+    }
+
+    /// Whether something is to be asked or told about disks.
+    pub(super) fn has_disks_due(&self) -> bool {
+        self.ask_saved_due || self.saved_due
     }
 
     fn has_due(&self) -> bool {
@@ -126,6 +147,8 @@ pub(super) struct Subscriber {
     pub(super) acked: u64,
     /// Replies of changes up to here do not wait for it: it was not in the ack set when they were published.
     pub(super) awaited_from: u64,
+    /// What its disk has; followed only while replies wait for disks.
+    pub(super) disk: OnDisk,
     /// In the ack set; otherwise suspect.
     pub(super) awaited: bool,
     /// It is told that it is suspect. A node that is itself not in sync accuses nobody: it may be the one that slept.
@@ -153,6 +176,8 @@ pub(super) struct Intake {
     pub(super) epoch: u64,
     /// Number of the change that must come next.
     pub(super) next: u64,
+    /// Number of the last change of this epoch that is known to be on this node's disk.
+    pub(super) saved: u64,
     /// The Mark of this epoch has come, on the present link.
     pub(super) marked: bool,
 }

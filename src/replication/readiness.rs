@@ -129,7 +129,8 @@ impl<R> Live<R> {
             }
             Mode::Ready if !self.partial.is_empty() => Some(format!("partial: without {}", names(&self.partial))),
             Mode::Ready if self.serving(now.mono_us).denies_unknown => {
-                self.refusal.as_ref().map(|(why, _)| format!("refused: {why}"))
+                let refused = self.refusal.as_ref().map(|(why, _)| format!("refused: {why}"));
+                refused.or_else(|| self.late_disks_reason())
             }
             Mode::Ready => Some(format!("in doubt: lost {}", names(&self.members.lost))),
             Mode::Draining(_) => Some("draining".to_owned()),

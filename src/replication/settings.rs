@@ -12,6 +12,8 @@ pub enum AckMode {
     One,
     /// None: the change is published and the reply leaves at once.
     None,
+    /// One from every node of the ack set, each after it wrote the change to its disk; this node does so too.
+    Disk,
 }
 
 /// Bounds and times. All times in microseconds unless the name says otherwise.

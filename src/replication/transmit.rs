@@ -1,7 +1,7 @@
 //! What goes out on a Live link, when its writer can take it: batching comes from load. Decides nothing.
 
 use aorta_proto::NodeId;
-use aorta_proto::frame::{Frame, encode_deltas};
+use aorta_proto::frame::{Frame, SAVED_SINCE, encode_deltas};
 
 use super::live::Live;
 use crate::clock::Now;
@@ -54,6 +54,14 @@ impl<R> Live<R> {
         }
         if std::mem::take(&mut link.ack_due) && peer.intake.epoch == epoch {
             put(Frame::Ack { epoch, seq: peer.intake.next - 1 });
+        }
+        // Older versions have no words for disks: what is due stays so.
+        let of_disks = envelope.version >= SAVED_SINCE;
+        if of_disks && std::mem::take(&mut link.ask_saved_due) {
+            put(Frame::AskSaved);
+        }
+        if of_disks && std::mem::take(&mut link.saved_due) && peer.intake.epoch == epoch && peer.intake.saved > 0 {
+            put(Frame::Saved { epoch, seq: peer.intake.saved });
         }
     }
 

@@ -55,6 +55,9 @@ pub struct PeerView {
     pub lag: u64,
     /// Since its last frame, µs; `None` when it never was linked.
     pub silent_us: Option<u64>,
+    /// Its cluster time minus this node's when its last frame came, µs: less the time that the frame took. `None` while
+    /// one of the two does not know what time it is.
+    pub cluster_time_offset_us: Option<i64>,
     /// The highest wire version that it reads, as far as is known.
     pub wire_version_max: u8,
     /// How long its last changes took from publication there to this node's table, µs; `None` before the first, and
@@ -97,6 +100,7 @@ impl<R> Live<R> {
             awaited: place.is_some_and(|place| place.awaited),
             suspect: place.is_some_and(|place| !place.awaited),
             lag: place.map_or(0, |place| self.outbox.head() - place.acked.min(self.outbox.head())),
+            cluster_time_offset_us: peer.filter(|_| linked).and_then(|peer| peer.cluster_time_offset_us),
             silent_us: peer.map(|peer| now.mono_us.saturating_sub(peer.heard_us)),
             wire_version_max: self.offer_of(id),
             lag_us: peer.and_then(|peer| peer.lag_us),

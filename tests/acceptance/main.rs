@@ -9,6 +9,8 @@ mod cluster;
 mod drain;
 mod elsewhere;
 mod join;
+mod power;
+mod power_phones;
 mod refusals;
 mod restart;
 mod sleeper;

@@ -20,6 +20,8 @@ struct Core {
     replication: Replication<u32>,
     released: Vec<(u32, bool)>,
     events: Vec<Event>,
+    disk: BTreeMap<Aor, Record>,
+    commit_due: bool,
 }
 
 #[derive(Default)]
@@ -31,6 +33,8 @@ pub(crate) struct Bench {
     now_us: u64,
     /// Nodes that gossip shows nobody yet.
     pub(crate) unheard: BTreeSet<NodeId>,
+    /// Nodes whose disk takes nothing.
+    pub(crate) full: BTreeSet<NodeId>,
     /// Bytes of all frames.
     pub(crate) bytes: u64,
 }
@@ -55,11 +59,12 @@ impl Bench {
         let mut settings = Settings::new(id(name), BootId(self.cores.len() as u64 + 1));
         settle(&mut settings);
         let clock = Arc::new(Clock::manual(Arc::clone(&mono), settings.boot));
-        let location = Arc::new(Location::new([7; 16], false));
+        let location = Arc::new(Location::new([7; 16], true));
         let (table, time) = (Arc::clone(&location), Arc::clone(&clock));
         let replication = Replication::new(settings, start, table, time, clock.now());
-        let (released, events) = (Vec::new(), Vec::new());
-        self.cores.insert(id(name), Core { mono, clock, location, replication, released, events });
+        let (released, events, disk, commit_due) = (Vec::new(), Vec::new(), BTreeMap::new(), false);
+        let core = Core { mono, clock, location, replication, released, events, disk, commit_due };
+        self.cores.insert(id(name), core);
     }
 
     pub(crate) fn core(&self, name: &str) -> &Replication<u32> {
@@ -100,6 +105,30 @@ impl Bench {
         self.cores[&id(name)].location.get(&aor(phone), |record| record.is_some())
     }
 
+    /// Whether its disk has what the table has of a phone.
+    pub(crate) fn has_on_disk(&self, name: &str, phone: u32) -> bool {
+        let core = &self.cores[&id(name)];
+        core.location.get(&aor(phone), |record| record.is_some() && record == core.disk.get(&aor(phone)))
+    }
+
+    /// Commits where one is due, and the disk takes it; whether there was one.
+    fn commit_all(&mut self) -> bool {
+        let due = |(node, core): &(&NodeId, &Core)| core.commit_due && !self.full.contains(node);
+        let due: Vec<NodeId> = self.cores.iter().filter(due).map(|(node, _)| node.clone()).collect();
+        for node in &due {
+            let Some(core) = self.cores.get_mut(node) else { continue };
+            core.commit_due = false;
+            let commit = core.replication.begin_commit();
+            for aor in core.location.take_awaited() {
+                let record = core.location.take_record(&aor);
+                core.disk.extend(record.map(|record| (aor, record)));
+            }
+            let effects = core.replication.committed(commit, core.clock.now());
+            self.take(node.as_str(), effects);
+        }
+        !due.is_empty()
+    }
+
     /// Writes at one node and tells nobody.
     pub(crate) fn write(&mut self, name: &str, phone: u32) {
         let core = &self.cores[&id(name)];
@@ -121,12 +150,22 @@ impl Bench {
         self.take(name, effects);
     }
 
+    /// Publishes what the table has already, as a registrar does at a retransmission.
+    pub(crate) fn repeat(&mut self, name: &str, phone: u32) {
+        let core = &self.cores[&id(name)];
+        let stored = core.location.get(&aor(phone), |record| record.cloned()).expect("known");
+        let slot = core.replication.reserve().expect("a place");
+        let effects = core.replication.publish(slot, &aor(phone), &stored, phone, core.clock.now());
+        self.take(name, effects);
+    }
+
     pub(crate) fn take(&mut self, name: &str, effects: Effects<u32>) {
         let me = id(name);
         self.due.extend(effects.wake.into_iter().map(|(peer, class)| (me.clone(), peer, class)));
         if let Some(core) = self.cores.get_mut(&me) {
             core.released.extend(effects.released.into_iter().map(|released| (released.reply, released.short)));
             core.events.extend(effects.events);
+            core.commit_due |= effects.commit_due;
         }
     }
 
@@ -179,7 +218,7 @@ impl Bench {
     /// Lets time pass: timers, gossip, and every frame at once.
     pub(crate) fn pass(&mut self, us: u64) {
         let until_us = self.now_us + us;
-        self.carry();
+        self.carry_and_commit();
         while self.now_us < until_us {
             self.now_us = (self.now_us + TICK_US).min(until_us);
             for core in self.cores.values() {
@@ -193,6 +232,13 @@ impl Bench {
                 let effects = self.core(node.as_str()).members(view, self.now(node.as_str()));
                 self.take(node.as_str(), effects);
             }
+            self.carry_and_commit();
+        }
+    }
+
+    fn carry_and_commit(&mut self) {
+        self.carry();
+        while self.commit_all() {
             self.carry();
         }
     }

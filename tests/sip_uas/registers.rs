@@ -2,10 +2,10 @@
 
 use aorta::config::{PathMode, bounds};
 use aorta::registrar::RegistrarLimits;
-use aorta::sip::uas::{Answer, Family};
+use aorta::sip::uas::{Acks, Answer, Family, Serving};
 use aorta_proto::uri::AorRules;
 
-use crate::node::{Node, Response, address, register, request};
+use crate::node::{self, Node, Response, address, register, request};
 
 fn contacts(response: &Response) -> Vec<&str> {
     response.all("Contact")
@@ -217,9 +217,39 @@ fn the_largest_answers_fit_a_datagram() {
             assert!(reply.len() > 22_000, "{}", reply.len());
         }
     }
-    let call = crate::node::invite("sip:alice@example.com", &padding);
+    let call = node::invite("sip:alice@example.com", &padding);
     let Answer::Reply { bytes, .. } = node.answer(call.as_bytes()) else { panic!("refused") };
     assert!((45_000..=bounds::largest_302(10, true)).contains(&bytes.len()), "{}", bytes.len());
     let longer = register("alice", "reg", 20, &format!("{padding}{padding}"));
     assert_eq!(node.ask(&longer).reason, "Headers Too Long To Repeat");
+}
+
+#[test]
+fn a_200_tells_its_acks_where_that_is_wanted() {
+    let register = |node: &Node| node.register(1, "<sip:alice@192.0.2.77>");
+    let quiet = Node::new(|_| {});
+    assert!(quiet.ask(&node::register("alice", "reg", 1, "")).all("Aorta-Acks").is_empty());
+    let mut bytes = register(&quiet).text.into_bytes();
+    let before = bytes.clone();
+    quiet.uas.say_acks(&mut bytes, Acks { got: 1, asked: 1, short: false }, || panic!("nobody wants to know"));
+    assert_eq!(bytes, before);
+
+    let mut node = Node::new(|settings| settings.ack_header = true);
+    let query = node.ask(&node::register("alice", "reg", 1, ""));
+    assert_eq!(query.one("Aorta-Acks"), "got=0;asked=0;by=node1");
+    let changed = register(&node);
+    assert!(changed.all("Aorta-Acks").is_empty(), "who releases it knows");
+    for (acks, partial, value) in [
+        (Acks { got: 2, asked: 2, short: false }, false, "got=2;asked=2;by=node1"),
+        (Acks { got: 1, asked: 2, short: true }, false, "got=1;asked=2;short;by=node1"),
+        (Acks { got: 0, asked: 0, short: true }, true, "got=0;asked=0;short;partial;by=node1"),
+    ] {
+        let mut bytes = changed.text.clone().into_bytes();
+        node.uas.say_acks(&mut bytes, acks, || partial);
+        let text = String::from_utf8(bytes).expect("text");
+        assert!(text.ends_with(&format!("\r\nAorta-Acks: {value}\r\nContent-Length: 0\r\n\r\n")), "{text}");
+    }
+    node.serving = Serving::DOUBT;
+    let query = node.ask(&node::register("alice", "reg", 1, ""));
+    assert_eq!(query.one("Aorta-Acks"), "got=0;asked=0;partial;by=node1");
 }

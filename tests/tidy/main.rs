@@ -1,9 +1,10 @@
-//! Taste that a machine can count: floors, homes of foreign crates, sizes, names, and that every key and every metric is
-//! documented. It judges text, not behaviour.
+//! Taste that a machine can count: floors, homes of foreign crates, sizes, names, and that every key, every metric
+//! and the test of every proof is documented. It judges text, not behaviour.
 
 mod documents;
 mod floors;
 mod names;
+mod proofs;
 mod sizes;
 mod sources;
 
@@ -77,4 +78,9 @@ fn every_key_stands_in_the_example() {
 #[test]
 fn every_metric_is_documented() {
     none(documents::metrics(aorta::metrics::catalogue::ALL, &sources::read("deploy/metrics.md")));
+}
+
+#[test]
+fn the_proofs_name_tests_that_exist() {
+    none(proofs::judge(&sources::read("proto/README.md"), &rust()));
 }

@@ -158,13 +158,12 @@ pub(crate) fn check(address: &SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether this thread is in another network namespace than the first process of the machine.
+/// Whether this thread is in another network namespace than the first process of the machine, or than the first thread of
+/// this one, where the other may not be looked at.
 fn is_own_network() -> bool {
     let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/net")).ok();
-    match (namespace("thread-self"), namespace("1")) {
-        (Some(own), Some(first)) => own != first,
-        _ => false,
-    }
+    let own = namespace("thread-self");
+    own.is_some() && ["1", "self"].iter().filter_map(|of| namespace(of)).any(|first| Some(first) != own)
 }
 
 #[cfg(test)]

@@ -40,6 +40,13 @@ pub struct Contact {
     bracketed: bool,
 }
 
+impl Contact {
+    /// The same at another URI.
+    pub(crate) fn moved_to(&self, uri: String) -> Contact {
+        Contact { uri, ..self.clone() }
+    }
+}
+
 /// How this phone writes its messages.
 #[derive(Debug, Clone, Copy)]
 struct Style {
@@ -65,6 +72,8 @@ pub struct Phone {
     pub called_uri: String,
     /// One or two contacts.
     pub contacts: Vec<Contact>,
+    /// Contacts of earlier days, which a [`Ask::Bind`] removes in the same request and an [`Ask::Unbind`] removes too.
+    pub left: Vec<Contact>,
     /// Path values in order (RFC 3327: the first is the nearest to the registrar).
     pub paths: Vec<String>,
     /// Does it say `Supported: path`, so that a 200 must show the Path?
@@ -133,6 +142,7 @@ impl Phone {
             aor_uri,
             called_uri,
             contacts,
+            left: Vec::new(),
             supports_path: !paths.is_empty() && !deaf,
             paths,
             call_id: format!("{:016x}@pbx-{}.invalid", rng.u64(..), index),
@@ -228,6 +238,9 @@ impl Phone {
     fn write_contacts(&self, text: &mut String, seconds: u32) {
         let fold = if self.style.folded { "\r\n\t" } else { "" };
         let name = if self.style.compact { "m" } else { "Contact" };
+        for contact in &self.left {
+            let _ = write!(text, "{name}: <{}>;expires=0\r\n", contact.uri);
+        }
         for (nth, contact) in self.contacts.iter().enumerate() {
             if nth == 0 || !self.style.one_field {
                 let _ = write!(text, "{name}: ");

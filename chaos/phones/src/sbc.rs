@@ -356,16 +356,7 @@ impl Shared {
 
     async fn deliver(&self, phone: &Phone, nonce: u64, contact: &NameAddr<'_>) -> Result<(), String> {
         let (uri, route) = target(contact).map_err(|e| e.to_string())?;
-        // Headers have no place in a Request-URI (RFC 3261 §19.1.1, table 1).
-        let uri = uri.split('?').next().unwrap_or_default();
-        let hop = route.first().and_then(|r| NameAddr::read(r).ok().map(|r| r.uri)).unwrap_or(uri);
-        let Some(hop) = address_of(hop).filter(|a| check(a).is_ok()) else {
-            return Err(format!("{hop} is not within reach"));
-        };
-        let mut invite = phone.called("INVITE", nonce);
-        invite.start = format!("INVITE {uri} SIP/2.0\r\n");
-        let routes = route.iter().map(|r| format!("Route: {r}\r\n")).collect::<String>();
-        invite.rest.insert_str(0, &routes);
+        let (hop, invite) = leg(phone, nonce, &uri, &route)?;
         let Some((sent, reply)) = self.ask(&invite, hop, self.timers.callee).await else {
             return Err(format!("the edge {hop} did not answer"));
         };
@@ -380,6 +371,20 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// The INVITE to a contact of a redirect and where it goes first: along the contact's route, else to its own address.
+pub(crate) fn leg(phone: &Phone, nonce: u64, uri: &str, route: &[String]) -> Result<(SocketAddr, Text), String> {
+    // Headers have no place in a Request-URI (RFC 3261 §19.1.1, table 1).
+    let uri = uri.split('?').next().unwrap_or_default();
+    let hop = route.first().and_then(|r| NameAddr::read(r).ok().map(|r| r.uri)).unwrap_or(uri);
+    let Some(hop) = address_of(hop).filter(|a| check(a).is_ok()) else {
+        return Err(format!("{hop} is not within reach"));
+    };
+    let mut invite = phone.called("INVITE", nonce);
+    invite.start = format!("INVITE {uri} SIP/2.0\r\n");
+    invite.rest.insert_str(0, &route.iter().map(|r| format!("Route: {r}\r\n")).collect::<String>());
+    Ok((hop, invite))
 }
 
 fn branch_of(via: &str) -> Option<&str> {

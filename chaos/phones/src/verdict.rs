@@ -108,19 +108,22 @@ pub fn judge_redirect(phone: &Phone, reply: &Message<'_>) -> Judged {
     if !qs.is_sorted_by(|a, b| a >= b) {
         return Err(("contacts by falling q".to_owned(), format!("{qs:?}")));
     }
-    same_set(phone, &contacts, |sent, got| {
-        let (uri, route) = target(got).map_err(|why| ("a Route header".to_owned(), format!("{why} in {}", got.uri)))?;
-        if uri != sent.uri {
-            return Err((sent.uri.clone(), got.uri.to_owned()));
-        }
-        if route != phone.paths {
-            return Err((format!("Route {:?}", phone.paths), format!("Route {route:?} at {}", got.uri)));
-        }
-        if got.param("expires").is_some() || got.param("reg-id").is_some() {
-            return Err(("neither expires nor reg-id".to_owned(), format!("{:?}", got.params)));
-        }
-        same_params(sent, got, &["reg-id"])
-    })
+    same_set(phone, &contacts, |sent, got| judge_contact(phone, sent, got))
+}
+
+/// Judges one contact of a 302.
+pub(crate) fn judge_contact(phone: &Phone, sent: &Contact, got: &NameAddr<'_>) -> Judged {
+    let (uri, route) = target(got).map_err(|why| ("a Route header".to_owned(), format!("{why} in {}", got.uri)))?;
+    if uri != sent.uri {
+        return Err((sent.uri.clone(), got.uri.to_owned()));
+    }
+    if route != phone.paths {
+        return Err((format!("Route {:?}", phone.paths), format!("Route {route:?} at {}", got.uri)));
+    }
+    if got.param("expires").is_some() || got.param("reg-id").is_some() {
+        return Err(("neither expires nor reg-id".to_owned(), format!("{:?}", got.params)));
+    }
+    same_params(sent, got, &["reg-id"])
 }
 
 /// Judges that nobody is at home: `status` (404 or 480) and no Contact.
@@ -187,7 +190,7 @@ fn same_set(phone: &Phone, got: &[NameAddr<'_>], same: impl Fn(&Contact, &NameAd
 }
 
 /// q by value; all other parameters by name and raw value, in any order; `except` are not expected back.
-fn same_params(sent: &Contact, got: &NameAddr<'_>, except: &[&str]) -> Judged {
+pub(crate) fn same_params(sent: &Contact, got: &NameAddr<'_>, except: &[&str]) -> Judged {
     let q = sent.q.map_or(Ok(1000), read_q);
     if got.q() != q {
         return Err((format!("q {:?}", sent.q), format!("{:?} at {}", got.param("q"), got.uri)));

@@ -1,5 +1,6 @@
 //! The fleet against doubles: a sound registrar passes every judge, each planted fault fails the judge it is for.
 
+#[allow(dead_code, reason = "each test file plants its own faults")]
 mod double;
 
 use aorta_phones::engine::Patience;

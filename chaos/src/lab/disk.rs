@@ -23,7 +23,8 @@ const CHUNK: usize = 256 * 1024;
 /// What may happen to a disk while its node is down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Damage {
-    /// Each file `snap.*` of the database is cut to half its length.
+    /// Each file `snap.*` of the database is cut to half its length. sled writes one when it opens a database that holds
+    /// something: from a node's second start on.
     CutSnapshot,
     /// So many bytes of the database's log are turned round, at places that follow from the seed.
     FlipBytes {

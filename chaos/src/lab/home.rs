@@ -15,6 +15,8 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
+use super::switch::Plug;
+
 /// Bytes of a packet at most, on every device.
 pub(super) const MTU: u16 = 1500;
 
@@ -32,6 +34,8 @@ type Job = Box<dyn FnOnce() + Send>;
 pub struct Home {
     address: Ipv4Addr,
     spaces: Option<Spaces>,
+    /// The other end of its device: an open device would keep the namespace.
+    plug: Option<Plug>,
     jobs: Option<SyncSender<Job>>,
     resident: Option<JoinHandle<()>>,
 }
@@ -51,7 +55,7 @@ impl Home {
     /// When no thread can be had.
     pub(super) fn here(name: &str) -> anyhow::Result<Self> {
         let (jobs, resident, ()) = settle(name, || Ok(()))?;
-        Ok(Self { address: Ipv4Addr::LOCALHOST, spaces: None, jobs: Some(jobs), resident: Some(resident) })
+        Ok(Self { address: Ipv4Addr::LOCALHOST, spaces: None, plug: None, jobs: Some(jobs), resident: Some(resident) })
     }
 
     /// A home in namespaces of its own, and the device by which it reaches others.
@@ -60,7 +64,13 @@ impl Home {
     /// When the system does not allow it.
     pub(super) fn apart(name: &str, address: Ipv4Addr) -> anyhow::Result<(Self, SyncDevice)> {
         let (jobs, resident, (spaces, device)) = settle(name, move || unshared(address))?;
-        Ok((Self { address, spaces: Some(spaces), jobs: Some(jobs), resident: Some(resident) }, device))
+        Ok((Self { address, spaces: Some(spaces), plug: None, jobs: Some(jobs), resident: Some(resident) }, device))
+    }
+
+    /// With its device in the switch.
+    pub(super) fn plugged(mut self, plug: Plug) -> Self {
+        self.plug = Some(plug);
+        self
     }
 
     /// The address by which others reach what runs here.

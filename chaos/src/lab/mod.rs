@@ -54,11 +54,14 @@ pub enum NotHere {
     #[error("this lab runs on loopback, where links cannot fail")]
     Loopback,
     /// No mount namespace.
-    #[error("a disk of limited size needs a mount namespace (root, or CAP_SYS_ADMIN): {0:#}")]
+    #[error("a disk of limited size needs a mount namespace (root, or `unshare --user --map-root-user`): {0:#}")]
     Disk(anyhow::Error),
     /// No libfaketime.
     #[error("wrong clocks need libfaketime (Debian: apt-get install libfaketime)")]
     Clock,
+    /// A program that stands in front of the nodes is not installed.
+    #[error("{0} is not installed (Debian: apt-get install {0})")]
+    Program(&'static str),
 }
 
 /// What a lab is made of.

@@ -127,9 +127,14 @@ impl Network {
             End::Node(number) => format!("node{}", number + 1),
             End::Peer(number) => format!("peer{}", number + 1),
         };
+        let fits = match end {
+            End::Phones => true,
+            End::Node(number) => number < NODES_MAX,
+            End::Peer(number) => number < PEERS_MAX,
+        };
+        anyhow::ensure!(fits, "a lab has addresses for {NODES_MAX} nodes and {PEERS_MAX} peers, none for {name}");
         let (home, device) = Home::apart(&name, end.address())?;
-        self.switch.plug(end, device)?;
-        Ok(home)
+        Ok(home.plugged(self.switch.plug(end, device)?))
     }
 
     /// Sets what the direction `from` → `to` does from now on. Packets on their way arrive as they were to.

@@ -4,7 +4,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::io::{PipeReader, PipeWriter, Read as _, Write as _};
+use std::io::{ErrorKind, PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,6 +38,19 @@ pub(super) struct Switch {
     thread: Option<JoinHandle<()>>,
 }
 
+/// A device in the switch; it is taken out when this is dropped.
+#[derive(Debug)]
+pub(super) struct Plug {
+    fabric: Arc<Mutex<Fabric>>,
+    port: usize,
+}
+
+impl Drop for Plug {
+    fn drop(&mut self) {
+        self.fabric.lock().unwrap_or_else(PoisonError::into_inner).unplug(self.port);
+    }
+}
+
 /// Devices and links. Ports are numbered as they were plugged in.
 #[derive(Debug)]
 struct Fabric {
@@ -45,8 +58,11 @@ struct Fabric {
     ports: Vec<Port>,
     /// Port by the last byte of its address.
     by_host: Box<[Option<usize>; 256]>,
-    /// Ends, and the links from each port to each port.
+    /// Port by end, while it is there.
     numbers: BTreeMap<End, usize>,
+    /// Rises whenever a port comes or goes.
+    version: u64,
+    /// From each port to each port.
     links: Vec<Vec<Link>>,
     held: BinaryHeap<Reverse<Held>>,
     /// Numbers the packets that are held, so that of two due at once the earlier goes first.
@@ -56,7 +72,8 @@ struct Fabric {
 
 struct Port {
     end: End,
-    device: Arc<SyncDevice>,
+    /// `None` once its home is gone.
+    device: Option<Arc<SyncDevice>>,
 }
 
 impl std::fmt::Debug for Port {
@@ -85,9 +102,10 @@ impl Switch {
         Ok(Self { fabric, stop, bell, thread: Some(thread) })
     }
 
-    pub(super) fn plug(&self, end: End, device: SyncDevice) -> anyhow::Result<()> {
-        self.fabric().plug(end, Arc::new(device));
-        (&self.bell).write_all(&[1]).context("waking the switch")
+    pub(super) fn plug(&self, end: End, device: SyncDevice) -> anyhow::Result<Plug> {
+        let port = self.fabric().plug(end, Arc::new(device));
+        (&self.bell).write_all(&[1]).context("waking the switch")?;
+        Ok(Plug { fabric: Arc::clone(&self.fabric), port })
     }
 
     pub(super) fn set(&self, from: End, to: End, profile: &LinkProfile) {
@@ -124,7 +142,8 @@ fn forward(shared: &Mutex<Fabric>, stop: &AtomicBool, rung: &PipeReader) {
     let begun = Instant::now();
     let now_us = || u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
     let mut buffer = vec![0; usize::from(MTU) + 64];
-    let mut devices: Vec<Arc<SyncDevice>> = Vec::new();
+    let mut devices: Vec<(usize, Arc<SyncDevice>)> = Vec::new();
+    let mut version = 0;
     let mut ready: Vec<usize> = Vec::new();
     let mut wait = None;
     while !stop.load(Ordering::Acquire) {
@@ -137,20 +156,26 @@ fn forward(shared: &Mutex<Fabric>, stop: &AtomicBool, rung: &PipeReader) {
             fabric.drain(port, &mut buffer, now_us());
         }
         wait = fabric.deliver(now_us()).map(|due_us| Duration::from_micros(due_us.saturating_sub(now_us())));
-        if devices.len() < fabric.ports.len() {
-            devices = fabric.ports.iter().map(|port| Arc::clone(&port.device)).collect();
+        if version != fabric.version {
+            version = fabric.version;
+            devices = fabric.devices();
         }
     }
 }
 
 /// Waits until a device has a packet, somebody rings or the time is over; whether somebody rang.
-fn wait_for(devices: &[Arc<SyncDevice>], rung: &PipeReader, time: Option<Duration>, ready: &mut Vec<usize>) -> bool {
-    let readable = devices.iter().map(|device| PollFd::new(device.as_fd(), PollFlags::POLLIN));
+fn wait_for(
+    devices: &[(usize, Arc<SyncDevice>)],
+    rung: &PipeReader,
+    time: Option<Duration>,
+    ready: &mut Vec<usize>,
+) -> bool {
+    let readable = devices.iter().map(|(_, device)| PollFd::new(device.as_fd(), PollFlags::POLLIN));
     let mut fds: Vec<PollFd<'_>> = readable.collect();
     fds.push(PollFd::new(rung.as_fd(), PollFlags::POLLIN));
     let _ = ppoll(&mut fds, time.map(TimeSpec::from_duration), None);
     let has = |fd: &PollFd<'_>| fd.any().unwrap_or_default();
-    ready.extend((0..devices.len()).filter(|port| has(&fds[*port])));
+    ready.extend(devices.iter().zip(&fds).filter(|(_, fd)| has(fd)).map(|((port, _), _)| *port));
     fds.last().is_some_and(has)
 }
 
@@ -161,6 +186,7 @@ impl Fabric {
             ports: Vec::new(),
             by_host: Box::new([None; 256]),
             numbers: BTreeMap::new(),
+            version: 0,
             links: Vec::new(),
             held: BinaryHeap::new(),
             holds: 0,
@@ -168,17 +194,19 @@ impl Fabric {
         }
     }
 
-    fn plug(&mut self, end: End, device: Arc<SyncDevice>) {
+    fn plug(&mut self, end: End, device: Arc<SyncDevice>) -> usize {
         let number = self.ports.len();
         let host = end.address().octets()[3];
         for (from, links) in self.links.iter_mut().enumerate() {
             links.push(Link::new(link_seed(self.seed, self.ports[from].end, end)));
         }
-        self.ports.push(Port { end, device });
+        self.ports.push(Port { end, device: Some(device) });
+        self.version += 1;
         let seed = self.seed;
         self.links.push(self.ports.iter().map(|to| Link::new(link_seed(seed, end, to.end))).collect());
         self.by_host[usize::from(host)] = Some(number);
         self.numbers.insert(end, number);
+        number
     }
 
     fn link(&mut self, from: End, to: End) -> Option<&mut Link> {
@@ -188,11 +216,31 @@ impl Fabric {
 
     /// Reads what a device has, a batch at most, and passes it on.
     fn drain(&mut self, from: usize, buffer: &mut [u8], now_us: u64) {
-        let device = Arc::clone(&self.ports[from].device);
+        let Some(device) = self.ports[from].device.clone() else { return };
         for _ in 0..BATCH {
-            let Ok(length) = device.recv(buffer) else { return };
-            self.pass(from, &buffer[..length], now_us);
+            match device.recv(buffer) {
+                Ok(length) => self.pass(from, &buffer[..length], now_us),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // A device that fails once would be ready to fail for ever.
+                Err(_) => return self.unplug(from),
+            }
         }
+    }
+
+    fn unplug(&mut self, port: usize) {
+        let end = self.ports[port].end;
+        self.ports[port].device = None;
+        self.version += 1;
+        if self.numbers.get(&end) == Some(&port) {
+            self.numbers.remove(&end);
+            self.by_host[usize::from(end.address().octets()[3])] = None;
+        }
+    }
+
+    /// What is there to read from, by port.
+    fn devices(&self) -> Vec<(usize, Arc<SyncDevice>)> {
+        let there = self.ports.iter().enumerate();
+        there.filter_map(|(number, port)| Some((number, Arc::clone(port.device.as_ref()?)))).collect()
     }
 
     fn pass(&mut self, from: usize, packet: &[u8], now_us: u64) {
@@ -231,7 +279,8 @@ impl Fabric {
     }
 
     fn hand_over(&mut self, from: usize, to: usize, packet: &[u8]) {
-        if self.ports[to].device.send(packet).is_err() {
+        let device = self.ports[to].device.as_ref();
+        if device.is_none_or(|device| device.send(packet).is_err()) {
             self.links[from][to].refused();
         }
     }

@@ -10,8 +10,6 @@ use crate::lab::{Damage, End, Flood, FloodPlan, Floods, LinkProfile, Signal};
 
 /// Bytes that are turned round in a damaged log.
 const FLIPPED_BYTES: u32 = 64;
-/// Queue of a slow line, bytes: what a second of 2 Mbit/s carries.
-const SLOW_QUEUE_BYTES: u64 = 256 * 1024;
 
 /// What the heal has to undo.
 #[derive(Debug)]
@@ -196,7 +194,11 @@ fn found_on_disk(stage: &Stage<'_>, node: usize, disk: Disk) -> anyhow::Result<(
         Disk::Kept => {}
         Disk::Lost => stage.lab.restore_disk(node, None)?,
         Disk::Older => stage.lab.restore_disk(node, stage.older.get(&node))?,
-        Disk::Cut => stage.note(stage.lab.damage_disk(node, Damage::CutSnapshot)?),
+        // A database that was never closed has no snapshot file yet: then it is its log.
+        Disk::Cut => {
+            let cut = stage.lab.damage_disk(node, Damage::CutSnapshot);
+            stage.note(cut.or_else(|_| stage.lab.damage_disk(node, Damage::CutLog))?);
+        }
         Disk::Flipped => {
             let damage = Damage::FlipBytes { count: FLIPPED_BYTES, seed: stage.seed };
             stage.note(stage.lab.damage_disk(node, damage)?);
@@ -231,8 +233,7 @@ fn profile(quality: &Quality) -> LinkProfile {
         duplicate: share(quality.duplicate_percent),
         reorder: share(quality.reorder_percent),
         bandwidth_bits_s: (quality.mbit_per_s > 0.0).then_some((quality.mbit_per_s * 1e6) as u64),
-        queue_bytes: SLOW_QUEUE_BYTES,
-        cut: false,
+        ..LinkProfile::PLAIN
     }
 }
 

@@ -142,7 +142,7 @@ pub enum Disk {
     Lost,
     /// What it had written at the beginning of the scenario.
     Older,
-    /// A snapshot file cut in half.
+    /// Snapshot files cut in half; the log, where there is no snapshot yet.
     Cut,
     /// Flipped bytes in its log.
     Flipped,

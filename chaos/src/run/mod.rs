@@ -1,7 +1,7 @@
 //! Real node processes under real faults: scenario files, what is done, what was seen, what it is worth. It builds no
 //! networks and knows no SIP: [`crate::lab`] and the phones do.
 //!
-//! [`scenario`] and [`fault`]: what a file says · `stage`, `act`, `converge`, [`play`]: doing it · `record` and [`story`]: what
+//! [`scenario`] and [`fault`]: what a file says · `stage`, `act`, `converge`, `kamailio`, [`play`]: doing it · `record` and [`story`]: what
 //! was seen · [`verdict`]: what it is worth · [`report`], [`picture`], `plot`: for people · [`program`]: what nodes run ·
 //! [`catalogue`]: the scenarios that come with this program.
 
@@ -9,6 +9,7 @@ mod act;
 pub mod catalogue;
 mod converge;
 pub mod fault;
+mod kamailio;
 pub mod picture;
 pub mod play;
 mod plot;

@@ -75,12 +75,8 @@ fn play_cycle(
 ) -> anyhow::Result<()> {
     let members = stage.members.clone();
     let label = cycle.faults.iter().map(|fault| fault.label(|who| told(who, turn, &members))).collect::<Vec<_>>();
-    let mut band = Band {
-        label: label.join(" + "),
-        from_s: stage.now_s(),
-        is_split: cycle.faults.iter().any(Fault::splits),
-        ..Band::default()
-    };
+    let mut band =
+        Band { label: label.join(" + "), from_s: stage.now_s(), is_split: cycle.splits(), ..Band::default() };
     let is_quiet = cycle.faults.contains(&Fault::Quiet {});
     stage.mark_traffic();
     stage.recorder().cast(|cast| cast.under_fault = true);
@@ -99,6 +95,7 @@ fn play_cycle(
             band.again_s.push(stage.now_s());
         }
         watcher.doing(stage.now_s(), &band.label, &stage.recorder().last());
+        notice(stage, &mut band);
         thread::sleep(TICK);
     }
     let at_heal = stage.recorder().look();
@@ -106,6 +103,10 @@ fn play_cycle(
     band.until_s = at_s;
     ongoing.heal(stage)?;
     let found = stage.converge(healed, is_quiet);
+    stage.untouch_all();
+    stage.recorder().cast(|cast| cast.under_fault = false);
+    // Nodes count once a second: what the repair took is known by the end of the rest.
+    go_on(stage, Duration::from_secs_f64(cycle.rest_s), "rests", watcher);
     let after = stage.recorder().look();
     story.heals.push(Heal {
         of: band.label.clone(),
@@ -118,9 +119,6 @@ fn play_cycle(
         disagreement: found.disagreement,
     });
     story.bands.push(band);
-    stage.untouch_all();
-    stage.recorder().cast(|cast| cast.under_fault = false);
-    go_on(stage, Duration::from_secs_f64(cycle.rest_s), "rests", watcher);
     Ok(())
 }
 
@@ -155,7 +153,7 @@ fn told(who: Who, turn: usize, members: &[usize]) -> String {
 
 /// What was seen becomes figures.
 fn conclude(ending: Ending, story: &mut Story) {
-    let tally = &ending.seen.tally;
+    let (tally, before) = (&ending.seen.tally, &ending.seen.first);
     (story.calm, story.under_faults) = ending.seen.quantiles();
     story.samples.clone_from(&ending.seen.samples);
     story.nodes = ending.nodes;
@@ -166,27 +164,31 @@ fn conclude(ending: Ending, story: &mut Story) {
     // The crowd's clock began before the load.
     let ahead_s = tally.at.as_secs_f64() - last.at_s;
     let across = |value: fn(&Sample) -> u64| across_cuts(story, value);
-    let (lost_across, ghosts_across) = (across(|sample| sample.lost), across(|sample| sample.ghosts));
+    let [lost_across, ghosts_across, wrong_across] =
+        [across(|sample| sample.lost), across(|sample| sample.ghosts), across(|sample| sample.wrong)];
     let judged = |fault: Wrong| ending.judgement.count(fault);
     let lost_seen = (last.lost - first.lost).saturating_sub(lost_across);
     let ghosts_seen = (last.ghosts - first.ghosts).saturating_sub(ghosts_across);
     let short = |finding: &&Finding| finding.seen.told.as_ref().is_some_and(|told| !told.full);
     story.totals = Totals {
-        due: tally.registers() + tally.not_made,
-        full: tally.full,
-        short: tally.short,
-        refused: tally.refused.values().sum(),
-        unanswered: tally.timeouts,
-        failovers: tally.failovers,
+        due: tally.registers() + tally.not_made - before.registers() - before.not_made,
+        full: tally.full - before.full,
+        short: tally.short - before.short,
+        refused: tally.refused.values().sum::<u64>() - before.refused.values().sum::<u64>(),
+        unanswered: tally.timeouts - before.timeouts,
+        failovers: tally.failovers - before.failovers,
         calls_tried: tally.calls,
         calls_completed: tally.calls_completed,
         judged: ending.judgement.asked,
         open: ending.judgement.unsure,
-        across_cuts: lost_across + ghosts_across,
+        across_cuts: lost_across + ghosts_across + wrong_across,
         lost: lost_seen + judged(Wrong::Missing),
         lost_short: ending.judgement.findings.iter().filter(|found| found.fault == Wrong::Missing).filter(short).count()
             as u64,
         ghosts: ghosts_seen + judged(Wrong::Ghost),
+        wrong: (last.wrong - first.wrong).saturating_sub(wrong_across)
+            + judged(Wrong::Wrong)
+            + judged(Wrong::Unanswered),
     };
     story.complaints = complaints(tally, ahead_s, story);
     let end_s = last.at_s;
@@ -197,23 +199,22 @@ fn conclude(ending: Ending, story: &mut Story) {
         }),
     );
     story.complaints.extend(ending.wrong.into_iter().map(|text| Complaint { at_s: end_s, text }));
-    notice(story);
 }
 
 /// What the crowd saw while it worked, what one side of a cut could not know apart.
 fn complaints(tally: &Tally, ahead_s: f64, story: &Story) -> Vec<Complaint> {
     let kinds = [
-        (&tally.lost, "lost", true),
-        (&tally.lost_after_short, "lost after a short 200", true),
-        (&tally.ghosts, "ghost", true),
-        (&tally.ghosts_after_short, "ghost after a short 200", true),
-        (&tally.wrong, "wrong", false),
+        (&tally.lost, "lost"),
+        (&tally.lost_after_short, "lost after a short 200"),
+        (&tally.ghosts, "ghost"),
+        (&tally.ghosts_after_short, "ghost after a short 200"),
+        (&tally.wrong, "wrong"),
     ];
     let mut found = Vec::new();
-    for (counted, kind, excusable) in kinds {
+    for (counted, kind) in kinds {
         for seen in &counted.examples {
             let at_s = seen.at.as_secs_f64() - ahead_s;
-            if at_s >= 0.0 && !(excusable && story.in_a_split(at_s)) {
+            if at_s >= 0.0 && !story.in_a_split(at_s) {
                 found.push(Complaint { at_s, text: format!("{kind}: {}", said(seen)) });
             }
         }
@@ -239,15 +240,16 @@ fn across_cuts(story: &Story, count: fn(&Sample) -> u64) -> u64 {
     inside.map(|(before, after)| count(after).saturating_sub(count(before))).sum()
 }
 
-/// When somebody noticed each fault.
-fn notice(story: &mut Story) {
-    let samples = &story.samples;
-    for band in &mut story.bands {
-        let during = || samples.iter().filter(|s| (band.from_s..=band.until_s).contains(&s.at_s));
-        let Some(before) = samples.iter().rev().find(|sample| sample.at_s < band.from_s) else { continue };
-        let since = |sample: &Sample| sample.at_s - band.from_s;
-        band.suspect_s = during().find(|sample| sample.suspected > before.suspected).map(since);
-        let dropped = |sample: &&Sample| sample.seen_most.is_some_and(|seen| Some(seen) < before.seen_most);
-        band.dropped_s = during().find(dropped).map(since);
+/// When those that go on noticed that others do not.
+fn notice(stage: &Stage<'_>, band: &mut Band) {
+    if band.dropped_s.is_some() {
+        return;
+    }
+    let since_s = stage.now_s() - band.from_s;
+    if let Some((is_suspect, are_gone)) = stage.noticed() {
+        if is_suspect {
+            band.suspect_s.get_or_insert(since_s);
+        }
+        band.dropped_s = are_gone.then_some(since_s);
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 /// Space under a panel before the next.
-const GAP: f64 = 24.0;
+const GAP: f64 = 27.0;
 /// Ticks of a linear axis at most.
 const TICKS_MAX: f64 = 4.0;
 /// Lower end of a logarithmic axis.
@@ -167,7 +167,7 @@ impl Panel {
         let y = |value: f64| until - self.axis.share(value, most) * self.height;
         let mut svg = format!(
             "<text x=\"{left}\" y=\"{:.1}\" font-weight=\"bold\">{}</text>\n",
-            from - 4.0,
+            from - 6.0,
             escaped(&self.title)
         );
         for tick in self.axis.ticks(most) {

@@ -1,6 +1,6 @@
 //! The thread that looks at everybody four times a second, and what it saw. It does nothing to anybody.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -20,8 +20,6 @@ pub(super) type Load = Arc<Mutex<Option<Running>>>;
 pub(super) struct Cast {
     /// Members.
     pub(super) members: Vec<usize>,
-    /// Those to whom something is being done.
-    pub(super) touched: BTreeSet<usize>,
     /// A fault lasts, or is healed and not yet got over.
     pub(super) under_fault: bool,
 }
@@ -31,6 +29,8 @@ pub(super) struct Cast {
 pub(super) struct Seen {
     pub(super) samples: Vec<Sample>,
     pub(super) tally: Tally,
+    /// What had been told before the load.
+    pub(super) first: Tally,
     /// Latencies without a fault, and under one.
     calm: Latency,
     faulty: Latency,
@@ -155,13 +155,12 @@ impl Shared {
         let mut sample =
             Sample { at_s: self.begun.elapsed().as_secs_f64(), members: cast.members.len(), ..Sample::default() };
         for node in 0..self.lab.nodes() {
-            self.look_at(node, &cast, &mut seen, &mut sample);
+            self.look_at(node, &mut seen, &mut sample);
         }
         let sum = |name: &str| -> f64 {
             seen.counters.iter().filter(|((_, counter), _)| *counter == name).map(|(_, growing)| growing.sum).sum()
         };
         let (bytes, records) = (sum(REPAIR_BYTES), sum(REPAIR_RECORDS));
-        sample.suspected = sum(SUSPECTED) as u64;
         let before = *seen.before.get_or_insert((bytes, records));
         sample.repair_bytes = (bytes - before.0) as u64;
         sample.repair_records = (records - before.1) as u64;
@@ -172,14 +171,17 @@ impl Shared {
             sample.p99_ms = Some(ms(window.quantile(0.99)));
         }
         if cast.under_fault { &mut seen.faulty } else { &mut seen.calm }.merge(&window);
+        if seen.samples.is_empty() {
+            seen.first.clone_from(&tally);
+        }
         seen.tally = tally;
         seen.samples.push(sample);
     }
 
-    fn look_at(&self, node: usize, cast: &Cast, seen: &mut Seen, sample: &mut Sample) {
+    fn look_at(&self, node: usize, seen: &mut Seen, sample: &mut Sample) {
         let at = self.lab.sample(node);
         if !at.series.is_empty() {
-            for (name, label) in [(REPAIR_BYTES, "out"), (REPAIR_RECORDS, "out"), (SUSPECTED, "")] {
+            for (name, label) in [(REPAIR_BYTES, "out"), (REPAIR_RECORDS, "out")] {
                 seen.counters.entry((node, name)).or_default().see(at.metric(name, label));
             }
         }
@@ -192,22 +194,18 @@ impl Shared {
         sample.served_least = Some(sample.served_least.map_or(held, |least| least.min(held)));
         sample.served_most = Some(sample.served_most.map_or(held, |most| most.max(held)));
         sample.suspects += at.metric("aorta_suspects", "") as u64;
-        if cast.members.contains(&node) && !cast.touched.contains(&node) {
-            let sees = at.metric("aorta_members", "") as u64;
-            sample.seen_most = Some(sample.seen_most.map_or(sees, |most| most.max(sees)));
-        }
     }
 }
 
 const REPAIR_BYTES: &str = "aorta_exchange_bytes_total";
 const REPAIR_RECORDS: &str = "aorta_exchange_records_total";
-const SUSPECTED: &str = "aorta_suspected_total";
 
 /// What the phones were told so far.
 fn tell(tally: &Tally, sample: &mut Sample) {
     sample.registered = tally.bound;
     sample.lost = tally.lost.count + tally.lost_after_short.count;
     sample.ghosts = tally.ghosts.count + tally.ghosts_after_short.count;
+    sample.wrong = tally.wrong.count;
     sample.full = tally.full;
     sample.short = tally.short;
     sample.refused = tally.refused.values().sum();

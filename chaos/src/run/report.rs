@@ -105,7 +105,7 @@ const LEGEND: &str = "\n\
 *Short*: 200s that left with fewer acks than asked. *Lost*: bindings denied though a phone was certain of them, *ghosts*: \
 served though certainly gone, during the run and at its end, when every node is asked for every phone; after short 200s too. \
 *Converged*: from each heal (a start, SIGCONT, a mended link) until all nodes are ready and hold the same. *Repair*: bytes of \
-all exchanges of all nodes from the heal to convergence, beside the requests acknowledged while the fault lasted. Latencies \
+all exchanges of all nodes from the heal to the end of the rest after it, beside the requests acknowledged while the fault lasted. Latencies \
 count from the moment that a request was due.\n";
 
 fn row(run: &Judged) -> String {

@@ -102,8 +102,19 @@ pub struct Cycle {
     /// Load after convergence before the next, seconds.
     #[serde(default = "defaults::rest_s")]
     pub rest_s: f64,
+    /// Nodes that all answer phones may hear one another too late: links slower than acks are awaited. So it is in cuts.
+    #[serde(default)]
+    pub apart: bool,
     /// What is done at its beginning, and undone at its end.
     pub faults: Vec<Fault>,
+}
+
+impl Cycle {
+    /// Whether one node may not know in time what another has acknowledged.
+    #[must_use]
+    pub fn splits(&self) -> bool {
+        self.apart || self.faults.iter().any(Fault::splits)
+    }
 }
 
 /// What must hold, where a scenario may differ from the promises; the promises themselves have no key.
@@ -163,7 +174,7 @@ mod defaults {
         1
     }
     pub(super) fn rest_s() -> f64 {
-        1.0
+        1.5
     }
 }
 
@@ -226,6 +237,13 @@ impl Scenario {
     pub fn nodes_at_most(&self) -> usize {
         let added = |cycle: &Cycle| cycle.faults.iter().map(Fault::adds).sum::<usize>();
         self.nodes + self.cycles().map(|(_, cycle)| added(cycle)).sum::<usize>()
+    }
+
+    /// Whether nodes that all answer phones cannot hear one another at some time. What a phone then does at one side within
+    /// a network's delay after something at the other has no order: clocks of nodes agree no better.
+    #[must_use]
+    pub fn splits(&self) -> bool {
+        self.cycle.iter().any(Cycle::splits)
     }
 
     /// Whether it needs network namespaces.

@@ -1,8 +1,9 @@
 //! A cluster in a lab with a crowd at work on it: set up, changed in size, held, and in the end judged. It decides nothing
 //! about what is done when: the scenario does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -15,15 +16,22 @@ use tokio::runtime::Runtime;
 
 use super::converge::{self, Convergence};
 use super::fault::{Disk, Fault};
+use super::kamailio::Kamailio;
 use super::program::Programs;
 use super::record::{Cast, Load, Recorder, Seen, locked};
-use super::scenario::{Build, Scenario};
+use super::scenario::{Build, Sbc, Scenario};
 use crate::lab::{DiskCopy, End, Lab, LabPlan, NodePlan, NotHere, Signal};
 
 /// Longest wait for a node that starts or ends.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest wait for figures that tell of the phones.
+const COUNTED: Duration = Duration::from_secs(3);
+/// Between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Threads of the phones.
 const PHONE_THREADS: usize = 2;
+/// Sockets of the crowd: with half a second to an answer, fewer have too few places for the requests that are due.
+const SOCKETS: usize = 4;
 /// What every node's configuration says: phones with short lives, acks told to phones, a drain that is soon over.
 const EXTRA: &str = "expires_min_s = 1\ndrain_grace_s = 1\ndrain_timeout_s = 25\n[sip]\nack_header = true\n";
 /// Pairs of requests in flight of a chase.
@@ -37,15 +45,20 @@ pub(super) struct Stage<'a> {
     pub(super) lab: Arc<Lab>,
     /// Members now, in the order in which they came.
     pub(super) members: Vec<usize>,
+    /// Those to whom something is being done.
+    touched: BTreeSet<usize>,
     /// Copies of disks as they were before the load.
     pub(super) older: BTreeMap<usize, DiskCopy>,
     /// Bytes that each had sent to each when the cycle began.
     pub(super) sent_before: BTreeMap<(usize, usize), u64>,
     runtime: Runtime,
     load: Load,
+    sbc: Option<Kamailio>,
     recorder: Recorder,
     begun: Instant,
     bursts: Vec<Fleet>,
+    /// How often phones came that nobody had met.
+    strangers: u64,
     wrong: Vec<String>,
     notes: Mutex<Vec<String>>,
 }
@@ -81,9 +94,15 @@ impl<'a> Stage<'a> {
         }
         let sips: Vec<_> = members.iter().map(|node| lab.sip(*node)).collect();
         let runtime = lab.phones().runtime(PHONE_THREADS)?;
-        let running = lab.phones().enter(|| runtime.block_on(fill(scenario, seed, &sips)))??;
+        let sbc = match scenario.sbc {
+            Sbc::Small => None,
+            Sbc::Kamailio => Some(Kamailio::start(lab.phones(), &sips, &folder.join("sbc"))?),
+        };
+        let via = sbc.as_ref().map(Kamailio::address);
+        let running = lab.phones().enter(|| runtime.block_on(fill(scenario, seed, via, &sips)))??;
         let settled = converge::wait(&lab, &members, Instant::now(), PATIENCE.as_secs_f64(), |_| {});
         ensure!(settled.converged_s.is_some(), "not equal before anything was done: {}", settled.disagreement);
+        until_counted(&lab, &members);
         let faults = scenario.cycle.iter().flat_map(|cycle| &cycle.faults);
         let wants_older = faults.into_iter().any(|fault| {
             matches!(fault, Fault::Kill { disk: Disk::Older, .. } | Fault::Rejoin { disk: Disk::Older, .. })
@@ -97,20 +116,23 @@ impl<'a> Stage<'a> {
         running.set_rates(scenario.requests_per_s, scenario.calls_per_s);
         let load: Load = Arc::new(Mutex::new(Some(running)));
         let begun = Instant::now();
-        let recorder = Recorder::start(&lab, &load, begun, Cast { members: members.clone(), ..Cast::default() })?;
+        let recorder = Recorder::start(&lab, &load, begun, Cast { members: members.clone(), under_fault: false })?;
         Ok(Self {
             scenario,
             programs,
             seed,
             lab,
             members,
+            touched: BTreeSet::new(),
             older,
             sent_before: BTreeMap::new(),
             runtime,
             load,
+            sbc,
             recorder,
             begun,
             bursts: Vec::new(),
+            strangers: 0,
             wrong: Vec::new(),
             notes: Mutex::default(),
         })
@@ -132,13 +154,25 @@ impl<'a> Stage<'a> {
     }
 
     /// Something is done to this node until [`Stage::untouch_all`].
-    pub(super) fn touch(&self, node: usize) {
-        self.recorder.cast(|cast| _ = cast.touched.insert(node));
+    pub(super) fn touch(&mut self, node: usize) {
+        self.touched.insert(node);
     }
 
     /// Nothing is done to anybody any more.
-    pub(super) fn untouch_all(&self) {
-        self.recorder.cast(|cast| cast.touched.clear());
+    pub(super) fn untouch_all(&mut self) {
+        self.touched.clear();
+    }
+
+    /// Of those to whom something is done, as those see it to whom nothing is: is one suspect or gone, are all gone?
+    /// `None` where nobody is left on either side.
+    pub(super) fn noticed(&self) -> Option<(bool, bool)> {
+        let calm: Vec<usize> = self.members.iter().copied().filter(|node| !self.touched.contains(node)).collect();
+        let views = converge::views(&self.lab, &calm);
+        let names: Vec<String> = self.touched.iter().map(|node| self.lab.place(*node).name).collect();
+        let seen = views.iter().flatten().flat_map(|view| &view.members).filter(|seen| names.contains(&seen.node));
+        let seen: Vec<(bool, bool)> = seen.map(|member| (member.suspect, member.present)).collect();
+        let is_suspect = seen.iter().any(|(suspect, present)| *suspect || !present);
+        (!seen.is_empty()).then(|| (is_suspect, seen.iter().all(|(_, present)| !present)))
     }
 
     /// Remembers what each sent to each.
@@ -164,9 +198,10 @@ impl<'a> Stage<'a> {
 
     /// The crowd is silent, or goes on.
     pub(super) fn hold(&self, on: bool) {
-        let (requests, calls) = if on { (0, 0) } else { (self.scenario.requests_per_s, self.scenario.calls_per_s) };
-        if let Some(running) = locked(&self.load).as_ref() {
-            running.set_rates(requests, calls);
+        match locked(&self.load).as_ref() {
+            Some(running) if on => running.hold(),
+            Some(running) => running.go_on(),
+            None => {}
         }
     }
 
@@ -272,8 +307,10 @@ impl<'a> Stage<'a> {
     }
 
     /// Phones that nobody has met yet.
-    fn household(&self) -> Household {
-        Household { domain: "burst.test".to_owned(), ..Household::new(self.seed ^ self.now_s().to_bits()) }
+    fn household(&mut self) -> Household {
+        self.strangers += 1;
+        let nth = self.strangers;
+        Household { domain: format!("strangers{nth}.test"), ..Household::new(self.seed.wrapping_add(nth)) }
     }
 
     /// Runs something in the phones' network.
@@ -292,7 +329,7 @@ impl<'a> Stage<'a> {
         }
         self.recorder.look();
         let running = locked(&self.load).take().context("the crowd is not at work")?;
-        let crowd = self.phones(running.stop())??;
+        let mut crowd = self.phones(running.stop())??;
         let judgement = self.phones(crowd.judge(&sips))??;
         for mut fleet in std::mem::take(&mut self.bursts) {
             for (node, report) in self.phones(everyone_answers_for_all(&mut fleet, &sips, Turn::Lookup))?? {
@@ -306,6 +343,7 @@ impl<'a> Stage<'a> {
         let notes = std::mem::take(&mut *locked(&self.notes));
         // The phones' sockets close before their namespace does.
         drop(crowd);
+        drop(self.sbc.take());
         self.runtime.shutdown_timeout(Duration::from_secs(1));
         Ok(Ending { seen: self.recorder.finish(), judgement, accidents, wrong: self.wrong, notes, nodes })
     }
@@ -348,12 +386,32 @@ fn plan_of(scenario: &Scenario, node: usize) -> NodePlan {
     }
 }
 
+/// Waits until every node's figures tell of the phones: nodes count once a second.
+fn until_counted(lab: &Lab, nodes: &[usize]) {
+    let deadline = Instant::now() + COUNTED;
+    let counted = |node: &usize| lab.sample(*node).metric("aorta_contacts", "") > 0.0;
+    while !nodes.iter().all(counted) && Instant::now() < deadline {
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
 /// A crowd of which everybody is registered, at work without load yet.
-async fn fill(scenario: &Scenario, seed: u64, sips: &[std::net::SocketAddr]) -> anyhow::Result<Running> {
-    let plan = CrowdPlan { per_second: 0, calls_per_second: 0, ..CrowdPlan::new(scenario.phones, seed) };
+async fn fill(scenario: &Scenario, seed: u64, via: Option<SocketAddr>, sips: &[SocketAddr]) -> anyhow::Result<Running> {
+    let mut plan = CrowdPlan {
+        per_second: 0,
+        calls_per_second: 0,
+        via,
+        sockets: SOCKETS,
+        ..CrowdPlan::new(scenario.phones, seed)
+    };
+    if scenario.splits() {
+        plan.mix.at_once_percent = 0;
+        // A contact of a phone that gains a reg-id at one side, and moves there, is not yet replaced at the other.
+        plan.mix.gain_reg_id = 0;
+    }
     let mut crowd = Crowd::new(plan).await?;
     let tally = crowd.fill(sips).await?;
     let least = scenario.phones as u64 * 9 / 10;
     ensure!(tally.bound >= least, "only {} of {} phones could be registered: {tally:?}", tally.bound, scenario.phones);
-    crowd.start(sips)
+    crowd.start(sips).await
 }

@@ -69,6 +69,8 @@ pub struct Sample {
     pub lost: u64,
     /// Bindings served though they were certainly gone, so far.
     pub ghosts: u64,
+    /// Answers that no registrar may give, so far.
+    pub wrong: u64,
     /// REGISTERs answered 200 by every node asked, so far.
     pub full: u64,
     /// Those that went out short, so far.
@@ -91,10 +93,6 @@ pub struct Sample {
     pub rss_mib: u64,
     /// Members that some node counts as suspect.
     pub suspects: u64,
-    /// How often a node counted another as suspect, so far.
-    pub suspected: u64,
-    /// Most members that a node sees to which nothing was done.
-    pub seen_most: Option<u64>,
 }
 
 /// A fault from its beginning to its end.
@@ -107,9 +105,9 @@ pub struct Band {
     pub from_s: f64,
     /// When it was healed.
     pub until_s: f64,
-    /// From its beginning until a node counted another as suspect.
+    /// From its beginning until one of those that go on no longer awaited the acks of one that it met.
     pub suspect_s: Option<f64>,
-    /// From its beginning until every node that goes on had dropped whom it lost.
+    /// From its beginning until all that go on had dropped all that it met from their membership.
     pub dropped_s: Option<f64>,
     /// Nodes that all answered phones could not hear one another: each side answers what it knows.
     pub is_split: bool,
@@ -131,7 +129,7 @@ pub struct Heal {
     pub converged_s: Option<f64>,
     /// Requests that changed something while the fault lasted: the difference that a cut makes.
     pub changed: u64,
-    /// Bytes of exchanges of all nodes from the heal to convergence.
+    /// Bytes of exchanges of all nodes from the heal to the end of the rest after it.
     pub repair_bytes: u64,
     /// Records and entries in them.
     pub repair_records: u64,
@@ -171,6 +169,8 @@ pub struct Totals {
     pub lost_short: u64,
     /// Bindings served though gone, at any time and at the end.
     pub ghosts: u64,
+    /// Answers that no registrar may give, at any time and at the end.
+    pub wrong: u64,
 }
 
 /// One thing that must not be.

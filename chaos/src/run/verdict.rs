@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::scenario::{Bounds, Scenario};
-use super::story::{LOOK_S, Story};
+use super::story::{LOOK_S, Story, Totals};
 
 /// Complaints that a reason quotes.
 const QUOTED_MAX: usize = 3;
@@ -58,12 +58,13 @@ fn reasons(scenario: &Scenario, story: &Story) -> Vec<String> {
 
 fn nothing_lost_no_ghosts(story: &Story) -> Option<String> {
     let totals = &story.totals;
-    if totals.lost == 0 && totals.ghosts == 0 && story.complaints.is_empty() {
+    if totals.lost == 0 && totals.ghosts == 0 && totals.wrong == 0 && story.complaints.is_empty() {
         return None;
     }
     let quoted: Vec<String> =
         story.complaints.iter().take(QUOTED_MAX).map(|said| format!("at {:.1} s {}", said.at_s, said.text)).collect();
-    let counts = format!("{} lost ({} of them short), {} ghosts", totals.lost, totals.lost_short, totals.ghosts);
+    let Totals { lost, lost_short, ghosts, wrong, .. } = totals;
+    let counts = format!("{lost} lost ({lost_short} of them short), {ghosts} ghosts, {wrong} wrong answers");
     Some(format!("{counts}, {} complaints: {}", story.complaints.len(), quoted.join("; ")))
 }
 
@@ -156,7 +157,7 @@ fn load_was_there(scenario: &Scenario, story: &Story) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::story::{Band, Complaint, Heal, Sample, Totals};
+    use crate::run::story::{Band, Complaint, Heal, Sample};
 
     const TEXT: &str =
         "about = \"x\"\n[[cycle]]\ntimes = 3\nlasts_s = 5\nfaults = [{ do = \"kill\", who = \"turn\" }]\n";
@@ -205,6 +206,7 @@ mod tests {
     fn a_lost_binding_a_ghost_and_a_complaint_fail() {
         assert!(judged("", |story| story.totals.lost = 1).contains("1 lost"));
         assert!(judged("", |story| story.totals.ghosts = 1).contains("1 ghosts"));
+        assert!(judged("", |story| story.totals.wrong = 1).contains("1 wrong"));
         let complaint = Complaint { at_s: 3.0, text: "node2 denies phone 7".into() };
         assert!(judged("", |story| story.complaints.push(complaint.clone())).contains("at 3.0 s node2 denies phone 7"));
     }

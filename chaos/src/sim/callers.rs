@@ -6,7 +6,7 @@ use std::rc::Rc;
 use aorta::registrar::Refusal;
 use aorta::replication::Effects;
 use aorta_proto::mutant::{Mutant, is};
-use aorta_proto::{Entry, Record};
+use aorta_proto::{Entry, Record, Stamp};
 
 use super::phones::{PATIENCE_US, Register};
 use super::registrar::Answer;
@@ -195,11 +195,7 @@ impl World {
             ((answer, process.drawn.take()), Effects::default())
         });
         let (answer, drawn) = judged.map_or((None, None), |(answer, drawn)| (Some(answer), drawn));
-        if let Some(stamp) = drawn {
-            let of = self.phones[phone].line;
-            let judged = self.stamps.draws(message.to, of, stamp, self.off.behind_us);
-            self.alarm = judged.err().or(self.alarm.take());
-        }
+        self.draws(message.to, self.phones[phone].line, drawn);
         let (to, kind) = (message.to + 1, message.kind);
         self.say(|| format!("n{to} judges request {request} ({kind:?}): {answer:?}"));
         match answer {
@@ -262,11 +258,19 @@ impl World {
         let Some(Silent { node, boot, line, entry }) = self.silent.remove(&judged) else { return };
         let aor = self.lines[line].aor.clone();
         self.say(|| format!("n{} removes {aor} {:?}, which was silent", node + 1, entry.key));
-        self.with(node, |process, now| {
+        let drawn = self.with(node, |process, now| {
             let may = process.boot == boot && process.replication.serving().requests;
             let removed = if may { process.remove_silent(&aor, &entry, judged, now) } else { None };
-            ((), removed.unwrap_or_default())
+            (process.drawn.take(), removed.unwrap_or_default())
         });
+        self.draws(node, line, drawn.flatten());
+    }
+
+    /// A node may have drawn a stamp for a line.
+    fn draws(&mut self, node: usize, line: usize, stamp: Option<Stamp>) {
+        let Some(stamp) = stamp else { return };
+        let judged = self.stamps.draws(node, line, stamp, self.off.behind_us);
+        self.alarm = judged.err().or(self.alarm.take());
     }
 
     /// A 200 without all acks.

@@ -58,6 +58,14 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether paths are cut, and nobody dies.
+    pub(super) fn is_cut(self) -> bool {
+        matches!(
+            self,
+            Self::Isolate(_) | Self::CutPair(..) | Self::CutOneWay(..) | Self::Deaf(_) | Self::Mute(_) | Self::Slow(_)
+        )
+    }
+
     /// Whether nothing that anybody holds is lost for good.
     pub(super) fn is_gentle(self) -> bool {
         use Fault::{Behind, CutOneWay, CutPair, Deaf, Flap, Isolate, Mute, None, Sleep, Slow};
@@ -73,14 +81,6 @@ impl Fault {
                 | Slow(_)
                 | Behind(_)
                 | None
-        )
-    }
-
-    /// Whether paths are cut, and nobody dies.
-    pub(super) fn is_cut(self) -> bool {
-        matches!(
-            self,
-            Self::Isolate(_) | Self::CutPair(..) | Self::CutOneWay(..) | Self::Deaf(_) | Self::Mute(_) | Self::Slow(_)
         )
     }
 }

@@ -10,9 +10,8 @@ use super::phones::{PATIENCE_US, PHONES, PORTS, Phone, Register};
 /// Clocks of nodes that hear each other, or were cut off a moment ago, differ by less than this, µs.
 const CLOCKS_DIFFER_US: u64 = 1_000_000;
 
-/// Clocks of nodes that were cut off from each other differ by less than this, µs, and by one in this many of its length.
+/// Clocks of nodes that were cut off from each other drift apart by less than this, µs.
 const CUT_CLOCKS_DIFFER_US: u64 = 50_000;
-const CUT_CLOCKS_DRIFT: u64 = 200;
 
 /// Around the moment of its lapse a contact may be there or not, µs.
 const LAPSE_TOLERANCE_US: u64 = 1_000_000;
@@ -108,15 +107,13 @@ pub(super) struct Line {
     asked: Vec<Asked>,
     /// The latest `Contact: *` that was sent.
     last_star: u64,
-    /// How far apart the clocks of nodes are that are cut off from each other, µs.
-    clocks_differ_us: u64,
 }
 
 impl Line {
     pub(super) fn new(line: usize) -> Self {
         let uris = (0..PHONES).flat_map(|phone| (0..PORTS).map(move |port| Phone::uri(line, phone, port))).collect();
         let aor = Aor::from_canonical(&format!("u{line}@example.com"));
-        Self { aor, uris, asked: Vec::new(), last_star: 0, clocks_differ_us: CUT_CLOCKS_DIFFER_US }
+        Self { aor, uris, asked: Vec::new(), last_star: 0 }
     }
 
     pub(super) fn asks(&mut self, id: u64, phone: u8, register: Register, now_us: u64) {
@@ -134,11 +131,6 @@ impl Line {
             known_us: None,
             doubted: false,
         });
-    }
-
-    /// From now on a cut lasts no longer than this.
-    pub(super) fn may_be_cut(&mut self, lasts_us: u64) {
-        self.clocks_differ_us = CUT_CLOCKS_DIFFER_US + lasts_us / CUT_CLOCKS_DRIFT;
     }
 
     /// A copy reaches a node.
@@ -167,7 +159,7 @@ impl Line {
             self.asked.iter().filter(|one| one.was_known_before(&by)).map(|one| one.id).collect();
         for one in &mut self.asked {
             let mut written = std::mem::take(&mut one.register.written);
-            written.retain(|written| !one.is_over(written.slot, &by, &known, self.clocks_differ_us));
+            written.retain(|written| !one.is_over(written.slot, &by, &known));
             one.register.written = written;
         }
         self.asked.retain(|asked| !asked.register.written.is_empty());
@@ -261,9 +253,9 @@ impl Asked {
     }
 
     /// Whether a full answer to `by` says that what this one did to the slot no longer counts.
-    fn is_over(&self, slot: Slot, by: &Self, known: &BTreeSet<u64>, clocks_differ_us: u64) -> bool {
+    fn is_over(&self, slot: Slot, by: &Self, known: &BTreeSet<u64>) -> bool {
         match by.writes(slot) {
-            Some((_, Sure::Yes)) => self.is_before(by, clocks_differ_us),
+            Some((_, Sure::Yes)) => self.is_before(by),
             Some((_, Sure::IfKnown)) => known.contains(&self.id),
             Some((_, Sure::IfKnownWith(other))) => known.contains(&self.id) && known.contains(&other),
             Some((_, Sure::Perhaps)) | None => false,
@@ -277,9 +269,9 @@ impl Asked {
 
     /// Whether every copy of it is surely earlier in the one order than every copy of `other`: what was acknowledged in
     /// full is known; a phone asks one thing at a time, not always at nodes that hear each other; or they are far apart.
-    fn is_before(&self, other: &Self, clocks_differ_us: u64) -> bool {
+    fn is_before(&self, other: &Self) -> bool {
         let same_phone = self.phone == other.phone && self.id < other.id;
-        (same_phone && self.reached_us + clocks_differ_us < other.sent_us)
+        (same_phone && self.reached_us + CUT_CLOCKS_DIFFER_US < other.sent_us)
             || self.was_known_before(other)
             || self.sent_us + PATIENCE_US + CLOCKS_DIFFER_US < other.sent_us
     }

@@ -115,7 +115,6 @@ fn happens(world: &mut World, step: &Step) -> Result<(), String> {
     }
     world.load(true);
     world.sluggish = step.sluggish;
-    world.lines.iter_mut().for_each(|line| line.may_be_cut(step.lasts_us));
     world.calm_since_us = Some(world.now_us);
     let (short, overflows) = (world.figures.short, world.figures.overflows);
     world.run(step.load_us, calm)?;

@@ -119,7 +119,8 @@ impl Process {
     pub(super) fn remove_silent(&self, aor: &Aor, judged: &Entry, reply: u64, now: Now) -> Option<Effects<u64>> {
         let slot = self.replication.reserve()?;
         let fresh = is(Mutant::MachineRemovalFresh);
-        let removal = judged.gone_at(if fresh { self.clock.draw() } else { judged.stamp.machine_made() });
+        self.drawn.set(fresh.then(|| self.clock.draw()));
+        let removal = judged.gone_at(self.drawn.get().unwrap_or_else(|| judged.stamp.machine_made()));
         let delta = Record::from(removal);
         self.location.update(aor, |_| (Some(delta.clone()), ()));
         Some(self.replication.publish(slot, aor, &delta, reply, now))

@@ -44,12 +44,14 @@ fn a_wall_clock_is_wrong_and_jumps_while_the_node_runs_and_nothing_else_does() {
     assert!((-61..=-59).contains(&ahead(&lab, 1)), "{}", ahead(&lab, 2));
     let time = |lab: &Lab| lab.views()[1].as_ref().expect("an answer").cluster_time_us;
     let before = time(&lab);
-    lab.jump_clock(1, 7200).expect("it jumps");
     let mut cseq = 3;
-    await_state("an hour ahead", || {
-        cseq += 1;
-        (59..=61).contains(&ahead(&lab, cseq))
-    });
+    for (by_s, range) in [(7200, 59..=61), (-7200, -61..=-59)] {
+        lab.jump_clock(1, by_s).expect("it jumps");
+        await_state("the jump", || {
+            cseq += 1;
+            range.contains(&ahead(&lab, cseq))
+        });
+    }
     assert!(time(&lab) - before < 60_000_000, "cluster time stays");
     assert_eq!(lab.sample(1).ready, Some(true), "{}", lab.sample(1).reason);
     assert!((0..3).all(|node| lab.sample(node).metric("aorta_fenced_total", "") < 0.5));
@@ -81,22 +83,27 @@ fn a_disk_is_damaged_replaced_and_lost_while_the_node_is_down() {
     assert!(registered(&lab, 1, "disk", 1).starts_with("SIP/2.0 200"));
     assert!(lab.damage_disk(1, Damage::CutLog).is_err(), "it runs");
     let contacts = |lab: &Lab| lab.views()[1].as_ref().map_or(0, |view| view.contacts);
+    let saved = || lab.at(1, |client| client.metric("aorta_snapshot_records_total", "")).expect("inside");
+    await_state("a snapshot", || saved().is_ok_and(|records| records > 0.5));
     lab.kill(1).expect("killed");
     let copy = lab.copy_disk(1).expect("copied");
-    for damage in [Damage::FlipBytes { count: 50, seed: 1 }, Damage::CutLog] {
-        println!("{}", lab.damage_disk(1, damage).expect("damaged"));
+    let comes_back = || {
         lab.start(1).expect("started");
         ready(&lab, 1);
         await_state("the contact", || contacts(&lab) == 1);
         lab.kill(1).expect("killed");
-    }
-    for copy in [Some(&copy), None] {
-        lab.restore_disk(1, copy).expect("replaced");
-        lab.start(1).expect("started");
-        ready(&lab, 1);
-        await_state("the contact", || contacts(&lab) == 1);
-        lab.kill(1).expect("killed");
-    }
+    };
+    let damage = |damage| println!("{}", lab.damage_disk(1, damage).expect("damaged"));
+    damage(Damage::FlipBytes { count: 50, seed: 1 });
+    comes_back();
+    damage(Damage::CutLog);
+    comes_back();
+    lab.restore_disk(1, Some(&copy)).expect("replaced");
+    comes_back();
+    damage(Damage::CutSnapshot);
+    comes_back();
+    lab.restore_disk(1, None).expect("emptied");
+    comes_back();
 }
 
 #[test]
@@ -124,12 +131,14 @@ fn a_peer_that_floods_is_borne_or_closed() {
             let answer = registered(&lab, node, "flood", cseq * 10 + u32::try_from(node).expect("few"));
             assert!(answer.starts_with("SIP/2.0 200"), "{says:?}: {answer}");
         }
+        let number = usize::try_from(cseq).expect("few") - 1;
+        assert!(lab.network().expect("links").traffic(End::Peer(number), End::Node(1)).packets > 10);
         let report = flood.stop().expect("it went on");
         println!("{says:?}: {report:?}");
         assert!(says == Floods::Garbage || report.closed == 0, "{report:?}");
     }
     let network = lab.network().expect("links");
-    assert!(network.traffic(End::Peer(0), End::Node(1)).packets > 100);
+    await_state("they are unplugged", || network.ends().iter().all(|end| !matches!(end, End::Peer(_))));
     (0..3).for_each(|node| ready(&lab, node));
 }
 

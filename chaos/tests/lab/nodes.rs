@@ -1,26 +1,34 @@
 //! Real nodes in a lab, and their processes.
 
+use aorta::admin::MemberView;
 use aorta_chaos::lab::{End, Lab, LinkProfile, NodePlan, Signal};
 
 use crate::{SOON, await_state, ready, three_nodes};
 
-/// Whom a node shows linked.
-fn links(lab: &Lab, node: usize) -> usize {
-    let view = lab.at(node, |client| client.cluster()).expect("inside");
-    view.map(|view| view.members.iter().filter(|member| member.linked).count()).unwrap_or_default()
+/// How many others a node shows alive, and linked.
+fn others(lab: &Lab, node: usize) -> (usize, usize) {
+    let Some(view) = lab.views()[node].take() else { return (0, 0) };
+    let count = |is: fn(&MemberView) -> bool| view.members.iter().filter(|member| is(member)).count();
+    (count(|member| member.present), count(|member| member.linked))
+}
+
+fn all_linked(lab: &Lab) -> bool {
+    let others_of_each = lab.present().len() - 1;
+    lab.present().into_iter().all(|node| others(lab, node) == (others_of_each, others_of_each))
 }
 
 #[test]
 fn a_node_that_is_cut_off_is_dropped_and_comes_back() {
     let Some((lab, _folder)) = three_nodes(11, "", |_| NodePlan::default()) else { return };
-    await_state("all linked", || (0..3).all(|node| links(&lab, node) == 2));
+    await_state("all linked", || all_linked(&lab));
     let network = lab.network().expect("links");
     network.set_around(End::Node(2), &LinkProfile::CUT, false);
-    let dropped = await_state("the others drop it", || links(&lab, 0) == 1 && links(&lab, 1) == 1);
-    await_state("it drops them", || links(&lab, 2) == 0);
+    let dropped = await_state("gossip drops it", || (0..2).all(|node| others(&lab, node).0 == 1));
+    let unlinked =
+        dropped + await_state("its links end", || (0..3).all(|node| others(&lab, node).1 == [1, 1, 0][node]));
     network.heal();
-    let healed = await_state("all linked again", || (0..3).all(|node| links(&lab, node) == 2));
-    println!("dropped after {dropped:?}, linked again {healed:?} after the heal");
+    let healed = await_state("all linked again", || all_linked(&lab));
+    println!("dropped after {dropped:?}, unlinked after {unlinked:?}, linked again {healed:?} after the heal");
     (0..3).for_each(|node| ready(&lab, node));
     assert!(network.bytes_between_nodes() > 10_000);
 }
@@ -52,5 +60,5 @@ fn nodes_may_come_later() {
     let late = lab.add(NodePlan::default()).expect("a fourth");
     lab.start(late).expect("started");
     ready(&lab, late);
-    await_state("all linked", || (0..4).all(|node| links(&lab, node) == 3));
+    await_state("all linked", || all_linked(&lab));
 }

@@ -6,7 +6,9 @@ use serde::de::DeserializeOwned;
 
 use super::messages::{self, Buckets, Span};
 use super::packed::{self, Packed};
-use super::{BODY_BYTES_MAX, Envelope, FRAME_BYTES_MAX, Frame, FrameError, HEADER_BYTES, Header, WAITED_SINCE};
+use super::{
+    BODY_BYTES_MAX, Envelope, FRAME_BYTES_MAX, Frame, FrameError, HEADER_BYTES, Header, SAVED_SINCE, WAITED_SINCE,
+};
 
 pub(super) type Codec = Configuration<LittleEndian, Varint, Limit<BODY_BYTES_MAX>>;
 
@@ -28,6 +30,8 @@ pub(super) mod kind {
     pub(in crate::frame) const PONG: u8 = 10;
     pub(in crate::frame) const FORGET: u8 = 11;
     pub(in crate::frame) const BYE: u8 = 12;
+    pub(in crate::frame) const ASK_SAVED: u8 = 13;
+    pub(in crate::frame) const SAVED: u8 = 14;
     pub(in crate::frame) const BEGIN: u8 = 32;
     pub(in crate::frame) const ROOT: u8 = 33;
     pub(in crate::frame) const ASK: u8 = 34;
@@ -96,7 +100,13 @@ impl<'a> Frame<'a> {
             kind::PONG => Frame::Pong { nonce: read(kind, body)? },
             kind::FORGET => Frame::Forget { node: read(kind, body)? },
             kind::BYE if body.is_empty() => Frame::Bye,
-            kind::BYE => return Err(FrameError::Trailing(body.len())),
+            kind::ASK_SAVED | kind::SAVED if header.version < SAVED_SINCE => return Err(FrameError::Kind(kind)),
+            kind::ASK_SAVED if body.is_empty() => Frame::AskSaved,
+            kind::BYE | kind::ASK_SAVED => return Err(FrameError::Trailing(body.len())),
+            kind::SAVED => {
+                let (epoch, seq) = read(kind, body)?;
+                Frame::Saved { epoch, seq }
+            }
             _ => return Self::decode_bulk(kind, body),
         })
     }
@@ -173,6 +183,13 @@ impl<'a> Frame<'a> {
                 begin(kind::BYE, envelope, out);
                 finish(start, out)
             }
+            Frame::AskSaved if envelope.version < SAVED_SINCE => Err(FrameError::Kind(kind::ASK_SAVED)),
+            Frame::Saved { .. } if envelope.version < SAVED_SINCE => Err(FrameError::Kind(kind::SAVED)),
+            Frame::AskSaved => {
+                begin(kind::ASK_SAVED, envelope, out);
+                finish(start, out)
+            }
+            Frame::Saved { epoch, seq } => write(kind::SAVED, &(epoch, seq), envelope, out),
             Frame::Begin { id, floor_us } => write(kind::BEGIN, &(id, floor_us), envelope, out),
             Frame::Root { id, floor_us, root } => write(kind::ROOT, &(id, floor_us, root.to_le_bytes()), envelope, out),
             Frame::Ask { id, level, indexes } => write(kind::ASK, &(id, level, indexes), envelope, out),

@@ -6,7 +6,7 @@
 //! encoded (see [`packed`]), so that a change is encoded once for all peers. Every byte must be consumed.
 //!
 //! A node reads every version up to its own highest and writes the highest that all members read. Version 2 adds
-//! [`Frame::Deltas::waited_us`]. A Hello, which says what its sender reads, is of version 1 for ever.
+//! [`Frame::Deltas::waited_us`], [`Frame::AskSaved`] and [`Frame::Saved`]. A Hello, which says what its sender reads, is of version 1 for ever.
 //!
 //! Frames travel on two connections ([`Class`]): what a phone waits for must not queue behind a table being copied.
 
@@ -28,6 +28,9 @@ pub const VERSION_MAX: u8 = if cfg!(feature = "wire-v1") { 1 } else { 2 };
 
 /// The version that added [`Frame::Deltas::waited_us`].
 const WAITED_SINCE: u8 = 2;
+
+/// The version that added [`Frame::AskSaved`] and [`Frame::Saved`].
+pub const SAVED_SINCE: u8 = 2;
 
 /// The largest frame, bytes, header included. Holds the largest single contact that a 65 535-byte SIP message can make
 /// (its URI counts twice: as key and as itself) with room to spare; small enough that a frame is sent within 2 s at 1 Mbit/s.
@@ -151,6 +154,16 @@ pub enum Frame<'a> {
     },
     /// Good-bye: everything the sender has, others have.
     Bye,
+    /// "Tell me what of my changes is on your disk, and put it there without delay": of all changes that follow on this
+    /// connection.
+    AskSaved,
+    /// All changes of this epoch up to `seq` are on the sender's disk.
+    Saved {
+        /// The sender's epoch.
+        epoch: u64,
+        /// Number of the last such change.
+        seq: u64,
+    },
     /// Opens an exchange.
     Begin {
         /// Chosen by the one who opens, unique on its side.

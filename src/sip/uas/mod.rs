@@ -12,6 +12,7 @@
 //!   registration that followed it may lie on the nodes that are missing. So does a query of such an AoR.
 //! - BYE and the like without a To-tag are outside any dialog and are redirected as any other request.
 
+mod acks;
 mod counts;
 mod lookup;
 mod register;
@@ -26,6 +27,7 @@ use aorta_proto::uri::{Host, Scheme, Uri, unescape};
 use aorta_proto::{Aor, Record};
 use siphasher::sip::SipHasher13;
 
+pub use acks::Acks;
 pub use counts::{Family, UasCounts};
 pub use settings::{UasSettings, aor_rules};
 

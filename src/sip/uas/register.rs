@@ -8,6 +8,7 @@ use aorta_proto::uri::{AorError, Scheme, Uri, aor, canonical_contact};
 use aorta_proto::{Aor, ContactKey};
 use tracing::debug;
 
+use super::acks::Acks;
 use super::counts::{Accepted, Reason};
 use super::{Answer, Asked, SUPPORTED};
 use crate::config::PathMode;
@@ -84,7 +85,7 @@ impl Asked<'_> {
         });
         let reply = self.accepted(&bindings, paths);
         match write.published() {
-            None => Answer::Reply { bytes: reply, via: self.via() },
+            None => self.at_once(reply),
             Some(delta) => Answer::AfterAcks { aor, delta, reply, via: self.via(), slot },
         }
     }
@@ -99,7 +100,13 @@ impl Asked<'_> {
             return self.refuse(Reason::NotReady, Fault { status: 503, reason: "Service Unavailable" });
         }
         self.uas.counts.accepted(Accepted::Query);
-        Answer::Reply { bytes: self.accepted(&bindings, &[]), via: self.via() }
+        self.at_once(self.accepted(&bindings, &[]))
+    }
+
+    /// A 200 that waits for nobody.
+    fn at_once<S>(&self, mut bytes: Vec<u8>) -> Answer<S> {
+        self.uas.say_acks(&mut bytes, Acks::default(), || !self.moment.serving.absence);
+        Answer::Reply { bytes, via: self.via() }
     }
 
     /// The 200 (§10.3 step 8): every contact of the AoR. Path as it came (RFC 3327 §5.3), to who asked for it.

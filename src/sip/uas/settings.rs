@@ -34,6 +34,8 @@ pub struct UasSettings {
     pub retry_after_s: u32,
     /// Where SIP is served: `sip.listen` as bound. The address that a request came to counts as one in any case.
     pub own_addresses: Vec<SocketAddr>,
+    /// `sip.ack_header`.
+    pub ack_header: bool,
     /// Key of To-tags, the same on every node of a cluster: then another node answers a retransmission with the same tag.
     pub tag_key: [u8; 16],
 }
@@ -65,6 +67,7 @@ impl UasSettings {
             not_ready_options: config.not_ready_options,
             retry_after_s: config.retry_after_s,
             own_addresses,
+            ack_header: config.sip.ack_header,
             tag_key,
             node,
         }
@@ -85,6 +88,7 @@ impl UasSettings {
             not_ready_options: NotReadyOptions::Unavailable,
             retry_after_s: 2,
             own_addresses: Vec::new(),
+            ack_header: false,
             tag_key: [0; 16],
         }
     }

@@ -30,11 +30,25 @@ pub(crate) enum Fault {
     Silent,
     /// Leaves out the To-tag.
     NoTag,
+    /// Says that its 200s are short.
+    Short,
+    /// Does every n-th REGISTER and does not answer it.
+    LoseReply(usize),
+    /// Neither does nor answers every n-th REGISTER.
+    LoseRequest(usize),
+    /// Says short and forgets, every n-th binding.
+    ShortForget(usize),
+    /// Names another port in redirects.
+    WrongPort,
+    /// Redirects to contacts that lapsed.
+    Immortal,
 }
 
 #[derive(Clone)]
 struct Bound {
     uri: String,
+    /// Instance and `reg-id`, if it has both (RFC 5626).
+    flow: Option<(String, String)>,
     params: Vec<String>,
     paths: Vec<String>,
     until: Instant,
@@ -123,12 +137,21 @@ impl Table {
         if method == "ACK" || fault == Fault::Silent {
             return None;
         }
+        self.registers += usize::from(method == "REGISTER");
+        let loses = |n: usize| method == "REGISTER" && self.registers.is_multiple_of(n);
+        if matches!(fault, Fault::LoseRequest(n) if loses(n)) {
+            return None;
+        }
+        let unheard = matches!(fault, Fault::LoseReply(n) if loses(n));
         let (status, fields) = match method {
             _ if fault == Fault::NotReady => ("503 Service Unavailable", String::new()),
             "OPTIONS" => ("200 OK", String::new()),
             "REGISTER" => ("200 OK", self.register(&message, fault)),
             _ => self.lookup(uri, fault),
         };
+        if unheard {
+            return None;
+        }
         let mut reply = format!("SIP/2.0 {status}\r\n");
         for (nth, via) in message.list("Via").expect("Vias").into_iter().enumerate() {
             let via = if nth > 0 { via.to_owned() } else { via.replace(";rport", &format!(";rport={}", from.port())) };
@@ -151,8 +174,10 @@ impl Table {
         let header = message.one("Expires").expect("one Expires").map(|e| e.parse::<u32>().expect("seconds"));
         let supports_path = message.list("Supported").expect("Supported").contains(&"path");
         let now = Instant::now();
-        self.registers += 1;
-        let forgets = matches!(fault, Fault::Forget(n) if self.registers.is_multiple_of(n));
+        let forgets = match fault {
+            Fault::Forget(n) | Fault::ShortForget(n) => self.registers.is_multiple_of(n),
+            _ => false,
+        };
         let bound = self.aors.entry(aor).or_default();
         let before = bound.clone();
         for value in message.list("Contact").expect("Contacts") {
@@ -167,15 +192,20 @@ impl Table {
             if seconds == 0 && fault == Fault::Keep {
                 continue;
             }
-            bound.retain(|b| b.uri != contact.uri);
+            let own = |name: &str| contact.param(name).map(str::to_owned);
+            let flow = own("+sip.instance").zip(own("reg-id"));
+            bound.retain(|b| b.uri != contact.uri && (flow.is_none() || b.flow != flow));
             if seconds > 0 {
                 let params = contact.params.iter().filter(|(n, _)| *n != "expires");
                 let params = params.map(|(n, v)| v.map_or((*n).to_owned(), |v| format!("{n}={v}"))).collect();
                 let until = now + Duration::from_secs(u64::from(seconds));
-                bound.push(Bound { uri: contact.uri.to_owned(), params, paths: paths.clone(), until });
+                bound.push(Bound { uri: contact.uri.to_owned(), flow, params, paths: paths.clone(), until });
             }
         }
         let mut fields = String::from("Date: Sat, 21 Nov 2026 00:00:00 GMT\r\n");
+        if matches!(fault, Fault::Short | Fault::ShortForget(_)) {
+            fields.push_str("Aorta-Acks: got=0;asked=1;short;by=double\r\n");
+        }
         for b in bound.iter().filter(|b| b.until > now) {
             let left = (b.until - now).as_secs_f64().round();
             let params: String = b.params.iter().map(|p| format!(";{p}")).collect();
@@ -193,7 +223,7 @@ impl Table {
     fn lookup(&mut self, uri: &str, fault: Fault) -> (&'static str, String) {
         self.lookups += 1;
         let mut bound = self.aors.get(&key(uri)).cloned().unwrap_or_default();
-        bound.retain(|b| b.until > Instant::now());
+        bound.retain(|b| fault == Fault::Immortal || b.until > Instant::now());
         if bound.is_empty() || matches!(fault, Fault::Deny(n) if self.lookups == n) {
             return ("404 Not Found", String::new());
         }
@@ -215,7 +245,8 @@ impl Table {
                 let mark = if b.uri.contains('?') { '&' } else { '?' };
                 format!("{mark}Route={}", escape(&b.paths.join(",")))
             };
-            fields.push_str(&format!("Contact: <{}{route}>{params}\r\n", b.uri));
+            let uri = if fault == Fault::WrongPort { b.uri.replacen(":50", ":59", 1) } else { b.uri.clone() };
+            fields.push_str(&format!("Contact: <{uri}{route}>{params}\r\n"));
         }
         ("302 Moved Temporarily", fields)
     }

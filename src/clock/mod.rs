@@ -5,6 +5,8 @@
 //! hour behind only counts upward after adopting another's time, so a later write there would get an earlier stamp than
 //! one made elsewhere during a cut.
 
+mod wall;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,6 +14,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::{BootId, Stamp};
 use rustix::time::{ClockId, clock_gettime};
+
+pub use wall::{WallClocks, WallEvent};
 
 /// One reading of both clocks; every pure room takes it as an argument.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -107,7 +111,8 @@ impl Clock {
     }
 }
 
-/// The wall clock in microseconds since 1970: for a Date header, a snapshot's age and a cold start, nothing else.
+/// The wall clock in microseconds since 1970: for a Date header, a snapshot's age, a cold start, and to say that it is
+/// wrong; nothing else.
 #[must_use]
 pub fn wall_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
