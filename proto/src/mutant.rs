@@ -103,6 +103,10 @@ mutants! {
     GapUnnoticed = "gap-unnoticed",
     /// A cluster that starts without some members denies what it does not know.
     ColdStartDenies = "cold-start-denies",
+    /// A node writes the highest wire version that it knows, whoever reads it.
+    VersionBeforeOffers = "version-before-offers",
+    /// Members that are not there count for nothing in the choice of the wire version.
+    AbsentOffersIgnored = "absent-offers-ignored",
     /// An exchange brings nothing to the side that answers.
     RepairOneWay = "repair-one-way",
     /// A peer that is met again is not compared with.

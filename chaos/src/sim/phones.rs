@@ -207,10 +207,13 @@ impl Phone {
         for at in 0..written.len() {
             match (written[at].slot, self.flow_at) {
                 (Slot::Flow { phone: of }, before) if of == phone => {
-                    if let Some((port, by)) = before.filter(|(port, _)| *port != self.port) {
-                        let slot = Slot::Uri { phone, port };
-                        written.push(Written { slot, state: State::Gone, sure: Sure::IfKnownWith(by) });
-                    }
+                    let was = (0..PORTS).filter(|port| *port != self.port && self.flow_was[usize::from(*port)]);
+                    written.extend(was.map(|port| {
+                        // Where its last move is not known it is still elsewhere.
+                        let here = before.filter(|(there, _)| *there == port);
+                        let sure = here.map_or(Sure::Perhaps, |(_, by)| Sure::IfKnownWith(by));
+                        Written { slot: Slot::Uri { phone, port }, state: State::Gone, sure }
+                    }));
                     let lives = written[at].state != State::Gone;
                     self.flow_at = lives.then_some((self.port, request));
                     self.flow_was[usize::from(self.port)] |= lives;
