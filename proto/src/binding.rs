@@ -45,6 +45,14 @@ impl ContactKey {
         self.0.as_bytes().first() == Some(&INSTANCE)
     }
 
+    /// The instance of an instance key.
+    pub(crate) fn instance_of(&self) -> Option<&[u8]> {
+        match self.0.as_bytes() {
+            [INSTANCE, _, _, _, _, instance @ ..] => Some(instance),
+            _ => None,
+        }
+    }
+
     /// The key's bytes, for hashing and ordering.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

@@ -3,6 +3,7 @@
 use crate::binding::Binding;
 use crate::mutant::{Mutant, is};
 use crate::record::{Entry, Record, Value};
+use crate::uri::Params;
 
 impl Record {
     /// The contacts that may ring at `now_us` (cluster time): not lapsed, not below `cleared`, not shadowed.
@@ -11,6 +12,9 @@ impl Record {
     /// live one: firmware that begins to send `reg-id`, or an operator who removes by URI, means the same phone. Two
     /// instance keys with one URI are two phones behind one address (RFC 5626 §3.1). A later one that lapsed hides as
     /// well: slimming it must change nothing.
+    ///
+    /// A contact under its URI that names an instance is hidden by any later entry of that instance, wherever it is: the
+    /// phone has begun to send `reg-id`, perhaps at a node that did not know of the contact, and has moved since.
     pub fn live(&self, now_us: u64) -> impl Iterator<Item = &Entry> {
         let lives = move |entry: &Entry| entry.lapses_us().is_some_and(|lapses_us| lapses_us > now_us);
         let cleared = self.cleared.map(|cleared| cleared.stamp);
@@ -32,12 +36,13 @@ impl Record {
         shown
     }
 
-    /// Whether an entry of the other kind of key with the same URI and a later stamp hides this one.
+    /// Whether an entry of the other kind of key, with the same URI or of the same phone, and a later stamp hides this one.
     #[must_use]
     pub fn is_shadowed(&self, entry: &Entry) -> bool {
         let kind = entry.key.is_instance();
         let hides = |other: &Entry| {
-            other.uri_hash == entry.uri_hash && other.stamp > entry.stamp && other.key.is_instance() != kind
+            let later = other.stamp > entry.stamp && other.key.is_instance() != kind;
+            later && (other.uri_hash == entry.uri_hash || other.is_of_phone(entry))
         };
         self.entries.len() > 1 && !is(Mutant::TwinsBothShown) && self.entries.iter().any(hides)
     }
@@ -70,6 +75,20 @@ impl Record {
         RECORD_BYTES + self.entries.iter().map(Entry::encoded_bytes_max).sum::<usize>()
     }
 }
+
+impl Entry {
+    /// Whether its key is of the instance that the contact of `other` names.
+    fn is_of_phone(&self, other: &Self) -> bool {
+        let (Some(mine), Some(binding)) = (self.key.instance_of(), other.binding()) else { return false };
+        let named = Params::new(binding.params.as_bytes()).find(|param| param.is("+sip.instance"));
+        let named = named.and_then(|param| param.value?.strip_prefix(b"\"")?.strip_suffix(b"\""));
+        // Keys have UUIDs in lower case (RFC 4122 §3).
+        named.is_some_and(|named| named == mine || (mine.starts_with(UUID) && named.eq_ignore_ascii_case(mine)))
+    }
+}
+
+/// How an instance that is a UUID begins.
+const UUID: &[u8] = b"<urn:uuid:";
 
 /// The codec writes integers in 1 to 9 bytes; a u64 takes at most this many.
 const U64_BYTES: usize = 9;

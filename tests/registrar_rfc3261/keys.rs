@@ -119,3 +119,29 @@ fn an_operator_removes_by_uri_or_all_and_late_ones_stay_refused() {
     assert_eq!(desk.refused(&register("y", 1, &[FLOW])), Refusal::ReusedCSeq);
     assert_eq!(desk.refused(&register("x", 7, &["<sip:new@b>"])), Refusal::ReusedCSeq, "the star is remembered");
 }
+
+#[test]
+fn a_phone_that_gained_a_reg_id_where_its_contact_was_unknown_rings_only_where_it_is() {
+    let bare = "<sip:p@192.0.2.9:5060>;+sip.instance=\"<urn:uuid:00000000-0000-4000-8000-00000000000A>\"";
+    let flow = |port: u16, expires_s: u32| {
+        let uri = format!("<sip:p@192.0.2.9:{port}>;expires={expires_s}");
+        format!("{uri};+sip.instance=\"<urn:uuid:00000000-0000-4000-8000-00000000000a>\";reg-id=1")
+    };
+    for left in [None, Some(0)] {
+        let (mut here, mut there) = (Desk::new(1), Desk::new(2));
+        here.ok(&register("c", 1, &[bare]));
+        // Cut off from the first node: nothing is known of that contact.
+        there.pass(1);
+        there.ok(&register("c", 2, &[&flow(5060, 300)]));
+        there.pass(1);
+        there.ok(&register("c", 3, &[&flow(5061, left.unwrap_or(300))]));
+        here.record.merge(&there.record);
+        here.pass(3);
+        let ring = if left.is_none() { vec!["sip:p@192.0.2.9:5061"] } else { Vec::new() };
+        assert_eq!(here.uris(), ring);
+        // What it registers later rings, with or without a reg-id; another phone there does anyway.
+        here.ok(&register("d", 1, &["<sip:q@192.0.2.9:5060>;+sip.instance=\"<urn:x:q>\""]));
+        here.ok(&register("c", 4, &[bare]));
+        assert_eq!(here.uris().len(), ring.len() + 2);
+    }
+}

@@ -176,11 +176,16 @@ fn jump(world: &mut World, step: &Step) {
     }
 }
 
-/// All disks have everything when all die; a wall clock may be set while nobody runs.
+/// All die: with `ack = "disk"` under load, else when all disks have everything; a wall clock may be set while nobody runs.
 fn crash_all(world: &mut World, step: &Step, rng: &mut fastrand::Rng) -> Result<(), String> {
     let nodes = world.nodes.len();
-    world.load(false);
-    world.run(1_500_000, calm)?;
+    if world.limits.ack_disk {
+        world.run(rng.u64(..1_500_000), calm)?;
+        world.load(false);
+    } else {
+        world.load(false);
+        world.run(1_500_000, calm)?;
+    }
     (0..nodes).for_each(|node| world.crash(node));
     if let Fault::CrashAllButDisk { node, older } = step.fault {
         let older = older.then(|| world.nodes[node].older.clone());

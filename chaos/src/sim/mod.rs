@@ -4,6 +4,7 @@
 //! | file | what |
 //! |---|---|
 //! | `world` | virtual time, the order of everything, effects into frames |
+//! | `commits` | group commits onto its disk |
 //! | `node` | one machine: the real pure rooms, a clock, a disk |
 //! | `net`, `wire`, `gossip` | connections that delay, stall and break; membership in small |
 //! | `phones`, `callers`, `registrar` | what is asked for; which node is asked, how often; the SIP side of a node |
@@ -17,6 +18,7 @@
 //! | `mod` | a seed's story: faults one after another, and after each the world must settle |
 
 mod callers;
+mod commits;
 mod faults;
 mod gossip;
 mod judge;

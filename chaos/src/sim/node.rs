@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aorta::clock::{Clock, Now};
 use aorta::location::Location;
 use aorta::registrar::RegistrarLimits;
-use aorta::replication::{Replication, Settings, Start};
+use aorta::replication::{AckMode, Replication, Settings, Start};
 use aorta_proto::frame::LastKnown;
 use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::{Aor, BootId, Entry, NodeId, Record, Stamp};
 
+use super::commits::Writing;
 use super::plan::Limits;
 
 /// The digest key of the simulated cluster.
@@ -30,6 +31,15 @@ pub(super) struct Disk {
     wall_us: u64,
 }
 
+impl Disk {
+    /// What a commit wrote. A snapshot may have written something newer meanwhile.
+    pub(super) fn take(&mut self, records: Vec<(Aor, Record)>) {
+        for (aor, record) in records.into_iter().filter(|(_, record)| !record.is_empty()) {
+            self.records.entry(aor).or_default().merge(&record);
+        }
+    }
+}
+
 /// A process that runs, or is stopped by SIGSTOP.
 pub(super) struct Process {
     pub(super) location: Arc<Location>,
@@ -40,6 +50,7 @@ pub(super) struct Process {
     pub(super) leaving: bool,
     pub(super) boot: u64,
     pub(super) limits: RegistrarLimits,
+    pub(super) writing: Writing,
     /// The stamp that was drawn last, until somebody asks.
     pub(super) drawn: Cell<Option<Stamp>>,
     mono: Arc<AtomicU64>,
@@ -133,6 +144,7 @@ impl Node {
         };
         let settings = Settings {
             bootstrap_min_nodes: min_nodes,
+            ack: if limits.ack_disk { AckMode::Disk } else { AckMode::All },
             outbox_bytes_max: limits.outbox_bytes_max,
             pending_replies_max: limits.pending_replies_max,
             expires_max_s: limits.expires_max_s,
@@ -142,10 +154,21 @@ impl Node {
         };
         let (table, time) = (Arc::clone(&location), Arc::clone(&clock));
         let replication = Replication::new(settings, start, table, time, clock.now());
-        let (asleep, drained, leaving) = (false, false, false);
+        let (asleep, drained, leaving, writing) = (false, false, false, Writing::default());
         let (limits, drawn) = (registrar_limits(limits), Cell::new(None));
-        self.process =
-            Some(Process { location, clock, replication, asleep, drained, leaving, boot, limits, drawn, mono });
+        self.process = Some(Process {
+            location,
+            clock,
+            replication,
+            asleep,
+            drained,
+            leaving,
+            boot,
+            limits,
+            writing,
+            drawn,
+            mono,
+        });
     }
 
     /// A record as the disk gives it back.

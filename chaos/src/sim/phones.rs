@@ -189,16 +189,17 @@ impl Phone {
         format!("<{uri}>;expires={expires_s};+sip.instance=\"<{instance}>\"{reg_id}")
     }
 
-    /// A contact with a `reg-id` is one flow wherever it is (RFC 5626), and means the contact with its URI as well, as far
-    /// as that is known where it is accepted. Any other is its URI.
+    /// A contact with a `reg-id` is one flow wherever it is (RFC 5626), and means the contacts that the phone had by their
+    /// URIs as well, as far as they came before. Any other is its URI.
     fn writes(&self, state: State) -> Vec<Written> {
         let uri = Slot::Uri { phone: self.number, port: self.port };
         if !self.reg_id {
             return vec![Written { slot: uri, state, sure: Sure::Yes }];
         }
         let flow = Slot::Flow { phone: self.number };
-        let known = Written { slot: uri, state: State::Gone, sure: Sure::IfKnown };
-        vec![Written { slot: flow, state, sure: Sure::Yes }, known]
+        let by_uri = (0..PORTS).map(|port| Slot::Uri { phone: self.number, port });
+        let gone = by_uri.map(|slot| Written { slot, state: State::Gone, sure: Sure::IfKnown });
+        std::iter::once(Written { slot: flow, state, sure: Sure::Yes }).chain(gone).collect()
     }
 
     /// A flow that moves takes along what it hid where it was; a contact that is its URI takes over the flow there.

@@ -46,6 +46,9 @@ pub struct Limits {
     pub clock_ahead_max_s: u32,
     /// Requests come this far apart on average, µs.
     pub request_every_us: u64,
+    /// `ack = "disk"`: when all nodes die under load, what was answered in full is on their disks.
+    #[serde(default)]
+    pub ack_disk: bool,
 }
 
 impl Default for Limits {
@@ -57,6 +60,7 @@ impl Default for Limits {
             expires_max_s: 7200,
             clock_ahead_max_s: 3600,
             request_every_us: 5_000,
+            ack_disk: false,
         }
     }
 }
@@ -132,6 +136,9 @@ pub struct Jump {
 /// Requests of a step are fewer than this.
 pub(super) const REQUESTS_PER_STEP: u64 = 1_000_000;
 
+/// So many seeds have one with `ack = "disk"`.
+const ONE_IN_ACK_DISK: u64 = 6;
+
 /// How many nodes, each as likely as the next.
 const NODES: [usize; 10] = [3, 3, 3, 3, 4, 4, 4, 5, 6, 7];
 
@@ -149,8 +156,12 @@ impl Plan {
     pub fn of(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let nodes = NODES[rng.usize(..NODES.len())];
-        let limits = Limits::choose(&mut rng);
-        let steps = (1..=rng.u64(2..=4)).map(|number| step(number, nodes, &limits, &mut rng)).collect();
+        let limits = Limits { ack_disk: seed.is_multiple_of(ONE_IN_ACK_DISK), ..Limits::choose(&mut rng) };
+        let mut steps: Vec<Step> = (1..=rng.u64(2..=4)).map(|number| step(number, nodes, &limits, &mut rng)).collect();
+        if limits.ack_disk {
+            // Older builds have no words for disks: every reply would be short.
+            steps.iter_mut().for_each(|step| step.wire_versions.clear());
+        }
         Self { seed, nodes, aors: rng.usize(6..=24), limits, steps, only: None, mutant: None }
     }
 }

@@ -26,6 +26,8 @@ pub(super) enum Happening {
     Network,
     Gossip,
     Snapshot { node: usize },
+    Commit { node: usize },
+    Committed { node: usize, boot: u64 },
     Request,
     Sip { copy: u64 },
     Silent { judged: u64 },
@@ -286,6 +288,8 @@ impl World {
                 self.nodes[node].snapshot(now_us);
                 self.after(SNAPSHOT_US, happening);
             }
+            Happening::Commit { node } => self.commit(node),
+            Happening::Committed { node, boot } => self.committed(node, boot),
             Happening::Sip { copy } => self.sip(copy),
             Happening::Silent { judged } => self.removes_silent(judged),
             Happening::Request => {
@@ -318,6 +322,9 @@ impl World {
             let Some(to) = self.nodes.iter().position(|node| node.id == peer) else { continue };
             let us = self.rng.u64(1..300);
             self.after(us, Happening::Pump { from: node, to, class });
+        }
+        if effects.commit_due {
+            self.after(1, Happening::Commit { node });
         }
         for released in effects.released {
             self.figures.short += u64::from(released.short);

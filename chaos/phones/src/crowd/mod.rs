@@ -64,17 +64,9 @@ pub struct Crowd {
     edge: Edge,
     /// From the first time that there are any: whoever answered keeps its place.
     nodes: Option<Arc<Nodes>>,
-    shares: Vec<SharePart>,
+    shares: Vec<Part>,
     malformed: Counted<String>,
     epoch: Instant,
-}
-
-/// One socket's part while it rests. Who judges looks at it too.
-#[derive(Debug, Clone)]
-struct SharePart {
-    aors: Arc<Vec<aor::Aor>>,
-    tally: Arc<Mutex<Tally>>,
-    rng: fastrand::Rng,
 }
 
 type Ended = anyhow::Result<(Share, Stats)>;
@@ -121,7 +113,7 @@ impl Crowd {
         let mut rng = fastrand::Rng::with_seed(plan.seed);
         let shares = parts
             .into_iter()
-            .map(|aors| SharePart { aors: Arc::new(aors), tally: Arc::default(), rng: rng.fork() })
+            .map(|aors| Part { aors: Arc::new(aors), tally: Arc::default(), rng: rng.fork() })
             .collect();
         let (nodes, malformed, epoch) = (None, Counted::default(), Instant::now());
         Ok(Crowd { plan, household: Arc::new(household), edge, nodes, shares, malformed, epoch })
@@ -182,9 +174,7 @@ impl Crowd {
         let plan = Arc::new(self.plan.clone());
         let mut tasks = Vec::new();
         for share in self.shares.drain(..) {
-            let aors = Arc::try_unwrap(share.aors).unwrap_or_else(|shared| (*shared).clone());
-            let part = Part { aors, tally: share.tally, rng: share.rng };
-            let mut share = Share::new(&plan, &self.household, nodes, orders, part, self.epoch);
+            let mut share = Share::new(&plan, &self.household, nodes, orders, share, self.epoch);
             if storm_only {
                 share.storms(true);
             }
@@ -197,8 +187,7 @@ impl Crowd {
         for task in tasks {
             let (share, stats) = task.await??;
             self.malformed.merge(stats.malformed);
-            let part = share.into_part();
-            self.shares.push(SharePart { aors: Arc::new(part.aors), tally: part.tally, rng: part.rng });
+            self.shares.push(share.into_part());
         }
         Ok(())
     }

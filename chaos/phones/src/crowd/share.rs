@@ -120,7 +120,7 @@ impl Share {
             plan: plan.clone(),
             household: household.clone(),
             nodes: nodes.clone(),
-            aors: part.aors,
+            aors: Arc::try_unwrap(part.aors).unwrap_or_else(|shared| (*shared).clone()),
             tally: part.tally,
             orders: orders.clone(),
             rng: part.rng,
@@ -148,7 +148,7 @@ impl Share {
 
     pub(super) fn into_part(self) -> Part {
         self.count();
-        Part { aors: self.aors, tally: self.tally, rng: self.rng }
+        Part { aors: Arc::new(self.aors), tally: self.tally, rng: self.rng }
     }
 
     pub(super) fn now_ms(&self) -> u64 {
@@ -376,10 +376,10 @@ impl Work for Share {
     }
 }
 
-/// What a socket keeps between two runs.
+/// What a socket keeps between two runs, for its next one and for judges to look at.
 #[derive(Debug, Clone)]
 pub(super) struct Part {
-    pub(super) aors: Vec<Aor>,
+    pub(super) aors: Arc<Vec<Aor>>,
     pub(super) tally: Arc<Mutex<Tally>>,
     pub(super) rng: fastrand::Rng,
 }
