@@ -92,6 +92,10 @@ fn ours(number: u8, report: &Report) -> String {
         sum(|story| story.totals.ghosts),
         sum(|story| story.totals.full + story.totals.short),
     );
+    let across = sum(|story| story.totals.across_cuts);
+    if across > 0 {
+        let _ = write!(text, "; {across} answers during cuts did not know the other side");
+    }
     let bands = || runs.iter().flat_map(|run| &run.story.bands);
     match number {
         1 => _ = write!(text, "; at most {} MiB a node", runs.iter().map(|run| run.story.rss_mib()).max().unwrap_or(0)),

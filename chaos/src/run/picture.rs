@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::plot::{self, Axis, Curve, Panel, escaped};
-use super::story::{Band, Sample, Story};
+use super::story::{Band, LOOK_S, Sample, Story};
 use super::verdict::Verdict;
 
 /// Width of the whole picture.
@@ -230,14 +230,18 @@ fn panels(story: &Story) -> Vec<Panel> {
     ]
 }
 
-/// By how much a count grew per second between two looks.
+/// By how much a count grew per second from look to look; one right after another says nothing of a second.
 fn rate(samples: &[Sample], count: fn(&Sample) -> u64) -> Vec<(f64, Option<f64>)> {
-    let pairs = samples.iter().zip(samples.iter().skip(1));
-    let slope = |before: &Sample, after: &Sample| {
+    let Some(mut before) = samples.first() else { return Vec::new() };
+    let mut points = Vec::new();
+    for after in samples {
         let seconds = after.at_s - before.at_s;
-        (seconds > 0.0).then(|| count(after).saturating_sub(count(before)) as f64 / seconds)
-    };
-    pairs.map(|(before, after)| (after.at_s, slope(before, after))).collect()
+        if seconds >= LOOK_S / 2.0 {
+            points.push((after.at_s, Some(count(after).saturating_sub(count(before)) as f64 / seconds)));
+            before = after;
+        }
+    }
+    points
 }
 
 fn shortened(text: &str, most: usize) -> String {
