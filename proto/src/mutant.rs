@@ -121,10 +121,6 @@ mutants! {
     ForeignUnwritten = "foreign-unwritten",
     /// A process that slept goes on as if nothing was.
     SleepUnnoticed = "sleep-unnoticed",
-    /// A node writes the highest wire version that it knows, whoever reads it.
-    VersionBeforeOffers = "version-before-offers",
-    /// Members that are not there count for nothing in the choice of the wire version.
-    AbsentOffersIgnored = "absent-offers-ignored",
 }
 
 #[cfg(feature = "mutants")]
