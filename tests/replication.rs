@@ -301,6 +301,17 @@ fn a_peer_that_falls_behind_the_outbox_starts_over_and_has_everything() {
 }
 
 #[test]
+fn what_only_a_rejoining_node_holds_is_soon_everywhere() {
+    let mut bench = three();
+    bench.write("n1", 7);
+    let effects = bench.core("n1").slept(1_000_000, bench.now("n1"));
+    bench.take("n1", effects);
+    // Before a routine exchange could have done it: its two looks are a second apart.
+    bench.pass(900_000);
+    assert!(bench.is_ready("n1") && bench.knows("n2", 7) && bench.knows("n3", 7));
+}
+
+#[test]
 fn a_joiner_that_lost_its_place_may_serve_before_it_hears_of_it() {
     let mut bench = Bench::default();
     for (name, min) in [("n1", 1), ("n2", 2)] {

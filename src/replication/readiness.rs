@@ -247,7 +247,9 @@ impl<R> Live<R> {
         self.await_all_linked();
         self.caught_up();
         self.schedule.reset(now.mono_us);
-        for id in &self.partial {
+        // What only this node held, from its disk or from the time in which it was cut off, has one donor of it by now.
+        let linked: Vec<NodeId> = self.links().cloned().collect();
+        for id in self.partial.iter().chain(&linked) {
             self.schedule.repair(id);
         }
         self.effects.events.push(Event::Ready);
