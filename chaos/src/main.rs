@@ -1,13 +1,14 @@
 //! Command line of the judges. Judges nothing itself.
 
+mod seeds;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use anyhow::Context;
 use aorta_chaos::run;
-use aorta_chaos::sim::{self, Outcome, Plan};
+use aorta_chaos::sim::{self, Plan};
 use clap::{Args, Parser, Subcommand};
 
 /// As in a node; and the system's allocator makes threads wait for each other.
@@ -96,7 +97,13 @@ fn simulate(arguments: &Sim) -> anyhow::Result<bool> {
     match (&arguments.replay, &arguments.mutant) {
         (Some(file), _) => replay(file, arguments.talk),
         (None, Some(mutant)) => mutants(arguments, mutant),
-        (None, None) => seeds(arguments),
+        (None, None) => seeds::run(&seeds::Order {
+            first: arguments.seed,
+            seeds: arguments.seeds,
+            jobs: jobs(arguments),
+            talk: arguments.talk,
+            events: arguments.events.clone(),
+        }),
     }
 }
 
@@ -120,35 +127,6 @@ fn replay(file: &Path, talk: bool) -> anyhow::Result<bool> {
     Ok(outcome.failure.is_none())
 }
 
-/// Whether all seeds run without a failure; of the first that does not, an event file is written.
-fn seeds(arguments: &Sim) -> anyhow::Result<bool> {
-    let outcomes = run_all(arguments);
-    let mut total = sim::Figures::default();
-    for outcome in &outcomes {
-        outcome.said.iter().for_each(|line| println!("{line}"));
-        total.add(&outcome.figures);
-        if let Some(failure) = &outcome.failure {
-            println!("seed {}: {failure}", outcome.seed);
-        }
-    }
-    let failed = outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
-    println!("{} seeds, {failed} failed; {total}", outcomes.len());
-    let Some(first) = outcomes.iter().find(|outcome| outcome.failure.is_some()) else { return Ok(true) };
-    keep(&arguments.events, &format!("seed-{}", first.seed), &Plan::of(first.seed))?;
-    Ok(false)
-}
-
-/// Cuts a failing run down and writes it into an event file.
-fn keep(events: &Path, name: &str, plan: &Plan) -> anyhow::Result<()> {
-    let plan = sim::shrink(plan);
-    std::fs::create_dir_all(events)?;
-    let file = events.join(format!("{name}.json"));
-    std::fs::write(&file, serde_json::to_string_pretty(&plan)?)?;
-    let requests = plan.only.as_ref().map_or("all its".to_owned(), |only| only.len().to_string());
-    println!("{name} in {} steps and {requests} requests: --replay {}", plan.steps.len(), file.display());
-    Ok(())
-}
-
 /// Whether each mutant is found within so many seeds.
 fn mutants(arguments: &Sim, mutant: &str) -> anyhow::Result<bool> {
     let known = sim::names();
@@ -156,11 +134,11 @@ fn mutants(arguments: &Sim, mutant: &str) -> anyhow::Result<bool> {
     anyhow::ensure!(!names.is_empty(), "there is no mutant {mutant}; known here: {}", known.join(", "));
     // What the rooms' own assertions say is in the report.
     std::panic::set_hook(Box::new(|_| {}));
-    let jobs = arguments.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
+    let jobs = jobs(arguments);
     println!("{:<30} {:>6} {:>6}  the first said", "mutant", "median", "most");
     let rows = sim::survey(&names, arguments.seed, arguments.seeds, jobs, |row| println!("{}", line_of(row)));
     if let (1, Some(Some(caught))) = (rows.len(), rows.first().map(|row| &row.caught)) {
-        keep(&arguments.events, names[0], &caught.plan)?;
+        println!("{}", seeds::keep(&arguments.events, names[0], &caught.plan)?);
     }
     let mut medians: Vec<u64> = rows.iter().filter_map(sim::Hunted::median).collect();
     medians.sort_unstable();
@@ -181,19 +159,6 @@ fn line_of(row: &sim::Hunted) -> String {
     format!("{:<30} {:>6} {:>6}  {said}", row.name, number(row.median()), number(most))
 }
 
-fn run_all(arguments: &Sim) -> Vec<Outcome> {
-    let next = AtomicU64::new(arguments.seed);
-    let until = arguments.seed.saturating_add(arguments.seeds);
-    let jobs = arguments.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
-    let lane = || {
-        let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < until);
-        std::iter::from_fn(take).map(|seed| sim::run(seed, arguments.talk)).collect::<Vec<_>>()
-    };
-    let mut outcomes: Vec<Outcome> = thread::scope(|scope| {
-        let lanes: Vec<_> = (0..jobs).map(|_| scope.spawn(lane)).collect();
-        let done = lanes.into_iter().map(|lane| lane.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        done.flatten().collect()
-    });
-    outcomes.sort_by_key(|outcome| outcome.seed);
-    outcomes
+fn jobs(arguments: &Sim) -> usize {
+    arguments.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).max(1)
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::Step;
+use super::plan::{Ack, Limits, Step};
 use super::world::World;
 use super::{bounded, calm, node, settle};
 
@@ -53,6 +53,12 @@ pub enum Fault {
     CrashAllOneLate(usize),
     /// Killed while another is cut off.
     CrashInCut(usize, usize),
+    /// Gossip of one node is lost both ways; its links are fine.
+    Unheard(usize),
+    /// The disk of one node is full; then it is killed, and started again with room.
+    DiskFull(usize),
+    /// The second is killed, and started again with a copy of the first one's disk.
+    Clone(usize, usize),
     /// Nothing but load.
     None,
 }
@@ -68,7 +74,7 @@ impl Fault {
 
     /// Whether nothing that anybody holds is lost for good.
     pub(super) fn is_gentle(self) -> bool {
-        use Fault::{Behind, CutOneWay, CutPair, Deaf, Flap, Isolate, Mute, None, Sleep, Slow};
+        use Fault::{Behind, CutOneWay, CutPair, Deaf, Flap, Isolate, Mute, None, Sleep, Slow, Unheard};
         matches!(
             self,
             Isolate(_)
@@ -80,16 +86,17 @@ impl Fault {
                 | Flap(_)
                 | Slow(_)
                 | Behind(_)
+                | Unheard(_)
                 | None
         )
     }
 }
 
 /// Any of them, and at whom.
-pub(super) fn choose(rng: &mut fastrand::Rng, nodes: usize) -> Fault {
+pub(super) fn choose(rng: &mut fastrand::Rng, nodes: usize, limits: &Limits) -> Fault {
     let one = rng.usize(..nodes);
     let two = (one + rng.usize(1..nodes)) % nodes;
-    match rng.u8(..19) {
+    match rng.u8(..22) {
         0 => Fault::Isolate(one),
         1 => Fault::CutPair(one, two),
         2 => Fault::CutOneWay(one, two),
@@ -108,6 +115,10 @@ pub(super) fn choose(rng: &mut fastrand::Rng, nodes: usize) -> Fault {
         14 => Fault::CrashOlder(one),
         15 => Fault::CrashAllButDisk { node: one, older: rng.bool() },
         17 => Fault::Behind(one),
+        18 => Fault::Unheard(one),
+        // With `ack = "disk"` a node that cannot write is another matter: its replies are short.
+        19 if limits.ack != Ack::Disk => Fault::DiskFull(one),
+        20 => Fault::Clone(one, two),
         _ => Fault::None,
     }
 }
@@ -164,8 +175,33 @@ pub(super) fn strike(world: &mut World, step: &Step, rng: &mut fastrand::Rng) ->
         }
         Fault::CrashAllOneLate(late) => crash_all_one_late(world, late, rng),
         Fault::CrashInCut(one, two) => crash_in_cut(world, (one, two), lasts_us, rng),
+        Fault::Unheard(node) => {
+            world.unheard = Some(node);
+            world.run(lasts_us, calm)?;
+            world.unheard = None;
+            Ok(())
+        }
+        Fault::DiskFull(node) => disk_full(world, node, lasts_us, rng),
+        Fault::Clone(one, two) => {
+            world.crash(two);
+            world.nodes[two].disk = world.nodes[one].disk.clone();
+            world.run(lasts_us, calm)?;
+            world.start(two);
+            world.run(rng.u64(1..2_000_000), calm).map(drop)
+        }
         Fault::None => world.run(lasts_us, calm).map(drop),
     }
+}
+
+/// Nothing is written for a while, not even the ceiling; there is room again when it starts anew.
+fn disk_full(world: &mut World, node: usize, lasts_us: u64, rng: &mut fastrand::Rng) -> Result<(), String> {
+    world.nodes[node].disk_full = true;
+    world.run(lasts_us, calm)?;
+    world.crash(node);
+    world.nodes[node].disk_full = false;
+    world.run(rng.u64(1..1_000_000), calm)?;
+    world.start(node);
+    world.run(rng.u64(1..2_000_000), calm).map(drop)
 }
 
 /// Somebody sets a wall clock.
@@ -179,7 +215,7 @@ fn jump(world: &mut World, step: &Step) {
 /// All die: with `ack = "disk"` under load, else when all disks have everything; a wall clock may be set while nobody runs.
 fn crash_all(world: &mut World, step: &Step, rng: &mut fastrand::Rng) -> Result<(), String> {
     let nodes = world.nodes.len();
-    if world.limits.ack_disk {
+    if world.limits.ack == Ack::Disk {
         world.run(rng.u64(..1_500_000), calm)?;
         world.load(false);
     } else {

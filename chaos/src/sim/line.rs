@@ -1,7 +1,7 @@
 //! One AoR as its phones know it: requests sent, answers received, and what therefore must ring. The judge's model; it
 //! knows no node, no record and no stamp.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use aorta_proto::Aor;
 
@@ -155,8 +155,8 @@ impl Line {
         let Some(at) = self.asked.iter().position(|asked| asked.id == id && asked.full_us.is_none()) else { return };
         let mut by = self.asked.remove(at);
         by.full_us = Some(now_us);
-        let known: BTreeSet<u64> =
-            self.asked.iter().filter(|one| one.was_known_before(&by)).map(|one| one.id).collect();
+        let known = self.asked.iter().filter(|one| one.was_known_before(&by));
+        let known: BTreeMap<u64, bool> = known.map(|one| (one.id, one.is_answered())).collect();
         for one in &mut self.asked {
             let mut written = std::mem::take(&mut one.register.written);
             written.retain(|written| !one.is_over(written.slot, &by, &known));
@@ -253,13 +253,19 @@ impl Asked {
     }
 
     /// Whether a full answer to `by` says that what this one did to the slot no longer counts.
-    fn is_over(&self, slot: Slot, by: &Self, known: &BTreeSet<u64>) -> bool {
+    fn is_over(&self, slot: Slot, by: &Self, known: &BTreeMap<u64, bool>) -> bool {
         match by.writes(slot) {
             Some((_, Sure::Yes)) => self.is_before(by),
-            Some((_, Sure::IfKnown)) => known.contains(&self.id),
-            Some((_, Sure::IfKnownWith(other))) => known.contains(&self.id) && known.contains(&other),
+            Some((_, Sure::IfKnown)) => known.contains_key(&self.id),
+            // Refused or lost, the other one did nothing.
+            Some((_, Sure::IfKnownWith(other))) => known.contains_key(&self.id) && known.get(&other) == Some(&true),
             Some((_, Sure::Perhaps)) | None => false,
         }
+    }
+
+    /// Whether it is known to be accepted.
+    fn is_answered(&self) -> bool {
+        self.full_us.is_some() || self.short
     }
 
     fn was_known_before(&self, other: &Self) -> bool {

@@ -43,12 +43,15 @@ use world::World;
 
 pub use faults::Fault;
 pub use mutants::{Caught, HUNTS, Hunted, hunt, names, survey};
-pub use plan::{Jump, Limits, Plan, Step};
+pub use plan::{Ack, Jump, Limits, Plan, Step};
 pub use shrink::shrink;
 pub use world::Figures;
 
 /// After the last fault has ended the world must be settled within this, µs.
 const SETTLES_WITHIN_US: u64 = 8_000_000;
+
+/// And so soon after nothing but paths was cut, µs.
+const HEALS_WITHIN_US: u64 = 3_000_000;
 
 /// A path that was cut may still be unknown to be open for so long, µs: judging answers waits.
 const CALM_AFTER_US: u64 = 4_000_000;
@@ -130,9 +133,14 @@ fn happens(world: &mut World, step: &Step) -> Result<(), String> {
     world.load(false);
     world.sluggish = None;
     world.say(|| format!("over: {:?}", step.fault));
-    let (differed, before) = (world.difference(), world.traffic.clone());
+    let (differed, before, over_us) = (world.difference(), world.traffic.clone(), world.now_us);
     settle(world, &format!("after {:?}", step.fault))?;
     if step.fault.is_cut() {
+        let took_us = world.now_us - over_us;
+        world.figures.slowest_heal_us = world.figures.slowest_heal_us.max(took_us);
+        if took_us > HEALS_WITHIN_US {
+            return Err(format!("it took {} ms to become the same after {:?}", took_us / 1000, step.fault));
+        }
         world.judge_repair(&before, differed)?;
     }
     world.run(CALM_AFTER_US, calm).map(drop)

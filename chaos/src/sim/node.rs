@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aorta::clock::{Clock, Now};
 use aorta::location::Location;
 use aorta::registrar::RegistrarLimits;
-use aorta::replication::{AckMode, Replication, Settings, Start};
+use aorta::replication::{Replication, Settings, Start};
 use aorta_proto::frame::LastKnown;
 use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::{Aor, BootId, Entry, NodeId, Record, Stamp};
@@ -29,6 +29,8 @@ pub(super) struct Disk {
     last_known: Vec<LastKnown>,
     cluster_us: u64,
     wall_us: u64,
+    /// It could not be kept up: the disk was full.
+    ceiling_lost: bool,
 }
 
 impl Disk {
@@ -73,6 +75,8 @@ pub(super) struct Node {
     pub(super) wire_version_max: u8,
     boots: u64,
     snapshots: u64,
+    /// Nothing can be written.
+    pub(super) disk_full: bool,
 }
 
 /// Every so many snapshots the older copy of the disk is replaced.
@@ -99,6 +103,7 @@ impl Node {
             wire_version_max: aorta_proto::frame::VERSION_MAX,
             boots: 0,
             snapshots: 0,
+            disk_full: false,
         }
     }
 
@@ -138,16 +143,16 @@ impl Node {
             wall_us,
             clock_guess_us: persisted.then_some(self.disk.cluster_us + passed_us),
             clock_ceiling_us: persisted.then_some(self.disk.cluster_us + CEILING_AHEAD_US),
-            clock_only_from_peers: false,
+            clock_only_from_peers: self.disk.ceiling_lost,
             last_known: self.disk.last_known.clone(),
             seeds_unreached: seeds,
         };
         let settings = Settings {
             bootstrap_min_nodes: min_nodes,
-            ack: if limits.ack_disk { AckMode::Disk } else { AckMode::All },
+            ack: limits.ack.into(),
             outbox_bytes_max: limits.outbox_bytes_max,
             pending_replies_max: limits.pending_replies_max,
-            expires_max_s: limits.expires_max_s,
+            expires_max_s: limits.expires_max_s + if index == 0 { limits.expires_more_s } else { 0 },
             clock_ahead_max_s: limits.clock_ahead_max_s,
             wire_version_max: self.wire_version_max,
             ..Settings::new(self.id.clone(), BootId(boot))
@@ -199,9 +204,13 @@ impl Node {
 
     /// Writes what changed since the last time.
     pub(super) fn snapshot(&mut self, true_us: u64) {
-        let wall_us = self.wall_us(true_us);
+        let (wall_us, disk_full) = (self.wall_us(true_us), self.disk_full);
         let Some((process, now)) = self.awake(true_us) else { return };
         if !process.clock.is_set() {
+            return;
+        }
+        if disk_full {
+            self.disk.ceiling_lost = true;
             return;
         }
         let dirty: Vec<_> = process.location.take_dirty();
@@ -216,6 +225,7 @@ impl Node {
                 self.disk.records.insert(aor, record);
             }
         }
+        self.disk.ceiling_lost = false;
         self.disk.last_known = last_known;
         self.disk.cluster_us = now.cluster_us;
         self.disk.wall_us = wall_us;

@@ -101,6 +101,12 @@ impl Phone {
         self.waits.take_if(|(waits, _)| *waits == request);
     }
 
+    /// Its request was refused: where its contact with a `reg-id` is is not known any more, if that request said so.
+    pub(super) fn is_refused(&mut self, request: u64) {
+        self.hears(request);
+        self.flow_at.take_if(|(_, by)| *by == request);
+    }
+
     /// The Call-ID that it uses now.
     pub(super) fn call_id(&self) -> String {
         format!("{}-{}-{}@192.0.2.1", self.line, self.number, self.boots)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use aorta::replication::AckMode;
 use serde::{Deserialize, Serialize};
 
 use super::faults::{self, Fault};
@@ -46,9 +47,53 @@ pub struct Limits {
     pub clock_ahead_max_s: u32,
     /// Requests come this far apart on average, µs.
     pub request_every_us: u64,
-    /// `ack = "disk"`: when all nodes die under load, what was answered in full is on their disks.
+    /// The first node announces a longest lifetime that is so much longer, seconds: all remember by it.
     #[serde(default)]
-    pub ack_disk: bool,
+    pub expires_more_s: u32,
+    /// `ack`.
+    #[serde(default)]
+    pub ack: Ack,
+}
+
+/// Whose acks a reply waits for.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ack {
+    /// All.
+    #[default]
+    All,
+    /// Any.
+    One,
+    /// Nobody's.
+    None,
+    /// All, once it is on their disks: when all nodes die under load, what was answered in full is there.
+    Disk,
+}
+
+impl Ack {
+    /// Whether a full answer says that every node knows.
+    pub(super) fn is_all(self) -> bool {
+        matches!(self, Self::All | Self::Disk)
+    }
+
+    fn choose(seed: u64) -> Self {
+        match seed % 24 {
+            0 | 6 | 12 | 18 => Self::Disk,
+            7 => Self::One,
+            13 => Self::None,
+            _ => Self::All,
+        }
+    }
+}
+
+impl From<Ack> for AckMode {
+    fn from(ack: Ack) -> Self {
+        match ack {
+            Ack::All => Self::All,
+            Ack::One => Self::One,
+            Ack::None => Self::None,
+            Ack::Disk => Self::Disk,
+        }
+    }
 }
 
 impl Default for Limits {
@@ -60,7 +105,8 @@ impl Default for Limits {
             expires_max_s: 7200,
             clock_ahead_max_s: 3600,
             request_every_us: 5_000,
-            ack_disk: false,
+            expires_more_s: 0,
+            ack: Ack::All,
         }
     }
 }
@@ -68,7 +114,7 @@ impl Default for Limits {
 impl Limits {
     /// How long an entry is remembered, µs.
     pub(super) fn horizon_us(&self) -> u64 {
-        aorta_proto::record::horizon_us(self.expires_max_s, self.clock_ahead_max_s)
+        aorta_proto::record::horizon_us(self.expires_max_s + self.expires_more_s, self.clock_ahead_max_s)
     }
 
     /// Whether entries are forgotten within a run.
@@ -89,6 +135,7 @@ impl Limits {
         }
         if rng.u8(..) < 24 {
             (limits.expires_max_s, limits.clock_ahead_max_s) = (10, 5);
+            limits.expires_more_s = if rng.bool() { 10 } else { 0 };
             limits.request_every_us = 40_000;
         }
         limits
@@ -136,9 +183,6 @@ pub struct Jump {
 /// Requests of a step are fewer than this.
 pub(super) const REQUESTS_PER_STEP: u64 = 1_000_000;
 
-/// So many seeds have one with `ack = "disk"`.
-const ONE_IN_ACK_DISK: u64 = 6;
-
 /// How many nodes, each as likely as the next.
 const NODES: [usize; 10] = [3, 3, 3, 3, 4, 4, 4, 5, 6, 7];
 
@@ -148,7 +192,7 @@ const DRIFT_PPM: i64 = 2_000;
 const HOUR_US: i64 = 3_600_000_000;
 
 /// With a horizon below this entries are forgotten within a run, µs.
-const FORGETS_BELOW_US: u64 = 100_000_000;
+const FORGETS_BELOW_US: u64 = 120_000_000;
 
 impl Plan {
     /// What a seed chooses.
@@ -156,9 +200,9 @@ impl Plan {
     pub fn of(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let nodes = NODES[rng.usize(..NODES.len())];
-        let limits = Limits { ack_disk: seed.is_multiple_of(ONE_IN_ACK_DISK), ..Limits::choose(&mut rng) };
+        let limits = Limits { ack: Ack::choose(seed), ..Limits::choose(&mut rng) };
         let mut steps: Vec<Step> = (1..=rng.u64(2..=4)).map(|number| step(number, nodes, &limits, &mut rng)).collect();
-        if limits.ack_disk {
+        if limits.ack == Ack::Disk {
             // Older builds have no words for disks: every reply would be short.
             steps.iter_mut().for_each(|step| step.wire_versions.clear());
         }
@@ -182,7 +226,7 @@ fn step(number: u64, nodes: usize, limits: &Limits, rng: &mut fastrand::Rng) -> 
         number,
         seed: rng.u64(..),
         load_us: rng.u64(500_000..2_000_000),
-        fault: faults::choose(rng, nodes),
+        fault: faults::choose(rng, nodes, limits),
         // Long enough that what was written before is forgotten when it is over.
         lasts_us: if forgets { limits.horizon_us() + 12_000_000 } else { rng.u64(100_000..6_000_000) },
         drift_ppm: (0..nodes).map(|_| drift(rng)).collect(),

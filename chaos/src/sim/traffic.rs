@@ -12,7 +12,7 @@ const HEAL_PAIR_BYTES: u64 = 16_384;
 const HEAL_ENTRY_BYTES: u64 = 4_096;
 
 /// After a cut is over, all digests are equal when each pair of nodes has made so many exchanges, on average.
-const HEAL_PAIR_EXCHANGES: u64 = 4;
+const HEAL_PAIR_EXCHANGES: u64 = 6;
 
 /// What an idle node may say to each other one, bytes a second: a root now and then, and that it lives.
 const IDLE_BYTES_PER_S: u64 = 400;

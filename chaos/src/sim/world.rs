@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use aorta::replication::{Effects, Event, Member};
 use aorta_proto::frame::Class;
 
-use super::callers::{Message, Silent};
+use super::callers::{LOST_IN_256, Message, Silent};
 use super::gossip::Gossip;
 use super::line::{Line, Off};
 use super::net::{Net, Pair, end_of, pair};
@@ -63,6 +63,8 @@ pub struct Figures {
     pub differed: u64,
     /// See `heals`.
     pub repair_bytes: u64,
+    /// The longest time from the end of a cut until all were ready and the same, µs.
+    pub slowest_heal_us: u64,
     /// Hash of everything that happened, in order: the same seed gives the same.
     pub trace: u64,
 }
@@ -81,16 +83,21 @@ impl Figures {
         self.heals += other.heals;
         self.differed += other.differed;
         self.repair_bytes += other.repair_bytes;
+        self.slowest_heal_us = self.slowest_heal_us.max(other.slowest_heal_us);
     }
 }
 
 impl std::fmt::Display for Figures {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { happenings, requests, full, short, frames, exchanges, fenced, overflows, .. } = self;
-        let Self { heals, differed, repair_bytes, .. } = self;
+        let Self { heals, differed, repair_bytes, slowest_heal_us, .. } = self;
+        let slowest_ms = slowest_heal_us / 1000;
         write!(f, "{happenings} events, {requests} requests ({full} replies full, {short} short), ")?;
         write!(f, "{frames} frames, {exchanges} exchanges, {fenced} times fenced, {overflows} overflows, ")?;
-        write!(f, "{differed} differences after {heals} cuts repaired with {repair_bytes} bytes")
+        write!(
+            f,
+            "{differed} differences after {heals} cuts repaired with {repair_bytes} bytes, within {slowest_ms} ms"
+        )
     }
 }
 
@@ -140,6 +147,8 @@ pub(super) struct World {
     pub(super) sockets: Vec<VecDeque<(u64, u64)>>,
     /// Contacts found silent and not removed yet.
     pub(super) silent: BTreeMap<u64, Silent>,
+    /// A node whose gossip is lost, both ways.
+    pub(super) unheard: Option<usize>,
     /// Whether a removal that was answered must be known everywhere: not while only an absent disk has it.
     pub(super) judge_ghosts: bool,
     /// The last thing that a correct node never makes another say.
@@ -191,6 +200,7 @@ impl World {
             behind: None,
             sockets: vec![VecDeque::new(); nodes],
             silent: BTreeMap::new(),
+            unheard: None,
             judge_ghosts: true,
             alarm: None,
             gossips: vec![Gossip::default(); nodes],
@@ -330,6 +340,10 @@ impl World {
             self.figures.short += u64::from(released.short);
             self.figures.full += u64::from(!released.short);
             let Some((request, phone)) = self.asked.remove(&released.reply) else { continue };
+            if self.load && self.rng.u8(..) < LOST_IN_256 {
+                self.say(|| format!("the answer of n{} to request {request} is lost", node + 1));
+                continue;
+            }
             let short = released.short;
             self.say(|| format!("n{} answers request {request}, short: {short}", node + 1));
             match short {
@@ -436,7 +450,8 @@ impl World {
         for pair in self.net.connections.keys().copied().filter(|pair| pair.2 == Class::Live).collect::<Vec<_>>() {
             for (from, to) in [(pair.0, pair.1), (pair.1, pair.0)] {
                 let both = self.nodes[from].is_awake() && self.nodes[to].is_awake();
-                if both && self.net.passes(from, to) {
+                let unheard = self.unheard.is_some_and(|node| node == from || node == to);
+                if both && !unheard && self.net.passes(from, to) {
                     let heard = self.gossips[from].clone();
                     self.gossips[to].hear(&heard, now_us);
                 }
