@@ -154,7 +154,7 @@ impl<R> Live<R> {
             joining.tried.clear();
             // What the donor knows to be missing is missing here.
             let me = self.settings.node.clone();
-            self.partial = missing.into_iter().filter(|id| *id != me).collect();
+            self.partial = missing.into_iter().filter(|id| *id != me && !is(Mutant::PartialNotPassedOn)).collect();
         }
     }
 
