@@ -32,3 +32,18 @@ fn the_same_seed_gives_the_same_run() {
     assert_eq!(once, again);
     assert_ne!(once.figures.trace, sim::run(8, false).figures.trace);
 }
+
+/// Runs that once failed, cut down; each is named after what went wrong.
+#[test]
+fn what_once_failed_holds() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/replays");
+    let files: Vec<_> = folder.read_dir().expect("a folder").map(|file| file.expect("a file").path()).collect();
+    assert!(!files.is_empty());
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("readable");
+        let plan: sim::Plan = serde_json::from_str(&text).expect("an event file");
+        let outcome = sim::run_plan(&plan, false);
+        assert_eq!(outcome.failure, None, "{}", file.display());
+        assert!(outcome.figures.requests > 10, "something happened in {}", file.display());
+    }
+}

@@ -37,6 +37,8 @@ mutants! {
     RemovalLastsAsItsBinding = "removal-lasts-as-its-binding",
     /// What is below the forgetting floor is taken all the same.
     FloorLetsIn = "floor-lets-in",
+    /// What lies on the floor is kept.
+    FloorKeepsItsEdge = "floor-keeps-its-edge",
     /// The floor follows the node's own longest lifetime, not the cluster's.
     HorizonOfItsOwn = "horizon-of-its-own",
     /// The digest does not count `cleared`.
@@ -49,6 +51,10 @@ mutants! {
     StarOfKnownOnly = "star-of-known-only",
     /// An unregister of a contact never seen writes nothing.
     UnseenRemovalUnwritten = "unseen-removal-unwritten",
+    /// What a write removes beside what it adds is not published.
+    SupersededUnpublished = "superseded-unpublished",
+    /// `Contact: *` is not published.
+    ClearedUnpublished = "cleared-unpublished",
     /// A contact that gains a `reg-id` is another one.
     TwinsApart = "twins-apart",
     /// What a contact hid under its former URI rings again when it moves.
@@ -85,6 +91,10 @@ mutants! {
     SuspectForEver = "suspect-for-ever",
     /// Changes that a peer lost with its place in the outbox are not missed.
     OverflowUnnoticed = "overflow-unnoticed",
+    /// What a broken link swallowed is not sent again.
+    NothingSentAgain = "nothing-sent-again",
+    /// The outbox drops one change that somebody lacks.
+    TrimmedTooFar = "trimmed-too-far",
     /// A subscriber gets only what is published from then on.
     JoinerWithoutBacklog = "joiner-without-backlog",
     /// The Mark comes before the changes that it stands for.
@@ -93,6 +103,12 @@ mutants! {
     ReadyBeforeExchange = "ready-before-exchange",
     /// A joiner waits for no Mark.
     ReadyWithoutMark = "ready-without-mark",
+    /// A Mark counts whichever epoch it is of.
+    MarkOfAnyEpoch = "mark-of-any-epoch",
+    /// A joiner exchanges with a node that is out of sync itself.
+    DonorOutOfSync = "donor-out-of-sync",
+    /// What a donor knows to be missing is not missing at the joiner.
+    PartialNotPassedOn = "partial-not-passed-on",
     /// A joiner serves though it is not linked with all who serve.
     ReadyWithoutLinks = "ready-without-links",
     /// A joiner serves though those who serve do not yet send it changes.
@@ -109,6 +125,8 @@ mutants! {
     AbsentOffersIgnored = "absent-offers-ignored",
     /// An exchange brings nothing to the side that answers.
     RepairOneWay = "repair-one-way",
+    /// The list of a bucket misses its last line.
+    ListMissesOne = "list-misses-one",
     /// A peer that is met again is not compared with.
     MeetingWithoutRepair = "meeting-without-repair",
     /// A node leaves without its last exchange.

@@ -219,7 +219,8 @@ impl Record {
         let before = self.entries.len();
         self.entries.retain(|entry| {
             let lasts_us = u64::from(entry.stamp.counter / 2) * 1_000_000;
-            let stays = entry.stamp.time_us > floor_us
+            let edge_us = u64::from(is(Mutant::FloorKeepsItsEdge));
+            let stays = entry.stamp.time_us + edge_us > floor_us
                 || (is(Mutant::ForgetByLocalTimer) && entry.binding().is_some())
                 || (is(Mutant::RemovalLastsAsItsBinding)
                     && (entry.binding().is_some() || entry.stamp.time_us + lasts_us > floor_us));

@@ -137,6 +137,14 @@ impl Write {
     pub fn published(self) -> Option<Record> {
         match self {
             Self::Again(_) if is(Mutant::RetransmissionWithoutAcks) => None,
+            Self::New(mut record) if is(Mutant::ClearedUnpublished) => {
+                record.cleared = None;
+                Some(record)
+            }
+            Self::New(mut record) if is(Mutant::SupersededUnpublished) && record.entries.len() > 1 => {
+                record.entries.retain(|entry| entry.binding().is_some());
+                Some(record)
+            }
             Self::New(record) | Self::Again(record) => Some(record),
             Self::Nothing => None,
         }

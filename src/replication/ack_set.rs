@@ -122,7 +122,7 @@ impl<R> Live<R> {
                 link.rejoin_due = Some((epoch, RejoinReason::Overflow));
                 return Ok(());
             }
-            place.sent = place.acked;
+            place.sent = if is(Mutant::NothingSentAgain) { place.sent } else { place.acked };
             place.mark_at = Some(head);
             link.backlog_due = Some(place.sent + 1);
             if place.accused {
@@ -303,7 +303,7 @@ impl<R> Live<R> {
             (place.awaited || peer.link.is_some()).then_some(place.acked + 1)
         });
         let keep_from = keeps.min().unwrap_or(self.outbox.head() + 1);
-        self.outbox.trim(keep_from);
+        self.outbox.trim(keep_from + u64::from(is(Mutant::TrimmedTooFar)));
     }
 }
 

@@ -115,7 +115,13 @@ impl<R> Live<R> {
             Err(why) => Event::ExchangeFailed { peer: peer.clone(), purpose, why },
         });
         match purpose {
-            Purpose::Join | Purpose::ColdStart => self.join_exchange_ended(running, fine, now),
+            Purpose::Join | Purpose::ColdStart => {
+                self.join_exchange_ended(running, fine, now);
+                // What was news to the donor is news to the others too, and is in nobody's outbox any more.
+                if only_here.is_some_and(|entries| entries > 0) {
+                    self.peers.keys().for_each(|peer| self.schedule.repair(peer));
+                }
+            }
             Purpose::Repair if fine => self.heard_out(&peer),
             Purpose::Repair => self.schedule.repair(&peer),
             Purpose::Routine => {}
@@ -148,7 +154,7 @@ impl<R> Live<R> {
             joining.tried.clear();
             // What the donor knows to be missing is missing here.
             let me = self.settings.node.clone();
-            self.partial = missing.into_iter().filter(|id| *id != me).collect();
+            self.partial = missing.into_iter().filter(|id| *id != me && !is(Mutant::PartialNotPassedOn)).collect();
         }
     }
 

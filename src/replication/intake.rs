@@ -75,7 +75,7 @@ impl<R> Live<R> {
         match frame {
             Frame::Subscribe { epoch } => self.subscribe(peer_id, epoch)?,
             Frame::Backlog { epoch, first_seq } => self.handle_backlog(peer_id, epoch, first_seq, now)?,
-            Frame::Mark { epoch } if epoch == self.epoch => self.handle_mark(peer_id),
+            Frame::Mark { epoch } if epoch == self.epoch || is(Mutant::MarkOfAnyEpoch) => self.handle_mark(peer_id),
             Frame::Ack { epoch, seq } => self.acked(peer_id, epoch, seq)?,
             Frame::AskSaved => self.saved_asked(peer_id),
             Frame::Saved { epoch, seq } => self.saved(peer_id, epoch, seq)?,

@@ -230,7 +230,9 @@ impl<R> Live<R> {
     /// the one after this node's own name, so that several joiners spread over several donors.
     fn donor(&self, joining: &Joining) -> Option<NodeId> {
         let me = &self.settings.node;
-        let donors = self.peers.iter().filter(|(id, peer)| peer.bulk && self.is_linked(id) && self.is_in_sync(id));
+        let donors = self.peers.iter().filter(|(id, peer)| {
+            peer.bulk && self.is_linked(id) && (self.is_in_sync(id) || is(Mutant::DonorOutOfSync))
+        });
         let order = |(id, peer): &(&NodeId, &super::peer::Peer)| {
             (joining.tried.contains(*id), peer.state.is == PeerState::Draining, *id < me, (*id).clone())
         };
