@@ -115,13 +115,7 @@ impl<R> Live<R> {
             Err(why) => Event::ExchangeFailed { peer: peer.clone(), purpose, why },
         });
         match purpose {
-            Purpose::Join | Purpose::ColdStart => {
-                self.join_exchange_ended(running, fine, now);
-                // What was news to the donor is news to the others too, and is in nobody's outbox any more.
-                if only_here.is_some_and(|entries| entries > 0) {
-                    self.peers.keys().for_each(|peer| self.schedule.repair(peer));
-                }
-            }
+            Purpose::Join | Purpose::ColdStart => self.join_exchange_ended(running, fine, now),
             Purpose::Repair if fine => self.heard_out(&peer),
             Purpose::Repair => self.schedule.repair(&peer),
             Purpose::Routine => {}
