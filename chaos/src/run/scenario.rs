@@ -58,6 +58,9 @@ pub struct Scenario {
     /// Which build each node starts with.
     #[serde(default)]
     pub build: Build,
+    /// Takes so long that it is only run when it is named; `all` leaves it out.
+    #[serde(default)]
+    pub long: bool,
     /// Load before the first fault, seconds.
     #[serde(default = "defaults::warm_up_s")]
     pub warm_up_s: f64,
@@ -137,6 +140,10 @@ pub struct Bounds {
     pub idle_bytes_per_s_max: Option<f64>,
     /// Memory of any node at its peak, MiB.
     pub rss_mib_max: u64,
+    /// Contacts that must have been looked at just before the end of their time, and just after it.
+    pub lapses_min: u64,
+    /// How often nodes may become suspect, fence themselves, end a link or drop a member; not bounded when it is missing.
+    pub flaps_max: Option<u64>,
 }
 
 impl Default for Bounds {
@@ -150,6 +157,8 @@ impl Default for Bounds {
             repair_bytes_max: None,
             idle_bytes_per_s_max: None,
             rss_mib_max: 1_024,
+            lapses_min: 0,
+            flaps_max: None,
         }
     }
 }

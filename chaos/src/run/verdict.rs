@@ -28,6 +28,16 @@ impl Verdict {
         if reasons.is_empty() { Self::Passed } else { Self::Failed(reasons) }
     }
 
+    /// Why it is not passed, each a sentence.
+    #[must_use]
+    pub fn reasons(&self) -> &[String] {
+        match self {
+            Self::Passed => &[],
+            Self::Failed(reasons) => reasons,
+            Self::Skipped(why) => std::slice::from_ref(why),
+        }
+    }
+
     /// In one word.
     #[must_use]
     pub fn word(&self) -> &'static str {
@@ -49,6 +59,8 @@ fn reasons(scenario: &Scenario, story: &Story) -> Vec<String> {
     found.extend(repair_is_cheap(bounds, story));
     found.extend(calls_complete(bounds, story));
     found.extend(load_was_there(scenario, story));
+    found.extend(lifetimes_are_kept(bounds, story));
+    found.extend(nodes_are_calm(bounds, story));
     found.extend(story.accidents.iter().map(|words| format!("a node ended, or panicked: {words}")));
     if story.rss_mib() > bounds.rss_mib_max {
         found.push(format!("a node took {} MiB of memory, at most {}", story.rss_mib(), bounds.rss_mib_max));
@@ -135,6 +147,18 @@ fn calls_complete(bounds: &Bounds, story: &Story) -> Option<String> {
     (share < least).then(|| format!("{completed} of {tried} calls completed: {share:.2} %, at least {least}"))
 }
 
+/// Lives that were too short or too long are lost ones and ghosts; where clocks are wrong enough of them must have been seen.
+fn lifetimes_are_kept(bounds: &Bounds, story: &Story) -> Option<String> {
+    let lapses = story.totals.lapses;
+    let seen = lapses.before.min(lapses.after);
+    (seen < bounds.lapses_min).then(|| format!("{lapses}; at least {} of each are to be looked at", bounds.lapses_min))
+}
+
+fn nodes_are_calm(bounds: &Bounds, story: &Story) -> Option<String> {
+    let (flaps, most) = (story.totals.flaps, bounds.flaps_max?);
+    (flaps.sum() > most).then(|| format!("nodes flap: {flaps}; at most {most} in all"))
+}
+
 /// A run with less load than it names proves less than it says.
 fn load_was_there(scenario: &Scenario, story: &Story) -> Vec<String> {
     let totals = &story.totals;
@@ -157,7 +181,7 @@ fn load_was_there(scenario: &Scenario, story: &Story) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::story::{Band, Complaint, Heal, Sample};
+    use crate::run::story::{Band, Complaint, Heal, Lapses, Sample};
 
     const TEXT: &str =
         "about = \"x\"\n[[cycle]]\ntimes = 3\nlasts_s = 5\nfaults = [{ do = \"kill\", who = \"turn\" }]\n";
@@ -256,6 +280,19 @@ mod tests {
         assert!(judged("", |story| story.totals.judged = 0).contains("nobody was asked"));
         let all_short = |story: &mut Story| (story.totals.short, story.totals.full) = (100, 0);
         assert!(judged("", all_short).contains("in full"));
+    }
+
+    #[test]
+    fn lifetimes_hardly_looked_at_and_flaps_fail() {
+        let lapses = Lapses { before: 1000, after: 999, ..Lapses::default() };
+        assert_eq!(judged("", |_| {}), "passed");
+        let more = "[bounds]\nlapses_min = 1000\n";
+        assert!(judged(more, |story| story.totals.lapses = lapses).contains("0 of 999"));
+        assert_eq!(judged(more, |story| story.totals.lapses = Lapses { after: 1000, ..lapses }), "passed");
+        let flap = |story: &mut Story| story.totals.flaps.unlinked = 1;
+        assert_eq!(judged("", flap), "passed");
+        assert!(judged("[bounds]\nflaps_max = 0\n", flap).contains("1 links ended"));
+        assert_eq!(judged("[bounds]\nflaps_max = 1\n", flap), "passed");
     }
 
     #[test]
