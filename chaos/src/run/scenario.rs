@@ -126,7 +126,7 @@ impl Cycle {
 pub struct Bounds {
     /// From the heal until all nodes are ready and hold the same, seconds.
     pub converge_s: f64,
-    /// 200s may be short for this long after a fault began, seconds.
+    /// 200s may be short for this long after a fault began, and after it ended, seconds.
     pub short_after_fault_s: f64,
     /// Why 200s may be short until the nodes have got over the fault; empty: they may not.
     pub short_while_it_lasts: String,
