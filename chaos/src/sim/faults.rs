@@ -22,7 +22,7 @@ pub enum Fault {
     Deaf(usize),
     /// Nothing that one node says reaches others; it hears them.
     Mute(usize),
-    /// Killed, started again with its disk.
+    /// Killed, started again with its disk; the write that was under way is cut short.
     Crash(usize),
     /// Killed, started again with nothing.
     CrashEmpty(usize),
@@ -143,7 +143,7 @@ pub(super) fn strike(world: &mut World, step: &Step, rng: &mut fastrand::Rng) ->
             match fault {
                 Fault::CrashEmpty(_) => world.nodes[node].disk = node::Disk::default(),
                 Fault::CrashOlder(_) => world.nodes[node].disk = world.nodes[node].older.clone(),
-                _ => {}
+                _ => world.nodes[node].disk.tear(rng.usize(..64)),
             }
             world.run(lasts_us, calm)?;
             world.start(node);
