@@ -65,7 +65,7 @@ pub struct Figures {
     pub repair_bytes: u64,
     /// The longest time from the end of a cut until all were ready and the same, µs.
     pub slowest_heal_us: u64,
-    /// Hash of everything that happened, in order: the same seed gives the same.
+    /// Hash of everything that happened, in order: the same seed gives the same; of several seeds the sum.
     pub trace: u64,
 }
 
@@ -84,19 +84,22 @@ impl Figures {
         self.differed += other.differed;
         self.repair_bytes += other.repair_bytes;
         self.slowest_heal_us = self.slowest_heal_us.max(other.slowest_heal_us);
+        // In whatever order threads finish.
+        self.trace = self.trace.wrapping_add(other.trace);
     }
 }
 
 impl std::fmt::Display for Figures {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { happenings, requests, full, short, frames, exchanges, fenced, overflows, .. } = self;
-        let Self { heals, differed, repair_bytes, slowest_heal_us, .. } = self;
+        let Self { heals, differed, repair_bytes, slowest_heal_us, trace, .. } = self;
         let slowest_ms = slowest_heal_us / 1000;
         write!(f, "{happenings} events, {requests} requests ({full} replies full, {short} short), ")?;
         write!(f, "{frames} frames, {exchanges} exchanges, {fenced} times fenced, {overflows} overflows, ")?;
         write!(
             f,
-            "{differed} differences after {heals} cuts repaired with {repair_bytes} bytes, within {slowest_ms} ms"
+            "{differed} differences after {heals} cuts repaired with {repair_bytes} bytes, within {slowest_ms} ms; \
+             trace {trace:016x}"
         )
     }
 }
