@@ -326,7 +326,7 @@ fn flap(world: &mut World, node: usize, lasts_us: u64, rng: &mut fastrand::Rng) 
     let until_us = world.now_us + lasts_us;
     while world.now_us < until_us {
         world.run(rng.u64(20_000..400_000), calm)?;
-        let of = world.net.of(node);
+        let of: Vec<_> = world.net.of(node).collect();
         if !of.is_empty() {
             world.close(of[rng.usize(..of.len())]);
         }
