@@ -37,7 +37,10 @@ const fn entry(name: &'static str, about: &'static str, mix: Mix, pace: Pace) ->
 /// A day of an office: mostly refreshes, some calls, few newcomers.
 const MIXED: Mix = Mix { new: 1, refresh: 79, query: 5, lookup: 15 };
 
-/// All rows.
+/// The row that is none of a load.
+pub(super) const SIZE: &str = "size";
+
+/// All rows of a load.
 pub(super) const ALL: [Entry; 10] = [
     entry("refresh", "refreshes spread over all nodes, closed loop", Mix::REFRESH, closed(256)),
     Entry {
@@ -110,5 +113,7 @@ impl Entry {
 
 /// Names and sentences, a line each.
 pub(super) fn list() -> String {
-    ALL.iter().map(|entry| format!("{:<14} {}", entry.name, entry.about)).collect::<Vec<_>>().join("\n")
+    let size = (SIZE, "memory of a contact, join and restart, at --contacts");
+    let all = ALL.iter().map(|entry| (entry.name, entry.about)).chain([size]);
+    all.map(|(name, about)| format!("{name:<14} {about}")).collect::<Vec<_>>().join("\n")
 }

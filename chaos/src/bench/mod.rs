@@ -1,7 +1,8 @@
 //! The benchmark: a load generator of our own against real nodes, and against other registrars, on processors of their own.
 //!
 //! `load`: phones and callers · `echo`: what a server costs that does nothing · `cores`: who runs where · `processes`: what
-//! processes cost · `nodes`, `servers`, `program`: what is measured · `measure`: one row · `catalogue`: the rows by name.
+//! processes cost · `nodes`, `servers`, `program`: what is measured · `measure`: one row · `catalogue`: the rows by name ·
+//! `size`: memory, join and restart.
 
 mod catalogue;
 pub mod cores;
@@ -13,6 +14,7 @@ mod processes;
 mod program;
 mod progress;
 mod servers;
+pub mod size;
 
 use std::path::{Path, PathBuf};
 
@@ -25,9 +27,12 @@ use measure::{Meter, Row};
 use nodes::AortaNodes;
 use progress::Line;
 use servers::Servers;
+use size::Size;
 
 /// Requests in flight while phones register before the measuring.
 const FILL_WINDOW: usize = 128;
+/// Nodes of the row `size`, one of which comes and goes.
+const SIZE_NODES: usize = 3;
 /// Phones that may come beside those that are registered before.
 const NEWCOMERS_MAX: u32 = 8_000_000;
 
@@ -52,6 +57,9 @@ pub struct Options {
     /// Phones that are registered before.
     #[arg(long, default_value_t = 100_000)]
     pub phones: u32,
+    /// Contacts of the row `size`.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub contacts: u32,
     /// Seconds of a row, after its warm-up.
     #[arg(long, default_value_t = 5.0)]
     pub seconds: f64,
@@ -90,7 +98,9 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
         println!("{}", catalogue::list());
         return Ok(true);
     }
-    let entries = catalogue::chosen(&options.rows)?;
+    let (sizes, rows): (Vec<String>, Vec<String>) =
+        options.rows.iter().cloned().partition(|row| row == catalogue::SIZE);
+    let (entries, sizes) = (catalogue::chosen(&rows)?, sizes.len());
     ensure!(options.phones <= PHONES_MAX - NEWCOMERS_MAX, "at most {} phones", PHONES_MAX - NEWCOMERS_MAX);
     ensure!(options.nodes > 0 && options.runs > 0 && options.seconds > 0.0, "nothing is to be measured");
     let cores = Cores::here()?;
@@ -100,13 +110,20 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
     cores.enter_servers()?;
     let mut meter = Meter::new(cores);
     let mut sound = true;
-    println!("{HEAD}");
+    if !entries.is_empty() {
+        println!("{HEAD}");
+    }
     for entry in &entries {
         for _ in 0..options.runs {
             let row = measured(&mut meter, options, entry, &program)?;
             println!("{}", told(entry.name, &row));
             sound &= row.void.is_empty();
         }
+    }
+    for _ in 0..sizes * options.runs {
+        let size = sized(&meter, options, &program)?;
+        println!("{}", told_size(&size));
+        sound &= size.void.is_empty();
     }
     Ok(sound)
 }
@@ -126,6 +143,36 @@ fn measured(meter: &mut Meter, options: &Options, entry: &catalogue::Entry, prog
     })?;
     line.say("measuring".to_owned());
     Ok(meter.row(&entry.plan(options), &servers, population)?.0)
+}
+
+fn sized(meter: &Meter, options: &Options, program: &Path) -> anyhow::Result<Size> {
+    let line = Line::begin(catalogue::SIZE);
+    line.say("starting nodes".to_owned());
+    let nodes = AortaNodes::place(program, SIZE_NODES, &options.node_config)?;
+    size::measure(meter, nodes, options.contacts, |what| line.say(what))
+}
+
+fn told_size(size: &Size) -> String {
+    let Size { contacts, empty_mib, joined_bytes, restarted_bytes, grown_bytes, calm, joining, .. } = size;
+    let mut text = format!(
+        "{contacts} contacts, an empty node has {empty_mib:.0} MiB\n\
+         memory   {joined_bytes:.0} B a contact after a join, {restarted_bytes:.0} B after a restart, {grown_bytes:.0} B where they \
+         registered (at {:.0}/s)\n\
+         join     {:.2} s; {:.2} s under load, whose p99 goes from {:.2} to {:.2} ms, its longest from {:.1} to {:.1} ms\n\
+         restart  {:.2} s",
+        size.fill_per_s,
+        size.join_s,
+        size.join_loaded_s,
+        calm.p99_ms,
+        joining.p99_ms,
+        calm.max_ms,
+        joining.max_ms,
+        size.restart_s
+    );
+    if !size.void.is_empty() {
+        text.push_str(&format!("\n         VOID: {}", size.void.join("; ")));
+    }
+    text
 }
 
 const HEAD: &str = "row            requests/s   CPU µs  busy µs   p50 ms   p99 ms p99.9 ms   max ms    again     lost  dropped ceiling/s node MiB";
