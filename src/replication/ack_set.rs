@@ -29,7 +29,7 @@ pub struct Publication<R> {
 
 /// The same, as peers will read it.
 pub(super) struct Encoded<R> {
-    pub(super) changes: Result<Vec<Vec<u8>>, FrameError>,
+    pub(super) changes: Result<Vec<Box<[u8]>>, FrameError>,
     pub(super) slot: Slot,
     pub(super) reply: R,
 }
