@@ -8,11 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aorta_proto::NodeId;
-use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ClientConfig, Connection, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TokioRuntime, TransportConfig,
-    VarInt,
+    AckFrequencyConfig, ClientConfig, Connection, EndpointConfig, IdleTimeout, Incoming, MtuDiscoveryConfig,
+    ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -51,17 +50,6 @@ const EARLY_BYTES_TOTAL: u64 = 4 * 1024 * 1024;
 /// First guess of a round trip: a lost first packet is sent again after three of these, before the dial is raced.
 const ROUND_TRIP_GUESS: Duration = Duration::from_millis(100);
 
-/// Later packets may overtake one by so many, and by so much of a round trip, before it counts as lost. Where delays vary,
-/// QUIC's usual 3 packets and 9/8 take most of what merely comes later for lost, and send less and less because of it. What
-/// really is lost is missed a round trip later for it, which between nodes is next to nothing. One that is overtaken by 128
-/// is lost: quinn's receiver remembers no more numbers, and takes it for one that it has.
-const OVERTAKEN_BY_PACKETS: u32 = 128;
-const OVERTAKEN_FOR_ROUND_TRIPS: f32 = 2.0;
-
-/// Bytes sent before the first ack of a connection, and under way until there is a loss. QUIC's usual 14 KB a round trip are
-/// plenty where that is short, so they never grow; where it then becomes long, what a loaded node writes in one has to fit.
-const FIRST_WINDOW_BYTES: u64 = 256 * 1024;
-
 /// Unread bytes that a peer may have on its way to this node, a stream and a connection.
 const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 3 * 1024 * 1024;
@@ -74,6 +62,14 @@ const GOSSIP_STREAMS_MAX: u32 = 16;
 
 /// Datagrams that wait to be read or sent, bytes; beyond it quinn drops the oldest.
 const DATAGRAMS_BYTES: usize = 128 * 1024;
+
+/// The largest packet that is tried on a path, bytes: what an Ethernet of jumbo frames takes. On one of 1500 bytes QUIC finds
+/// that out within some probes. A packet costs much the same whatever it carries.
+const PACKET_BYTES_MAX: u16 = 8952;
+
+/// Packets that a peer may take before it acknowledges them as packets (QUIC's own acks, not those that replies wait for),
+/// unless they ride along with what it says anyway. Without this it would be every second one.
+const PACKETS_UNACKED_MAX: u32 = 10;
 
 /// The socket buffers asked of the system, bytes; what it grants is enough to start with.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
@@ -116,7 +112,10 @@ impl Endpoint {
         let refuse = |problem| ClusterError::Listen { listen, problem };
         let socket = socket(listen).map_err(refuse)?;
         let runtime = Arc::new(TokioRuntime);
-        let quinn = quinn::Endpoint::new(EndpointConfig::default(), Some(server), socket, runtime).map_err(refuse)?;
+        let mut endpoint = EndpointConfig::default();
+        // Fails only above what UDP can carry.
+        let _ = endpoint.max_udp_payload_size(PACKET_BYTES_MAX);
+        let quinn = quinn::Endpoint::new(endpoint, Some(server), socket, runtime).map_err(refuse)?;
         let local = quinn.local_addr().map_err(refuse)?;
         Ok(Self { quinn, client, local })
     }
@@ -189,16 +188,17 @@ impl Endpoint {
 }
 
 fn transport() -> TransportConfig {
-    let mut congestion = CubicConfig::default();
-    congestion.initial_window(FIRST_WINDOW_BYTES);
     let mut transport = TransportConfig::default();
+    let mut paths = MtuDiscoveryConfig::default();
+    paths.upper_bound(PACKET_BYTES_MAX);
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(PACKETS_UNACKED_MAX));
     transport
+        .mtu_discovery_config(Some(paths))
+        .ack_frequency_config(Some(acks))
         .max_idle_timeout(IdleTimeout::try_from(IDLE).ok())
         .keep_alive_interval(Some(KEEP_ALIVE))
         .initial_rtt(ROUND_TRIP_GUESS)
-        .packet_threshold(OVERTAKEN_BY_PACKETS)
-        .time_threshold(OVERTAKEN_FOR_ROUND_TRIPS)
-        .congestion_controller_factory(Arc::new(congestion))
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(GOSSIP_STREAMS_MAX))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))

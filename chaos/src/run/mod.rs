@@ -98,8 +98,9 @@ fn run_one(scenario: &Scenario, programs: &Programs, seed: u64, folder: &Path, l
     Ok(judged)
 }
 
-/// Processors and memory of this machine.
-fn machine() -> String {
+/// Processors of this machine.
+#[must_use]
+pub fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, model)| model);

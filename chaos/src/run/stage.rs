@@ -20,7 +20,6 @@ use super::kamailio::Kamailio;
 use super::program::Programs;
 use super::record::{Cast, Load, Recorder, Seen, locked};
 use super::scenario::{Build, Sbc, Scenario};
-use super::story::Flaps;
 use crate::lab::{DiskCopy, End, Lab, LabPlan, NodePlan, NotHere, Signal};
 
 /// Longest wait for a node that starts or ends.
@@ -67,8 +66,6 @@ pub(super) struct Stage<'a> {
     strangers: u64,
     wrong: Vec<String>,
     notes: Mutex<Vec<String>>,
-    /// Links that had ended before the load.
-    unlinked_before: u64,
 }
 
 /// What is left when the load is off and everybody was asked.
@@ -80,7 +77,6 @@ pub(super) struct Ending {
     pub(super) wrong: Vec<String>,
     pub(super) notes: Vec<String>,
     pub(super) nodes: Vec<String>,
-    pub(super) flaps: Flaps,
 }
 
 impl<'a> Stage<'a> {
@@ -124,7 +120,7 @@ impl<'a> Stage<'a> {
         }
         running.set_rates(scenario.requests_per_s, scenario.calls_per_s);
         let load: Load = Arc::new(Mutex::new(Some(running)));
-        let (begun, unlinked_before) = (Instant::now(), unlinked(&lab));
+        let begun = Instant::now();
         let recorder = Recorder::start(&lab, &load, begun, Cast { members: members.clone(), under_fault: false })?;
         Ok(Self {
             scenario,
@@ -144,7 +140,6 @@ impl<'a> Stage<'a> {
             strangers: 0,
             wrong: Vec::new(),
             notes: Mutex::default(),
-            unlinked_before,
         })
     }
 
@@ -362,10 +357,7 @@ impl<'a> Stage<'a> {
         drop(crowd);
         drop(self.sbc.take());
         self.runtime.shutdown_timeout(Duration::from_secs(1));
-        let unlinked = unlinked(&self.lab) - self.unlinked_before;
-        let seen = self.recorder.finish();
-        let flaps = Flaps { unlinked, ..seen.flaps() };
-        Ok(Ending { seen, judgement, accidents, wrong: self.wrong, notes, nodes, flaps })
+        Ok(Ending { seen: self.recorder.finish(), judgement, accidents, wrong: self.wrong, notes, nodes })
     }
 
     /// Members that do not run, and nodes that wrote of a panic; sled's over a damaged log are caught and set aside.
@@ -375,23 +367,13 @@ impl<'a> Stage<'a> {
             Some(format!("node{} ({status}): {}", node + 1, self.lab.last_words(*node)))
         });
         let panicked = (0..self.lab.nodes()).filter_map(|node| {
-            let log = log(&self.lab, node);
+            let log = std::fs::read(self.lab.place(node).log).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
             let line = log.lines().find(|line| line.contains("panicked at") && !line.contains("/sled-"))?;
             Some(format!("node{}: {line}", node + 1))
         });
         gone.chain(panicked).collect()
     }
-}
-
-/// What a node has written so far.
-fn log(lab: &Lab, node: usize) -> String {
-    String::from_utf8_lossy(&std::fs::read(lab.place(node).log).unwrap_or_default()).into_owned()
-}
-
-/// Live links that have ended so far, as nodes write it.
-fn unlinked(lab: &Lab) -> u64 {
-    let ended = |node: usize| log(lab, node).lines().filter(|line| line.contains("unlinked")).count() as u64;
-    (0..lab.nodes()).map(ended).sum()
 }
 
 /// The lab that a scenario needs, or on loopback when that is enough and namespaces are not allowed.

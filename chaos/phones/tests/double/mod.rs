@@ -42,8 +42,6 @@ pub(crate) enum Fault {
     WrongPort,
     /// Redirects to contacts that lapsed.
     Immortal,
-    /// Lets contacts lapse half a second early.
-    Hasty,
 }
 
 #[derive(Clone)]
@@ -225,8 +223,7 @@ impl Table {
     fn lookup(&mut self, uri: &str, fault: Fault) -> (&'static str, String) {
         self.lookups += 1;
         let mut bound = self.aors.get(&key(uri)).cloned().unwrap_or_default();
-        let early = Duration::from_millis(if fault == Fault::Hasty { 500 } else { 0 });
-        bound.retain(|b| fault == Fault::Immortal || b.until > Instant::now() + early);
+        bound.retain(|b| fault == Fault::Immortal || b.until > Instant::now());
         if bound.is_empty() || matches!(fault, Fault::Deny(n) if self.lookups == n) {
             return ("404 Not Found", String::new());
         }
