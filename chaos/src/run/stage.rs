@@ -33,6 +33,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const PHONE_THREADS: usize = 2;
 /// Sockets of the crowd: with half a second to an answer, fewer have too few places for the requests that are due.
 const SOCKETS: usize = 4;
+/// Phones that never refresh: enough for a thousand lapses in half a minute, few enough that looking at them is no load.
+const LAPSING: usize = 1_000;
+/// Seconds that those ask for: longer than any copy of a request is on its way, for a copy that comes after its binding has
+/// lapsed has nothing left to be compared with.
+const LAPSING_S: u32 = 7;
 /// What every node's configuration says: phones with short lives, acks told to phones, a drain that is soon over.
 const EXTRA: &str = "expires_min_s = 1\ndrain_grace_s = 1\ndrain_timeout_s = 25\n[sip]\nack_header = true\n";
 /// Pairs of requests in flight of a chase.
@@ -425,6 +430,8 @@ async fn fill(scenario: &Scenario, seed: u64, via: Option<SocketAddr>, sips: &[S
     let mut plan = CrowdPlan {
         per_second: 0,
         calls_per_second: 0,
+        short_lived_percent: (100 * LAPSING / scenario.phones) as u32,
+        short_expires_s: LAPSING_S,
         via,
         sockets: SOCKETS,
         ..CrowdPlan::new(scenario.phones, seed)
