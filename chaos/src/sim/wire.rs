@@ -9,6 +9,9 @@ use super::world::{Happening, World};
 /// Between two looks whether a path passes again, µs.
 const STALLED_US: u64 = 10_000;
 
+/// Of so many dials in 256, those of which nothing comes: a node is linked with one peer well before the next.
+const DIALS_LOST_IN_256: u8 = 64;
+
 impl World {
     pub(super) fn is_idle(&self, node: usize, pair: Pair) -> bool {
         let end = self.net.get(pair).map(|connection| &connection.ends[end_of(node, pair)]);
@@ -66,6 +69,9 @@ impl World {
 
     fn dial(&mut self, pair: Pair) {
         let (one, two, class) = pair;
+        if self.rng.u8(..) < DIALS_LOST_IN_256 {
+            return;
+        }
         if self.nodes[one].process.as_ref().is_none_or(|process| process.leaving)
             || self.nodes[two].process.as_ref().is_none_or(|process| process.leaving)
         {
@@ -130,7 +136,10 @@ impl World {
     fn put_on_its_way(&mut self, (from, to, class): (usize, usize, Class), bytes: &[u8]) {
         let delay_us = if self.rng.u8(..) < 8 { self.rng.u64(1_000..60_000) } else { self.rng.u64(100..2_000) };
         let slow_us = if self.slow == Some(from) { self.rng.u64(200_000..700_000) } else { 0 };
-        let sluggish_us = if self.sluggish == Some((from, to)) { self.rng.u64(50_000..200_000) } else { 0 };
+        let sluggish = self.sluggish.is_some_and(|(one, other)| one == from && (other == to || other == from));
+        // What has to wait for room is under way twice as long.
+        let most_us = if self.net.is_narrow() { 110_000 } else { 200_000 };
+        let sluggish_us = if sluggish { self.rng.u64(50_000..most_us) } else { 0 };
         let arrives_us = self.now_us + delay_us + slow_us + sluggish_us;
         let pair = pair(from, to, class);
         for frame in frames(bytes) {

@@ -11,7 +11,7 @@ use super::line::{Line, Off};
 use super::net::{Net, Pair, end_of, pair};
 use super::node::Node;
 use super::phones::{PHONES, Phone};
-use super::plan::{Limits, Plan};
+use super::plan::{Ack, Limits, Plan};
 use super::queue::Queue;
 use super::stamps::Stamps;
 use super::traffic::Traffic;
@@ -33,10 +33,15 @@ pub(super) enum Happening {
     Silent { judged: u64 },
 }
 
+/// In what a node says that lost changes between two links.
+const GAP: &str = "lost between two links";
+
 const TICK_US: u64 = 20_000;
 const NETWORK_US: u64 = 100_000;
 const GOSSIP_US: u64 = 200_000;
 const SNAPSHOT_US: u64 = 500_000;
+/// Where every change goes to disk by itself; not longer than the ceiling is ahead.
+const RARE_SNAPSHOT_US: u64 = 1_900_000;
 
 /// Figures of a run.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -140,7 +145,7 @@ pub(super) struct World {
     pub(super) versions: Versions,
     /// A node whose frames take long.
     pub(super) slow: Option<usize>,
-    /// A path on which frames take long, but not longer than acks are waited for.
+    /// A path, or all from one node, on which frames take long, but not longer than acks are waited for.
     pub(super) sluggish: Option<(usize, usize)>,
     /// Whether nothing died for good since all held the same.
     pub(super) gentle: bool,
@@ -154,6 +159,10 @@ pub(super) struct World {
     pub(super) unheard: Option<usize>,
     /// Whether a removal that was answered must be known everywhere: not while only an absent disk has it.
     pub(super) judge_ghosts: bool,
+    /// AoRs to be judged at once: something was answered in full, or a node began to serve.
+    pub(super) news: BTreeSet<usize>,
+    /// Whether they are: nothing is cut.
+    pub(super) judges_news: bool,
     /// The last thing that a correct node never makes another say.
     pub(super) alarm: Option<String>,
     gossips: Vec<Gossip>,
@@ -173,11 +182,11 @@ impl World {
         let machines = (0..nodes)
             .map(|index| Node::new(index, rng.u64(1_000_000..1_000_000_000), rng.i64(-hour_us..hour_us)))
             .collect();
-        let phone = |(line, number)| Phone::new(line, number, limits.expires_max_s);
+        let phone = |(line, number)| Phone::new(line, number, limits.grants_s(0));
         let mut world = Self {
             now_us: 0,
             nodes: machines,
-            net: Net::new(nodes),
+            net: Net::new(nodes, limits.window_bytes),
             phones: (0..aors).flat_map(|line| (0..PHONES).map(move |number| (line, number))).map(phone).collect(),
             lines: (0..aors).map(Line::new).collect(),
             seed,
@@ -207,6 +216,8 @@ impl World {
             silent: BTreeMap::new(),
             unheard: None,
             judge_ghosts: true,
+            news: BTreeSet::new(),
+            judges_news: false,
             alarm: None,
             gossips: (0..nodes).map(|_| Gossip::new(nodes)).collect(),
             buffer: Vec::new(),
@@ -248,12 +259,16 @@ impl World {
     ) -> Result<bool, String> {
         let until_us = self.now_us + us;
         let mut next_watch_us = self.now_us;
+        self.judges_news = false;
         while let Some((at_us, order, happening)) = self.queue.pop(until_us) {
             self.now_us = at_us;
             self.note(order ^ at_us.rotate_left(20));
             self.happen(happening);
             if let Some(alarm) = self.alarm.take() {
                 return Err(alarm);
+            }
+            if self.judges_news && !self.news.is_empty() {
+                self.judge_news()?;
             }
             if self.now_us >= next_watch_us {
                 next_watch_us = self.now_us + 50_000;
@@ -298,7 +313,8 @@ impl World {
             Happening::Snapshot { node } => {
                 let now_us = self.now_us;
                 self.nodes[node].snapshot(now_us);
-                self.after(SNAPSHOT_US, happening);
+                let disks_follow = self.limits.ack == Ack::Disk;
+                self.after(if disks_follow { RARE_SNAPSHOT_US } else { SNAPSHOT_US }, happening);
             }
             Happening::Commit { node } => self.commit(node),
             Happening::Committed { node, boot } => self.committed(node, boot),
@@ -356,12 +372,19 @@ impl World {
         for event in effects.events {
             self.note(node as u64 + 1);
             match &event {
-                Event::Fenced { .. } => self.figures.fenced += 1,
+                Event::Fenced { why } => {
+                    self.figures.fenced += 1;
+                    // A peer acks nothing that it lacks, so nobody goes on beyond what it acked.
+                    if why.contains(GAP) {
+                        self.alarm = Some(format!("{} rejoins because {why}", self.nodes[node].id));
+                    }
+                }
                 Event::ExchangeDone { .. } => {
                     self.figures.exchanges += 1;
                     self.traffic.exchanged();
                 }
                 Event::Overflow { .. } => self.figures.overflows += 1,
+                Event::Ready => self.news.extend(0..self.lines.len()),
                 Event::Drained => {
                     if let Some(process) = &mut self.nodes[node].process {
                         process.drained = true;
