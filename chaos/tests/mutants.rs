@@ -14,7 +14,7 @@ const RARE: [&str; 22] = [
     "floor-lets-in",
     "floor-keeps-its-edge",
     "horizon-of-its-own",
-    "hidden-rings-again",
+    "trail-only-when-left",
     "ack-of-any-epoch",
     "empty-ack-set-is-full",
     "suspect-untold",

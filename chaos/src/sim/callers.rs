@@ -81,7 +81,7 @@ impl World {
         if self.phones[at].is_busy(now_us) {
             return;
         }
-        let register = Rc::new(self.phones[at].next(self.asks, now_us, &mut rng));
+        let register = Rc::new(self.phones[at].next(now_us, &mut rng));
         let (request, line, number) = (self.asks, self.phones[at].line, self.phones[at].number);
         self.asked_at.push(request);
         self.figures.requests += 1;
@@ -210,7 +210,7 @@ impl World {
             }
             Some(Ok(Answer::Ok)) => self.hears_full(request, phone),
             Some(Ok(Answer::TryAnother)) => self.try_another(message),
-            Some(Ok(Answer::Refused(Refusal::TooManyContacts))) => self.phones[phone].is_refused(request),
+            Some(Ok(Answer::Refused(Refusal::TooManyContacts))) => self.phones[phone].hears(request),
             // Unless another copy was answered, and the phone has gone on.
             Some(Ok(Answer::Refused(refusal)))
                 if message.kind == Kind::First && waited_us == 0 && self.phones[phone].is_waiting_for(request) =>
