@@ -1,5 +1,6 @@
-//! The judges of Aorta: a simulator over the pure rooms, real processes under real faults. Nothing of a node lives here.
+//! The judges of Aorta: a simulator over the pure rooms, real processes under real faults, and the benchmark. Nothing of a node lives here.
 
+pub mod bench;
 pub mod lab;
 pub mod run;
 pub mod sim;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::thread;
 
 use anyhow::Context;
+use aorta_chaos::bench;
 use aorta_chaos::run;
 use aorta_chaos::sim::{self, Plan};
 use clap::{Args, Parser, Subcommand};
@@ -28,6 +29,8 @@ enum Command {
     Sim(Sim),
     /// Runs real nodes under real faults, and phones that remember what they were told; a report says what held.
     Run(Run),
+    /// Measures speed, cost, memory and delays of a real cluster under load.
+    Bench(bench::Options),
 }
 
 #[derive(Args)]
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Sim(arguments) => simulate(&arguments),
         Command::Run(arguments) => run_scenarios(arguments),
+        Command::Bench(options) => bench::run(&options),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

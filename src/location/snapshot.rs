@@ -16,7 +16,7 @@ mod directory;
 mod slots;
 #[cfg(test)]
 mod tests;
-mod value;
+pub mod value;
 
 use std::fs::File;
 use std::io;

@@ -16,6 +16,7 @@ pub(super) const NEVER_US: u64 = u64::MAX;
 
 /// 256 buckets.
 pub(super) struct Stripe {
+    /// None at all until something is put here: a table that holds little costs little.
     buckets: Box<[Bucket]>,
     /// The sum of all its buckets.
     sum: u128,
@@ -37,6 +38,12 @@ struct Bucket {
     lapses_us: u64,
     /// No stamp in it is before this. May be too early, never too late.
     oldest_us: u64,
+}
+
+impl Bucket {
+    fn empty() -> Self {
+        Self { table: HashTable::new(), sum: 0, lapses_us: NEVER_US, oldest_us: NEVER_US }
+    }
 }
 
 struct Stored {
@@ -84,9 +91,8 @@ pub(super) struct Tally {
 
 impl Stripe {
     pub(super) fn new(snapshots: bool) -> Self {
-        let empty = || Bucket { table: HashTable::new(), sum: 0, lapses_us: NEVER_US, oldest_us: NEVER_US };
         Self {
-            buckets: (0..BUCKETS).map(|_| empty()).collect(),
+            buckets: Box::default(),
             sum: 0,
             tally: Tally::default(),
             dirty: snapshots.then(Dirty::new),
@@ -97,7 +103,7 @@ impl Stripe {
     }
 
     pub(super) fn get(&self, hash: AorHash, aor: &Aor) -> Option<&Record> {
-        let bucket = &self.buckets[place(hash)];
+        let bucket = self.buckets.get(place(hash))?;
         bucket.table.find(hash.low(), |stored| stored.aor == *aor).map(|stored| &stored.record)
     }
 
@@ -107,6 +113,9 @@ impl Stripe {
         self.oldest_us = self.oldest_us.min(oldest_us);
         self.lapses_us = self.lapses_us.min(lapses_us);
         let Self { buckets, sum, tally, dirty, .. } = self;
+        if buckets.is_empty() {
+            *buckets = (0..BUCKETS).map(|_| Bucket::empty()).collect();
+        }
         let bucket = &mut buckets[place(hash)];
         bucket.oldest_us = bucket.oldest_us.min(oldest_us);
         bucket.lapses_us = bucket.lapses_us.min(lapses_us);
@@ -132,7 +141,7 @@ impl Stripe {
 
     /// Forgets what is at or below the floor in one AoR's record.
     pub(super) fn forget_in(&mut self, digester: &Digester, hash: AorHash, aor: &Aor, floor_us: u64) {
-        let bucket = &self.buckets[place(hash)];
+        let Some(bucket) = self.buckets.get(place(hash)) else { return };
         if bucket.oldest_us <= floor_us && self.get(hash, aor).is_some_and(|record| has_old(record, floor_us)) {
             self.forget_bucket(digester, place(hash), floor_us);
         }
@@ -141,10 +150,7 @@ impl Stripe {
     /// Forgets what is at or below the floor in one bucket. Returns how many entries.
     pub(super) fn forget_bucket(&mut self, digester: &Digester, at: usize, floor_us: u64) -> usize {
         let Self { buckets, sum, tally, dirty, .. } = self;
-        let bucket = &mut buckets[at];
-        if bucket.oldest_us > floor_us {
-            return 0;
-        }
+        let Some(bucket) = buckets.get_mut(at).filter(|bucket| bucket.oldest_us <= floor_us) else { return 0 };
         let (mut forgotten, mut shift, mut oldest_us) = (0, 0, NEVER_US);
         bucket.table.retain(|stored| {
             if !has_old(&stored.record, floor_us) {
@@ -169,10 +175,7 @@ impl Stripe {
     /// may keep the whole entry until it is forgotten.
     pub(super) fn slim_bucket(&mut self, digester: &Digester, at: usize, lapsed_us: u64) -> usize {
         let Self { buckets, tally, .. } = self;
-        let bucket = &mut buckets[at];
-        if bucket.lapses_us > lapsed_us {
-            return 0;
-        }
+        let Some(bucket) = buckets.get_mut(at).filter(|bucket| bucket.lapses_us <= lapsed_us) else { return 0 };
         let (mut slimmed, mut shift, mut lapses_us) = (0, 0, NEVER_US);
         for stored in bucket.table.iter_mut() {
             let hash = stored.hash;
@@ -196,11 +199,12 @@ impl Stripe {
     }
 
     pub(super) fn records(&self, at: usize) -> impl Iterator<Item = (AorHash, &Aor, &Record)> {
-        self.buckets[at].table.iter().map(|stored| (stored.hash, &stored.aor, &stored.record))
+        let bucket = self.buckets.get(at).into_iter();
+        bucket.flat_map(|bucket| &bucket.table).map(|stored| (stored.hash, &stored.aor, &stored.record))
     }
 
     pub(super) fn bucket_sum(&self, at: usize) -> u128 {
-        self.buckets[at].sum
+        self.buckets.get(at).map_or(0, |bucket| bucket.sum)
     }
 
     pub(super) fn sum(&self) -> u128 {
@@ -306,7 +310,7 @@ fn place(hash: AorHash) -> usize {
 }
 
 fn find_mut<'a>(buckets: &'a mut [Bucket], hash: AorHash, aor: &Aor) -> Option<&'a mut Stored> {
-    buckets[place(hash)].table.find_mut(hash.low(), |stored| stored.aor == *aor)
+    buckets.get_mut(place(hash))?.table.find_mut(hash.low(), |stored| stored.aor == *aor)
 }
 
 fn soil(stored: &mut Stored, dirty: Option<&mut Dirty>) {

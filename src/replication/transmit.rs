@@ -13,6 +13,15 @@ const DELTAS_BYTES: usize = 64 * 1024;
 impl<R> Live<R> {
     /// Appends what is due to `buf`; whether that was anything. After `false` the link sleeps until it is woken.
     pub(super) fn transmit(&mut self, peer_id: &NodeId, buf: &mut Vec<u8>, now: Now) -> bool {
+        let head = self.outbox.head();
+        let Some(peer) = self.peers.get_mut(peer_id) else { return false };
+        if !peer.has_due(head, true) {
+            // The usual end: a writer asks until there is nothing.
+            if let Some(link) = &mut peer.link {
+                link.awake = false;
+            }
+            return false;
+        }
         let (before, envelope) = (buf.len(), self.envelope());
         self.put_notices(peer_id, buf, envelope);
         self.put_changes(peer_id, buf, envelope, now);

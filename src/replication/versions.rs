@@ -17,12 +17,14 @@ impl<R> Live<R> {
         if is(Mutant::VersionBeforeOffers) {
             return self.settings.wire_version_max;
         }
-        let linked = self.links();
+        let own_max = self.settings.wire_version_max;
+        let linked = self.peers.values().filter(|peer| peer.link.is_some()).map(|peer| peer.wire_version_max);
+        let lowest = linked.fold(own_max, u8::min);
         if is(Mutant::AbsentOffersIgnored) {
-            return linked.map(|id| self.offer_of(id)).fold(self.settings.wire_version_max, u8::min);
+            return lowest;
         }
-        let members = linked.chain(self.members.last_known.keys()).chain(self.members.view.keys());
-        members.map(|id| self.offer_of(id)).fold(self.settings.wire_version_max, u8::min)
+        let others = self.members.last_known.keys().chain(self.members.view.keys()).filter(|id| !self.is_linked(id));
+        others.map(|id| self.offer_of(id)).fold(lowest, u8::min)
     }
 
     /// What is put on every frame.

@@ -30,7 +30,7 @@ const HOMES: [(&str, &[&str]); 9] = [
     ("rcgen", &["src/cluster/certificate"]),
     ("axum", &["src/admin"]),
     ("ureq", &["src/cli"]),
-    ("indicatif", &["src/cli", "chaos/src/run/progress", "chaos/src/seeds"]),
+    ("indicatif", &["src/cli", "chaos/src/run/progress", "chaos/src/bench/progress", "chaos/src/seeds"]),
     ("clap", &["src/cli", "chaos/"]),
 ];
 

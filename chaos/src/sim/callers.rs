@@ -211,9 +211,9 @@ impl World {
             Some(Ok(Answer::Ok)) => self.hears_full(request, phone),
             Some(Ok(Answer::TryAnother)) => self.try_another(message),
             Some(Ok(Answer::Refused(Refusal::TooManyContacts))) => self.phones[phone].hears(request),
-            // Unless another copy was answered, and the phone has gone on.
+            // Of later copies one may have been accepted, and undone, before.
             Some(Ok(Answer::Refused(refusal)))
-                if message.kind == Kind::First && waited_us == 0 && self.phones[phone].is_waiting_for(request) =>
+                if message.kind == Kind::First && message.tried == 1 && waited_us == 0 =>
             {
                 self.alarm = Some(format!("{id} refuses {:?}, which did nothing wrong: {refusal:?}", message.register));
             }

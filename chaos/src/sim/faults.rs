@@ -22,7 +22,7 @@ pub enum Fault {
     Deaf(usize),
     /// Nothing that one node says reaches others; it hears them.
     Mute(usize),
-    /// Killed, started again with its disk.
+    /// Killed, started again with its disk; the write that was under way is cut short.
     Crash(usize),
     /// Killed, started again with nothing.
     CrashEmpty(usize),
@@ -143,7 +143,7 @@ pub(super) fn strike(world: &mut World, step: &Step, rng: &mut fastrand::Rng) ->
             match fault {
                 Fault::CrashEmpty(_) => world.nodes[node].disk = node::Disk::default(),
                 Fault::CrashOlder(_) => world.nodes[node].disk = world.nodes[node].older.clone(),
-                _ => {}
+                _ => world.nodes[node].disk.tear(rng.usize(..64)),
             }
             world.run(lasts_us, calm)?;
             world.start(node);
@@ -326,7 +326,7 @@ fn flap(world: &mut World, node: usize, lasts_us: u64, rng: &mut fastrand::Rng) 
     let until_us = world.now_us + lasts_us;
     while world.now_us < until_us {
         world.run(rng.u64(20_000..400_000), calm)?;
-        let of = world.net.of(node);
+        let of: Vec<_> = world.net.of(node).collect();
         if !of.is_empty() {
             world.close(of[rng.usize(..of.len())]);
         }

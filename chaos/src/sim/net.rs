@@ -1,7 +1,7 @@
 //! The network between simulated nodes: connections like QUIC's (ordered, reliable, or broken), with delay, and paths that
 //! can be cut one way. Knows no node.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use aorta_proto::frame::Class;
 
@@ -45,13 +45,17 @@ pub(super) struct Connection {
     pub(super) ends: [End; 2],
 }
 
+const CLASSES: [Class; 2] = [Class::Live, Class::Bulk];
+
 /// Which connection: two nodes, lower index first, and the class.
 pub(super) type Pair = (usize, usize, Class);
 
 /// All paths and connections.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Net {
-    pub(super) connections: BTreeMap<Pair, Connection>,
+    nodes: usize,
+    /// A place for each [`Pair`], in the order of pairs: each frame asks several times.
+    connections: Vec<Option<Connection>>,
     /// Directed paths on which nothing passes.
     pub(super) cut: BTreeSet<(usize, usize)>,
     last_id: u64,
@@ -67,6 +71,30 @@ pub(super) fn end_of(node: usize, pair: Pair) -> usize {
 }
 
 impl Net {
+    pub(super) fn new(nodes: usize) -> Self {
+        let connections = (0..nodes * nodes * CLASSES.len()).map(|_| None).collect();
+        Self { nodes, connections, cut: BTreeSet::new(), last_id: 0 }
+    }
+
+    fn place(&self, (one, two, class): Pair) -> usize {
+        (one * self.nodes + two) * CLASSES.len() + usize::from(class == Class::Bulk)
+    }
+
+    pub(super) fn get(&self, pair: Pair) -> Option<&Connection> {
+        self.connections[self.place(pair)].as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, pair: Pair) -> Option<&mut Connection> {
+        let place = self.place(pair);
+        self.connections[place].as_mut()
+    }
+
+    /// Both ends gave it up.
+    pub(super) fn remove(&mut self, pair: Pair) {
+        let place = self.place(pair);
+        self.connections[place] = None;
+    }
+
     /// Whether something sent now would pass.
     pub(super) fn passes(&self, from: usize, to: usize) -> bool {
         !self.cut.contains(&(from, to))
@@ -81,7 +109,8 @@ impl Net {
     pub(super) fn open(&mut self, pair: Pair, now_us: u64) {
         self.last_id += 1;
         let end = || End { open: true, heard_us: now_us, ..End::default() };
-        self.connections.insert(pair, Connection { id: self.last_id, ends: [end(), end()] });
+        let place = self.place(pair);
+        self.connections[place] = Some(Connection { id: self.last_id, ends: [end(), end()] });
     }
 
     /// Puts a frame on its way; the connection's number and when the frame arrives, if it is the first one under way to
@@ -95,7 +124,7 @@ impl Net {
         arrives_us: u64,
     ) -> Option<(u64, u64)> {
         let pair = pair(from, to, class);
-        let connection = self.connections.get_mut(&pair)?;
+        let connection = self.get_mut(pair)?;
         let id = connection.id;
         let end = &mut connection.ends[end_of(to, pair)];
         let arrives_us = end.inbound.back().map_or(arrives_us, |(last_us, _)| arrives_us.max(*last_us));
@@ -107,15 +136,19 @@ impl Net {
     /// Whether the writer towards `to` has room.
     pub(super) fn has_room(&self, from: usize, to: usize, class: Class) -> bool {
         let pair = pair(from, to, class);
-        let Some(connection) = self.connections.get(&pair) else { return false };
+        let Some(connection) = self.get(pair) else { return false };
         connection.ends[end_of(to, pair)].inbound_bytes < WINDOW_BYTES
     }
 
     /// Connections of a node on which its end is open.
-    pub(super) fn of(&self, node: usize) -> Vec<Pair> {
-        let mine = |(pair, connection): &(&Pair, &Connection)| {
-            (pair.0 == node || pair.1 == node) && connection.ends[end_of(node, **pair)].open
-        };
-        self.connections.iter().filter(mine).map(|(pair, _)| *pair).collect()
+    pub(super) fn of(&self, node: usize) -> impl Iterator<Item = Pair> {
+        let others = (0..self.nodes).filter(move |other| *other != node);
+        let pairs = others.flat_map(move |other| CLASSES.map(|class| pair(node, other, class)));
+        pairs.filter(move |pair| self.is_open(node, *pair))
+    }
+
+    /// Whether a node's end of a connection is open.
+    pub(super) fn is_open(&self, node: usize, pair: Pair) -> bool {
+        self.get(pair).is_some_and(|connection| connection.ends[end_of(node, pair)].open)
     }
 }

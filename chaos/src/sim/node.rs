@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aorta::clock::{Clock, Now};
 use aorta::location::Location;
+use aorta::location::snapshot::value;
 use aorta::registrar::RegistrarLimits;
 use aorta::replication::{Replication, Settings, Start};
 use aorta_proto::frame::LastKnown;
@@ -29,11 +30,18 @@ pub(super) struct Disk {
     last_known: Vec<LastKnown>,
     cluster_us: u64,
     wall_us: u64,
+    /// Its last write was cut short.
+    torn: Option<Aor>,
     /// It could not be kept up: the disk was full.
     ceiling_lost: bool,
 }
 
 impl Disk {
+    /// One write was under way when the process died: half of it is there.
+    pub(super) fn tear(&mut self, which: usize) {
+        self.torn = self.records.keys().nth(which % self.records.len().max(1)).cloned();
+    }
+
     /// What a commit wrote. A snapshot may have written something newer meanwhile.
     pub(super) fn take(&mut self, records: Vec<(Aor, Record)>) {
         for (aor, record) in records.into_iter().filter(|(_, record)| !record.is_empty()) {
@@ -133,8 +141,12 @@ impl Node {
         let mono = Arc::new(AtomicU64::new(self.mono_us(true_us)));
         let clock = Arc::new(Clock::manual(Arc::clone(&mono), BootId(boot)));
         let location = Arc::new(Location::new(DIGEST_KEY, true));
+        let torn = self.disk.torn.take();
         for (aor, record) in &self.disk.records {
-            location.restore(aor, self.loaded(record.clone()));
+            match self.loaded(aor, record, torn.as_ref() == Some(aor)) {
+                Some(record) => drop(location.restore(aor, record)),
+                None => location.put_back([aor]),
+            }
         }
         let wall_us = self.wall_us(true_us);
         let persisted = self.disk.cluster_us > 0;
@@ -176,13 +188,16 @@ impl Node {
         });
     }
 
-    /// A record as the disk gives it back.
-    fn loaded(&self, mut record: Record) -> Record {
+    /// A record as the disk gives it back: what is torn does not come back.
+    fn loaded(&self, aor: &Aor, record: &Record, torn: bool) -> Option<Record> {
+        let mut bytes = value::encode(aor, record).ok()?;
+        bytes.truncate(if torn { bytes.len() / 2 } else { bytes.len() });
+        let mut record = value::decode(aor, &bytes).ok()?;
         let lives = |entry: &Entry| entry.lapses_us().is_none_or(|lapses_us| lapses_us > self.disk.cluster_us);
         if is(Mutant::LapsedSkippedAtLoad) {
             record.entries.retain(lives);
         }
-        record
+        Some(record)
     }
 
     /// Turns the clock and gives the process, if one runs and is not stopped.

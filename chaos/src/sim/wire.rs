@@ -3,7 +3,7 @@
 use aorta::replication::{Effects, Linked};
 use aorta_proto::frame::Class;
 
-use super::net::{Connection, IDLE_US, Pair, end_of, pair};
+use super::net::{IDLE_US, Pair, end_of, pair};
 use super::world::{Happening, World};
 
 /// Between two looks whether a path passes again, µs.
@@ -11,14 +11,14 @@ const STALLED_US: u64 = 10_000;
 
 impl World {
     pub(super) fn is_idle(&self, node: usize, pair: Pair) -> bool {
-        let end = self.net.connections.get(&pair).map(|connection| &connection.ends[end_of(node, pair)]);
+        let end = self.net.get(pair).map(|connection| &connection.ends[end_of(node, pair)]);
         end.is_some_and(|end| self.now_us.saturating_sub(end.heard_us) > IDLE_US)
     }
 
     /// Breaks a connection; an end whose process is stopped hears of it when it goes on.
     pub(super) fn close(&mut self, pair: Pair) {
         for node in [pair.0, pair.1] {
-            let Some(connection) = self.net.connections.get_mut(&pair) else { return };
+            let Some(connection) = self.net.get_mut(pair) else { return };
             let end = &mut connection.ends[end_of(node, pair)];
             end.clear();
             if !end.open || !self.nodes[node].is_awake() {
@@ -28,10 +28,9 @@ impl World {
             let peer = self.nodes[pair.0 + pair.1 - node].id.clone();
             self.with(node, |process, now| ((), process.replication.unlinked(&peer, pair.2, now)));
         }
-        let gone =
-            self.net.connections.get(&pair).is_some_and(|connection| connection.ends.iter().all(|end| !end.open));
+        let gone = self.net.get(pair).is_some_and(|connection| connection.ends.iter().all(|end| !end.open));
         if gone {
-            self.net.connections.remove(&pair);
+            self.net.remove(pair);
         }
     }
 
@@ -49,13 +48,12 @@ impl World {
     fn look_after(&mut self, one: usize, two: usize, class: Class) {
         let pair = pair(one, two, class);
         let both_awake = self.nodes[one].is_awake() && self.nodes[two].is_awake();
-        let both_open =
-            self.net.connections.get(&pair).is_some_and(|connection| connection.ends.iter().all(|end| end.open));
+        let both_open = self.net.get(pair).is_some_and(|connection| connection.ends.iter().all(|end| end.open));
         if both_open && both_awake {
             for (from, to) in [(one, two), (two, one)] {
                 let passes = self.net.passes(from, to);
                 let now_us = self.now_us;
-                if let Some(connection) = self.net.connections.get_mut(&pair).filter(|_| passes) {
+                if let Some(connection) = self.net.get_mut(pair).filter(|_| passes) {
                     connection.ends[end_of(to, pair)].heard_us = now_us;
                 }
             }
@@ -98,7 +96,7 @@ impl World {
         }
         // Who accepted gave up its old connection, and learns that the other did not.
         for (node, peer) in accepted {
-            if let Some(connection) = self.net.connections.get_mut(&pair) {
+            if let Some(connection) = self.net.get_mut(pair) {
                 connection.ends[end_of(node, pair)].open = false;
             }
             self.with(node, |process, now| ((), process.replication.unlinked(&peer, class, now)));
@@ -107,8 +105,7 @@ impl World {
 
     pub(super) fn pump(&mut self, from: usize, to: usize, class: Class) {
         let pair = pair(from, to, class);
-        let open = |connection: &Connection| connection.ends[end_of(from, pair)].open;
-        if !self.net.connections.get(&pair).is_some_and(open) {
+        if !self.net.is_open(from, pair) {
             return;
         }
         let stopped = self.nodes[from].process.as_ref().is_some_and(|process| process.asleep);
@@ -143,7 +140,7 @@ impl World {
         let from = pair.0 + pair.1 - to;
         let stalled =
             !self.net.passes(from, to) || self.nodes[to].process.as_ref().is_some_and(|process| process.asleep);
-        let Some(connection) = self.net.connections.get_mut(&pair).filter(|connection| connection.id == id) else {
+        let Some(connection) = self.net.get_mut(pair).filter(|connection| connection.id == id) else {
             return;
         };
         if stalled {

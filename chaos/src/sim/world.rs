@@ -65,7 +65,7 @@ pub struct Figures {
     pub repair_bytes: u64,
     /// The longest time from the end of a cut until all were ready and the same, µs.
     pub slowest_heal_us: u64,
-    /// Hash of everything that happened, in order: the same seed gives the same.
+    /// Hash of everything that happened, in order: the same seed gives the same; of several seeds the sum.
     pub trace: u64,
 }
 
@@ -84,19 +84,22 @@ impl Figures {
         self.differed += other.differed;
         self.repair_bytes += other.repair_bytes;
         self.slowest_heal_us = self.slowest_heal_us.max(other.slowest_heal_us);
+        // In whatever order threads finish.
+        self.trace = self.trace.wrapping_add(other.trace);
     }
 }
 
 impl std::fmt::Display for Figures {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { happenings, requests, full, short, frames, exchanges, fenced, overflows, .. } = self;
-        let Self { heals, differed, repair_bytes, slowest_heal_us, .. } = self;
+        let Self { heals, differed, repair_bytes, slowest_heal_us, trace, .. } = self;
         let slowest_ms = slowest_heal_us / 1000;
         write!(f, "{happenings} events, {requests} requests ({full} replies full, {short} short), ")?;
         write!(f, "{frames} frames, {exchanges} exchanges, {fenced} times fenced, {overflows} overflows, ")?;
         write!(
             f,
-            "{differed} differences after {heals} cuts repaired with {repair_bytes} bytes, within {slowest_ms} ms"
+            "{differed} differences after {heals} cuts repaired with {repair_bytes} bytes, within {slowest_ms} ms; \
+             trace {trace:016x}"
         )
     }
 }
@@ -172,7 +175,7 @@ impl World {
         let mut world = Self {
             now_us: 0,
             nodes: machines,
-            net: Net::default(),
+            net: Net::new(nodes),
             phones: (0..aors).flat_map(|line| (0..PHONES).map(move |number| (line, number))).map(phone).collect(),
             lines: (0..aors).map(Line::new).collect(),
             seed,
@@ -203,7 +206,7 @@ impl World {
             unheard: None,
             judge_ghosts: true,
             alarm: None,
-            gossips: vec![Gossip::default(); nodes],
+            gossips: (0..nodes).map(|_| Gossip::new(nodes)).collect(),
             queue: BinaryHeap::new(),
             order: 0,
             asked: BTreeMap::new(),
@@ -379,8 +382,8 @@ impl World {
         self.say(|| format!("n{} is killed", node + 1));
         self.nodes[node].process = None;
         self.loses_socket(node);
-        for pair in self.net.of(node) {
-            if let Some(connection) = self.net.connections.get_mut(&pair) {
+        for pair in self.net.of(node).collect::<Vec<_>>() {
+            if let Some(connection) = self.net.get_mut(pair) {
                 connection.ends[end_of(node, pair)].open = false;
             }
         }
@@ -389,7 +392,7 @@ impl World {
     pub(super) fn start(&mut self, node: usize) {
         self.say(|| format!("n{} starts", node + 1));
         let (now_us, min) = (self.now_us, self.bootstrap_min_nodes);
-        self.gossips[node] = Gossip::default();
+        self.gossips[node] = Gossip::new(self.nodes.len());
         let seeds = self.seeds_unreached(node);
         self.nodes[node].wire_version_max = self.versions.starts(node);
         let limits = self.limits;
@@ -398,9 +401,8 @@ impl World {
 
     /// Every node is a seed of all: those with whom this one has no connection.
     fn seeds_unreached(&self, node: usize) -> Vec<String> {
-        let reached = self.net.of(node);
         let others = (0..self.nodes.len()).filter(|other| *other != node);
-        let unreached = others.filter(|other| !reached.contains(&pair(node, *other, Class::Live)));
+        let unreached = others.filter(|other| !self.net.is_open(node, pair(node, *other, Class::Live)));
         unreached.map(|other| self.nodes[other].id.to_string()).collect()
     }
 
@@ -432,34 +434,36 @@ impl World {
         let seeds = self.seeds_unreached(node);
         self.with(node, |process, now| ((), process.replication.seeds_unreached(seeds, now)));
         self.with(node, |process, now| ((), process.replication.timeout(now)));
-        let idle: Vec<Pair> = self.net.of(node).into_iter().filter(|pair| self.is_idle(node, *pair)).collect();
+        let idle: Vec<Pair> = self.net.of(node).filter(|pair| self.is_idle(node, *pair)).collect();
         if self.nodes[node].is_awake() {
             idle.into_iter().for_each(|pair| self.close(pair));
         }
     }
 
     fn gossip(&mut self) {
-        let now_us = self.now_us;
-        for node in 0..self.nodes.len() {
+        let (now_us, nodes) = (self.now_us, self.nodes.len());
+        for node in 0..nodes {
             let me = self.nodes[node].id.clone();
             let said = self.with(node, |process, _| ((process.boot, process.replication.gossip()), Effects::default()));
             if let Some((boot, keys)) = said {
-                self.gossips[node].beat(&me, boot, keys, now_us);
+                self.gossips[node].beat(node, me, boot, keys, now_us);
             }
         }
-        for pair in self.net.connections.keys().copied().filter(|pair| pair.2 == Class::Live).collect::<Vec<_>>() {
-            for (from, to) in [(pair.0, pair.1), (pair.1, pair.0)] {
-                let both = self.nodes[from].is_awake() && self.nodes[to].is_awake();
-                let unheard = self.unheard.is_some_and(|node| node == from || node == to);
-                if both && !unheard && self.net.passes(from, to) {
-                    let heard = self.gossips[from].clone();
-                    self.gossips[to].hear(&heard, now_us);
+        let pairs = (0..nodes).flat_map(|one| (one + 1..nodes).map(move |two| (one, two)));
+        for (one, two) in pairs.filter(|(one, two)| self.net.get(pair(*one, *two, Class::Live)).is_some()) {
+            let both = self.nodes[one].is_awake() && self.nodes[two].is_awake();
+            let unheard = self.unheard.is_some_and(|node| node == one || node == two);
+            for (from, to) in [(one, two), (two, one)] {
+                let passes = both && !unheard && self.net.passes(from, to);
+                if let Ok([from, to]) = self.gossips.get_disjoint_mut([from, to])
+                    && passes
+                {
+                    to.hear(from, now_us);
                 }
             }
         }
-        for node in 0..self.nodes.len() {
-            let alive = self.gossips[node].alive(now_us);
-            let view: Vec<Member> = alive.filter_map(|(id, keys)| Member::from_keys(id.clone(), keys).ok()).collect();
+        for node in 0..nodes {
+            let view: Vec<Member> = self.gossips[node].alive(now_us).cloned().collect();
             self.with(node, |process, now| ((), process.replication.members(view, now)));
         }
     }

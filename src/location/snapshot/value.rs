@@ -19,7 +19,7 @@ const CHECK_KEY: &[u8; 16] = b"aorta snapshot/1";
 
 /// Why a value could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ValueError {
+pub enum ValueError {
     /// Written by a newer aorta.
     #[error("version {0} is not known here")]
     Version(u8),
@@ -29,7 +29,10 @@ pub(super) enum ValueError {
 }
 
 /// The bytes of a record.
-pub(super) fn encode(aor: &Aor, record: &Record) -> Result<Vec<u8>, bincode::error::EncodeError> {
+///
+/// # Errors
+/// Whatever the codec refuses: no record that a REGISTER can make.
+pub fn encode(aor: &Aor, record: &Record) -> Result<Vec<u8>, bincode::error::EncodeError> {
     let body = bincode::serde::encode_to_vec(record, codec())?;
     let mut bytes = Vec::with_capacity(1 + 8 + body.len());
     bytes.push(VERSION);
@@ -39,7 +42,10 @@ pub(super) fn encode(aor: &Aor, record: &Record) -> Result<Vec<u8>, bincode::err
 }
 
 /// The record of these bytes.
-pub(super) fn decode(aor: &Aor, bytes: &[u8]) -> Result<Record, ValueError> {
+///
+/// # Errors
+/// [`ValueError`]: not what was written under this AoR, or by a newer version.
+pub fn decode(aor: &Aor, bytes: &[u8]) -> Result<Record, ValueError> {
     let (&version, rest) = bytes.split_first().ok_or(ValueError::Damaged)?;
     if version != VERSION {
         return Err(ValueError::Version(version));

@@ -1,0 +1,183 @@
+//! What processes cost, as the kernel counts it: processor time, memory, and what else the processors did meanwhile.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use nix::unistd::{SysconfVar, sysconf};
+
+/// A process and all that it started, itself first.
+pub(super) fn family(pid: u32) -> Vec<u32> {
+    let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(child) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        if let Some(parent) = stat(child).and_then(|fields| fields.get(1)?.parse().ok()) {
+            children.entry(parent).or_default().push(child);
+        }
+    }
+    let mut all = vec![pid];
+    let mut next = 0;
+    while let Some(parent) = all.get(next) {
+        all.extend(children.remove(parent).unwrap_or_default());
+        next += 1;
+    }
+    all
+}
+
+/// Fields of `/proc/PID/stat` after the name, which may hold anything.
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
+}
+
+/// User and system time of these processes since their start. In nanoseconds where the kernel keeps them (schedstat, of the
+/// threads that live), else in its ticks.
+pub(super) fn processor_time(pids: &[u32]) -> Duration {
+    pids.iter().map(|pid| precise(*pid).or_else(|| in_ticks(*pid)).unwrap_or_default()).sum()
+}
+
+fn precise(pid: u32) -> Option<Duration> {
+    let mut sum = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
+        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        sum += text.split_whitespace().next()?.parse::<u64>().ok()?;
+    }
+    Some(Duration::from_nanos(sum))
+}
+
+fn in_ticks(pid: u32) -> Option<Duration> {
+    let fields = stat(pid)?;
+    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(Duration::from_millis(ticks * 1000 / ticks_per_s()))
+}
+
+fn ticks_per_s() -> u64 {
+    let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten();
+    ticks.and_then(|ticks| u64::try_from(ticks).ok()).filter(|ticks| *ticks > 0).unwrap_or(100)
+}
+
+/// Proportional memory of these processes, bytes: what they share counts once.
+///
+/// # Errors
+/// When one of them is gone, or the kernel does not say.
+pub(super) fn memory_bytes(pids: &[u32]) -> anyhow::Result<u64> {
+    let mut sum = 0;
+    for pid in pids {
+        let file = format!("/proc/{pid}/smaps_rollup");
+        let text = fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
+        let line =
+            text.lines().find_map(|line| line.strip_prefix("Pss:")).with_context(|| format!("no Pss in {file}"))?;
+        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().with_context(|| format!("Pss in {file}"))?;
+        sum += kib * 1024;
+    }
+    Ok(sum)
+}
+
+/// What some processors did, and the machine's sockets lost.
+#[derive(Debug, Clone)]
+pub(super) struct Look {
+    at: Instant,
+    /// By processor: ticks not idle, and of those, ticks that the hypervisor took.
+    busy: Vec<(u64, u64)>,
+    dropped: u64,
+}
+
+/// What changed between two looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Busy {
+    /// Time in which the processors were not idle, all together.
+    pub(super) busy: Duration,
+    /// Time that the hypervisor took, of all that there was.
+    pub(super) stolen_share: f64,
+    /// Datagrams that found no room in a socket of this machine.
+    pub(super) dropped: u64,
+    /// Time from look to look.
+    pub(super) span: Duration,
+}
+
+impl Look {
+    /// At these processors, now.
+    pub(super) fn at(cores: &[usize]) -> Self {
+        let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+        let snmp = fs::read_to_string("/proc/net/snmp").unwrap_or_default();
+        Self {
+            at: Instant::now(),
+            busy: cores.iter().map(|core| busy_of(&stat, *core)).collect(),
+            dropped: dropped(&snmp),
+        }
+    }
+
+    /// What happened since.
+    pub(super) fn since(&self, before: &Self) -> Busy {
+        let span = self.at - before.at;
+        let change = |of: fn(&(u64, u64)) -> u64| -> u64 {
+            self.busy.iter().zip(&before.busy).map(|(now, then)| of(now).saturating_sub(of(then))).sum()
+        };
+        let time = |ticks: u64| Duration::from_millis(ticks * 1000 / ticks_per_s());
+        let all_s = span.as_secs_f64() * self.busy.len() as f64;
+        Busy {
+            busy: time(change(|(busy, _)| *busy)),
+            stolen_share: time(change(|(_, stolen)| *stolen)).as_secs_f64() / all_s.max(1e-9),
+            dropped: self.dropped.saturating_sub(before.dropped),
+            span,
+        }
+    }
+}
+
+/// Ticks in which a processor was not idle, and ticks that the hypervisor took of it.
+fn busy_of(stat: &str, core: usize) -> (u64, u64) {
+    let name = format!("cpu{core} ");
+    let Some(rest) = stat.lines().find_map(|line| line.strip_prefix(&name)) else { return (0, 0) };
+    // user nice system idle iowait irq softirq steal guest guest_nice; the last two are in the first.
+    let ticks: Vec<u64> = rest.split_whitespace().take(8).map(|ticks| ticks.parse().unwrap_or(0)).collect();
+    let (all, idle): (u64, u64) = (ticks.iter().sum(), ticks.iter().skip(3).take(2).sum());
+    (all - idle, ticks.get(7).copied().unwrap_or(0))
+}
+
+/// RcvbufErrors of UDP.
+fn dropped(snmp: &str) -> u64 {
+    let mut lines = snmp.lines().filter(|line| line.starts_with("Udp: "));
+    let (Some(names), Some(values)) = (lines.next(), lines.next()) else { return 0 };
+    let at = names.split_whitespace().position(|name| name == "RcvbufErrors");
+    at.and_then(|at| values.split_whitespace().nth(at)?.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_costs_something() {
+        let own = std::process::id();
+        let before = processor_time(&[own]);
+        let begun = Instant::now();
+        let mut waste = 0_u64;
+        while begun.elapsed() < Duration::from_millis(30) {
+            waste = waste.wrapping_add(begun.elapsed().as_nanos() as u64);
+        }
+        assert!(waste != 0 && processor_time(&[own]) >= before + Duration::from_millis(5));
+        assert!(in_ticks(own).is_some());
+        assert!(memory_bytes(&[own]).expect("said") > 500_000);
+        assert!(memory_bytes(&[u32::MAX]).is_err());
+        assert_eq!(family(own)[0], own);
+    }
+
+    #[test]
+    fn children_belong_to_the_family() {
+        let mut child = std::process::Command::new("sleep").arg("5").spawn().expect("started");
+        assert!(family(std::process::id()).contains(&child.id()));
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+    }
+
+    #[test]
+    fn what_the_kernel_prints_is_read() {
+        let stat = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu1 100 1 20 1000 50 0 3 7 0 0\ncpu10 1 1 1 1 1 1 1 1 0 0\n";
+        assert_eq!(busy_of(stat, 1), (131, 7));
+        assert_eq!(busy_of(stat, 2), (0, 0));
+        let snmp = "Udp: InDatagrams RcvbufErrors SndbufErrors\nUdp: 5 17 3\nUdpLite: InDatagrams\nUdpLite: 0\n";
+        assert_eq!(dropped(snmp), 17);
+        assert_eq!(dropped(""), 0);
+    }
+}
