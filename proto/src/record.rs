@@ -158,8 +158,11 @@ impl Entry {
     }
 
     fn conflicts(&self, other: &Self) -> bool {
+        if self.stamp != other.stamp {
+            return false;
+        }
         let two_values = matches!((&self.value, &other.value), (Value::Live(one), Value::Live(two)) if one != two);
-        self.stamp == other.stamp && (two_values || self.remembered() != other.remembered())
+        two_values || self.remembered() != other.remembered()
     }
 }
 

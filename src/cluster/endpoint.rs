@@ -10,8 +10,8 @@ use std::time::Duration;
 use aorta_proto::NodeId;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ClientConfig, Connection, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TokioRuntime, TransportConfig,
-    VarInt,
+    AckFrequencyConfig, ClientConfig, Connection, EndpointConfig, IdleTimeout, Incoming, MtuDiscoveryConfig,
+    ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -63,6 +63,14 @@ const GOSSIP_STREAMS_MAX: u32 = 16;
 /// Datagrams that wait to be read or sent, bytes; beyond it quinn drops the oldest.
 const DATAGRAMS_BYTES: usize = 128 * 1024;
 
+/// The largest packet that is tried on a path, bytes: what an Ethernet of jumbo frames takes. On one of 1500 bytes QUIC finds
+/// that out within some probes. A packet costs much the same whatever it carries.
+const PACKET_BYTES_MAX: u16 = 8952;
+
+/// Packets that a peer may take before it acknowledges them as packets (QUIC's own acks, not those that replies wait for),
+/// unless they ride along with what it says anyway. Without this it would be every second one.
+const PACKETS_UNACKED_MAX: u32 = 10;
+
 /// The socket buffers asked of the system, bytes; what it grants is enough to start with.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
@@ -104,7 +112,10 @@ impl Endpoint {
         let refuse = |problem| ClusterError::Listen { listen, problem };
         let socket = socket(listen).map_err(refuse)?;
         let runtime = Arc::new(TokioRuntime);
-        let quinn = quinn::Endpoint::new(EndpointConfig::default(), Some(server), socket, runtime).map_err(refuse)?;
+        let mut endpoint = EndpointConfig::default();
+        // Fails only above what UDP can carry.
+        let _ = endpoint.max_udp_payload_size(PACKET_BYTES_MAX);
+        let quinn = quinn::Endpoint::new(endpoint, Some(server), socket, runtime).map_err(refuse)?;
         let local = quinn.local_addr().map_err(refuse)?;
         Ok(Self { quinn, client, local })
     }
@@ -178,7 +189,13 @@ impl Endpoint {
 
 fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
+    let mut paths = MtuDiscoveryConfig::default();
+    paths.upper_bound(PACKET_BYTES_MAX);
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(PACKETS_UNACKED_MAX));
     transport
+        .mtu_discovery_config(Some(paths))
+        .ack_frequency_config(Some(acks))
         .max_idle_timeout(IdleTimeout::try_from(IDLE).ok())
         .keep_alive_interval(Some(KEEP_ALIVE))
         .initial_rtt(ROUND_TRIP_GUESS)

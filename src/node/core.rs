@@ -20,7 +20,7 @@ use crate::cluster::{Cluster, GossipMember};
 use crate::location::{Counts, Location};
 use crate::replication::{Effects, Event, Released, Replication};
 use crate::sip::message::ViaTarget;
-use crate::sip::transport::ReplyPath;
+use crate::sip::transport::{Replies, ReplyPath};
 use crate::sip::uas::{Acks, Serving, Uas};
 
 /// A reply that waits for acks.
@@ -119,9 +119,11 @@ impl Core {
                 }
             }
         }
+        let mut replies = Replies::default();
         for released in released {
-            self.release(released, now);
+            self.release(released, &mut replies, now);
         }
+        replies.send();
         for event in &events {
             super::events::log(event);
             self.gauges.event(event);
@@ -186,7 +188,7 @@ impl Core {
         }
     }
 
-    fn release(&self, released: Released<Waiting>, now: Now) {
+    fn release(&self, released: Released<Waiting>, replies: &mut Replies, now: Now) {
         let Released { reply, short, got, asked } = released;
         if short {
             self.gauges.short();
@@ -194,7 +196,7 @@ impl Core {
         match reply {
             Waiting::Sip { mut bytes, path, via, since_us } => {
                 self.uas.say_acks(&mut bytes, Acks { got, asked, short }, || !self.serving().absence);
-                path.send(&bytes, &via);
+                replies.push(&path, &bytes, &via);
                 self.gauges.acked(now.mono_us.saturating_sub(since_us));
             }
             // An operator who went away needs no answer.

@@ -105,9 +105,9 @@ impl Gauges {
         }
     }
 
-    /// A change was published.
-    pub(super) fn published(&self) {
-        self.hot.count(Hot::Published as usize);
+    /// So many changes were published.
+    pub(super) fn published(&self, changes: usize) {
+        self.hot.add(Hot::Published as usize, changes as u64);
     }
 
     /// A reply left with fewer acks than were asked for.

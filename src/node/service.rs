@@ -1,26 +1,34 @@
-//! SIP's way through the house: one synchronous call on the thread that read the message, up to where the change is in
+//! SIP's way through the house: one synchronous call on the thread that read the messages, up to where every change is in
 //! every outbox. Judges nothing.
 
 use crate::clock::wall_us;
-use crate::sip::transport::{Flow, ReplyPath, Service};
+use crate::replication::Publication;
+use crate::sip::transport::{Batch, Replies, Service};
 use crate::sip::uas::{Answer, Moment};
 
 use super::core::{Core, Waiting};
 
 impl Service for Core {
-    fn handle(&self, message: &[u8], flow: &Flow, path: ReplyPath) {
+    fn handle(&self, batch: Batch<'_>) {
         let now = self.clock.now();
         let moment = Moment { now, wall_us: wall_us(), serving: self.serving() };
-        match self.uas.answer(message, flow, moment, || self.replication.reserve()) {
-            Answer::Silent => {}
-            Answer::Reply { bytes, via } => path.send(&bytes, &via),
-            Answer::AfterAcks { aor, delta, reply, via, slot } => {
-                let waiting = Waiting::Sip { bytes: reply, path, via, since_us: now.mono_us };
-                let effects = self.replication.publish(slot, &aor, &delta, waiting, now);
-                self.gauges.published();
-                self.act(effects, now);
+        let (mut replies, mut publications) = (Replies::default(), Vec::new());
+        batch.for_each(|message, flow, path| {
+            match self.uas.answer(message, flow, moment, || self.replication.reserve()) {
+                Answer::Silent => {}
+                Answer::Reply { bytes, via } => replies.push(&path, &bytes, &via),
+                Answer::AfterAcks { aor, delta, reply, via, slot } => {
+                    let reply = Waiting::Sip { bytes: reply, path, via, since_us: now.mono_us };
+                    publications.push(Publication { slot, aor, delta, reply });
+                }
             }
+        });
+        if !publications.is_empty() {
+            self.gauges.published(publications.len());
+            let effects = self.replication.publish_all(publications, now);
+            self.act(effects, now);
         }
+        replies.send();
     }
 
     fn slept(&self, gap_us: u64) {

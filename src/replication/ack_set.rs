@@ -2,9 +2,9 @@
 //! it leaves by good-bye, by being dropped from membership, or as suspect. A lost link alone releases nothing: the peer
 //! may live, serve, and not know what was answered.
 
-use aorta_proto::NodeId;
 use aorta_proto::frame::{FrameError, PeerState, RejoinReason};
 use aorta_proto::mutant::{Mutant, is};
+use aorta_proto::{Aor, NodeId, Record};
 
 use super::commit::OnDisk;
 use super::effects::{Event, Released};
@@ -13,6 +13,26 @@ use super::peer::Subscriber;
 use super::readiness::Mode;
 use super::settings::AckMode;
 use super::slot::Slot;
+
+/// A change that is in this node's table, to be published.
+#[derive(Debug)]
+pub struct Publication<R> {
+    /// The place of the reply.
+    pub slot: Slot,
+    /// Whose contacts.
+    pub aor: Aor,
+    /// What was merged.
+    pub delta: Record,
+    /// Comes back in [`super::Effects::released`].
+    pub reply: R,
+}
+
+/// The same, as peers will read it.
+pub(super) struct Encoded<R> {
+    pub(super) changes: Result<Vec<Box<[u8]>>, FrameError>,
+    pub(super) slot: Slot,
+    pub(super) reply: R,
+}
 
 /// A reply that waits.
 #[derive(Debug)]
@@ -27,31 +47,34 @@ pub(super) struct Waiting<R> {
 }
 
 impl<R> Live<R> {
-    /// Puts encoded changes into the outbox and the reply in line, in one step with respect to the ack set.
-    pub(super) fn publish(&mut self, encoded: Result<Vec<Vec<u8>>, FrameError>, slot: Slot, reply: R, now_us: u64) {
+    /// Puts encoded changes into the outbox and their replies in line, in one step with respect to the ack set.
+    pub(super) fn publish(&mut self, encoded: impl Iterator<Item = Encoded<R>>, now_us: u64) {
         let asked = self.awaited().count();
-        let mut short = self.somebody_goes_without(asked);
-        match encoded {
-            Ok(changes) => {
-                for change in changes {
-                    self.outbox.push(change, now_us);
+        let short = self.somebody_goes_without(asked);
+        for Encoded { changes, slot, reply } in encoded {
+            let mut waiting = Waiting { seq: 0, published_us: now_us, reply, short, asked, _slot: slot };
+            match changes {
+                Ok(changes) => {
+                    for change in changes {
+                        self.outbox.push(change, now_us);
+                    }
+                }
+                Err(error) => {
+                    waiting.short = true;
+                    let bytes = if let FrameError::TooLong(bytes) = error { bytes } else { 0 };
+                    self.effects.events.push(Event::TooLarge { bytes });
                 }
             }
-            Err(error) => {
-                short = true;
-                let bytes = if let FrameError::TooLong(bytes) = error { bytes } else { 0 };
-                self.effects.events.push(Event::TooLarge { bytes });
+            waiting.seq = self.outbox.head();
+            if self.settings.ack == AckMode::None {
+                self.effects.released.push(released(waiting, 0));
+            } else {
+                // In line before anybody is found overtaken: one of these very changes may have driven out what they lack.
+                self.replies.push_back(waiting);
             }
         }
-        let waiting = Waiting { seq: self.outbox.head(), published_us: now_us, reply, short, asked, _slot: slot };
-        if self.settings.ack == AckMode::None {
-            self.effects.released.push(released(waiting, 0));
-        } else {
-            // In line before anybody is found overtaken: it is this very change that may have driven out what they lack.
-            self.replies.push_back(waiting);
-            if self.awaits_disks() {
-                self.call_commit();
-            }
+        if self.awaits_disks() {
+            self.call_commit();
         }
         self.find_overtaken();
         self.trim();

@@ -40,7 +40,7 @@ struct Lists {
     spans: VecDeque<Span>,
     have: VecDeque<Buckets>,
     /// Encoded, not yet sent.
-    ready: VecDeque<Vec<u8>>,
+    ready: VecDeque<Box<[u8]>>,
     want: Vec<(u16, Vec<u64>)>,
 }
 
@@ -98,7 +98,7 @@ impl Donor {
                 lists.read(location);
                 let batch = lists.batch;
                 if !lists.ready.is_empty() {
-                    let changes = lists.ready.iter().map(Vec::as_slice);
+                    let changes = lists.ready.iter().map(|change| &**change);
                     let sent = encode_entries((id, batch, false), changes, ENTRIES_BYTES, envelope, buf);
                     lists.ready.drain(..sent);
                     return;
@@ -121,7 +121,7 @@ impl Donor {
 impl Lists {
     /// Goes on until a frame is full or all buckets are done.
     fn read(&mut self, location: &Location) {
-        let mut bytes: usize = self.ready.iter().map(Vec::len).sum();
+        let mut bytes: usize = self.ready.iter().map(|change| change.len()).sum();
         while bytes < ENTRIES_BYTES {
             let Some(bucket) = self.next_bucket() else { return };
             let theirs = match self.have.front() {
@@ -135,7 +135,7 @@ impl Lists {
             }
             if !give.is_empty() {
                 let changes = encoded(location, bucket, &give);
-                bytes += changes.iter().map(Vec::len).sum::<usize>();
+                bytes += changes.iter().map(|change| change.len()).sum::<usize>();
                 self.ready.extend(changes);
             }
         }
@@ -155,7 +155,7 @@ impl Lists {
 }
 
 /// Items of a bucket, encoded. One that is larger than a frame cannot exist where limits were checked at start.
-pub(super) fn encoded(location: &Location, bucket: u16, items: &[ItemHash]) -> Vec<Vec<u8>> {
+pub(super) fn encoded(location: &Location, bucket: u16, items: &[ItemHash]) -> Vec<Box<[u8]>> {
     let records = location.fetch(u32::from(bucket), items);
     records.iter().flat_map(|(aor, record)| encode_changes(aor, record).unwrap_or_default()).collect()
 }

@@ -74,7 +74,7 @@ struct Settle {
 struct Wanted {
     batch: u32,
     buckets: VecDeque<(u16, Vec<u64>)>,
-    ready: VecDeque<Vec<u8>>,
+    ready: VecDeque<Box<[u8]>>,
 }
 
 /// Where an exchange stands after a step.
@@ -268,7 +268,7 @@ impl Settle {
     fn next(&mut self, id: u64, location: &Location, envelope: Envelope, buf: &mut Vec<u8>) -> Option<Frame<'static>> {
         if let Some(wanted) = self.wanted.front_mut() {
             wanted.read(location);
-            let changes = wanted.ready.iter().map(Vec::as_slice);
+            let changes = wanted.ready.iter().map(|change| &**change);
             let before = buf.len();
             let fits = fitting(&wanted.ready);
             let last = wanted.buckets.is_empty() && fits == wanted.ready.len();
@@ -316,18 +316,18 @@ impl Settle {
 impl Wanted {
     /// Reads entries from the table until a frame is full or all are read.
     fn read(&mut self, location: &Location) {
-        let mut bytes: usize = self.ready.iter().map(Vec::len).sum();
+        let mut bytes: usize = self.ready.iter().map(|change| change.len()).sum();
         while bytes < ENTRIES_BYTES {
             let Some((bucket, items)) = self.buckets.pop_front() else { return };
             let changes = encoded(location, bucket, &items);
-            bytes += changes.iter().map(Vec::len).sum::<usize>();
+            bytes += changes.iter().map(|change| change.len()).sum::<usize>();
             self.ready.extend(changes);
         }
     }
 }
 
 /// How many of these fit in one frame; one at least, if there are any.
-fn fitting(ready: &VecDeque<Vec<u8>>) -> usize {
+fn fitting(ready: &VecDeque<Box<[u8]>>) -> usize {
     let mut bytes = 0;
     let fits = ready.iter().take_while(|change| {
         bytes += change.len();

@@ -46,6 +46,7 @@ use aorta_proto::frame::{Class, Frame, FrameError, LastKnown, Packed, decode_cha
 use aorta_proto::{Aor, NodeId, Record};
 use parking_lot::Mutex;
 
+use ack_set::Encoded;
 use bulk::Bulk;
 use intake::{Admitted, Took};
 use live::Live;
@@ -54,6 +55,7 @@ use slot::Slots;
 use crate::clock::{Clock, Now};
 use crate::location::Location;
 
+pub use ack_set::Publication;
 pub use commit::Commit;
 pub use effects::{Effects, Event, Moved, Purpose, Released};
 pub use link::Linked;
@@ -112,13 +114,31 @@ impl<R> Replication<R> {
 
     /// Publishes a change that is in this node's table already; `reply` comes back in [`Effects::released`], now or later.
     pub fn publish(&self, slot: Slot, aor: &Aor, delta: &Record, reply: R, now: Now) -> Effects<R> {
-        let encoded = encode_changes(aor, delta);
+        let publication = self.encode(slot, aor, delta, reply);
+        self.publish_encoded(std::iter::once(publication), now)
+    }
+
+    /// As [`Self::publish`], for changes that came at once: under one lock, with one wake-up a link.
+    pub fn publish_all(&self, publications: Vec<Publication<R>>, now: Now) -> Effects<R> {
+        let encode = |publication: Publication<R>| {
+            let Publication { slot, aor, delta, reply } = publication;
+            self.encode(slot, &aor, &delta, reply)
+        };
+        let encoded: Vec<Encoded<R>> = publications.into_iter().map(encode).collect();
+        self.publish_encoded(encoded.into_iter(), now)
+    }
+
+    fn encode(&self, slot: Slot, aor: &Aor, delta: &Record, reply: R) -> Encoded<R> {
         if self.awaits_disks {
             // A retransmission changes nothing, and what it repeats may not be on disk yet.
             self.location.await_on_disk(aor);
         }
+        Encoded { changes: encode_changes(aor, delta), slot, reply }
+    }
+
+    fn publish_encoded(&self, encoded: impl Iterator<Item = Encoded<R>>, now: Now) -> Effects<R> {
         let mut live = self.live.lock();
-        live.publish(encoded, slot, reply, now.mono_us);
+        live.publish(encoded, now.mono_us);
         live.wake();
         std::mem::take(&mut live.effects)
     }

@@ -42,10 +42,10 @@ impl Outbox {
     }
 
     /// Appends a change and gives its number. What falls off the old end to make room is lost to whoever had not got it.
-    pub(super) fn push(&mut self, encoded: Vec<u8>, now_us: u64) -> u64 {
+    pub(super) fn push(&mut self, encoded: Box<[u8]>, now_us: u64) -> u64 {
         self.head += 1;
         self.bytes += encoded.len() + CHANGE_OVERHEAD_BYTES;
-        self.changes.push_back(Change { encoded: encoded.into_boxed_slice(), published_us: now_us });
+        self.changes.push_back(Change { encoded, published_us: now_us });
         while self.bytes > self.bytes_max && self.changes.len() > 1 {
             self.drop_oldest();
         }
@@ -87,7 +87,7 @@ mod tests {
         let mut outbox = Outbox::new(1 << 20);
         assert_eq!((outbox.head(), outbox.front()), (0, 1));
         for n in 1..=5u8 {
-            assert_eq!(outbox.push(vec![n], u64::from(n) * 10), u64::from(n));
+            assert_eq!(outbox.push([n].into(), u64::from(n) * 10), u64::from(n));
         }
         outbox.trim(3);
         assert_eq!(outbox.front(), 3);
@@ -104,7 +104,7 @@ mod tests {
     fn it_never_holds_more_than_its_bound() {
         let mut outbox = Outbox::new(1000);
         for _ in 0..100 {
-            outbox.push(vec![0; 100], 0);
+            outbox.push([0; 100].into(), 0);
             assert!(outbox.bytes() <= 1000);
         }
         assert_eq!(outbox.front(), 100 - 6);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use aorta::clock::Clock;
 use aorta::sip::message::ViaTarget;
-use aorta::sip::transport::{Bound, Flow, ReplyPath, Service, Settings, Transport, TransportCounts, Transports};
+use aorta::sip::transport::{Batch, Bound, Flow, ReplyPath, Service, Settings, Transport, TransportCounts, Transports};
 use aorta_proto::BootId;
 use parking_lot::Mutex;
 
@@ -33,11 +33,13 @@ pub(crate) struct Ear {
 }
 
 impl Service for Ear {
-    fn handle(&self, message: &[u8], flow: &Flow, reply: ReplyPath) {
-        (self.act)(message, &reply);
-        let event = Event::Message { bytes: message.to_vec(), flow: *flow, thread: thread::current().id(), reply };
-        // The test may be over.
-        let _gone = self.events.lock().send(event);
+    fn handle(&self, batch: Batch<'_>) {
+        batch.for_each(|message, flow, reply| {
+            (self.act)(message, &reply);
+            let event = Event::Message { bytes: message.to_vec(), flow: *flow, thread: thread::current().id(), reply };
+            // The test may be over.
+            let _gone = self.events.lock().send(event);
+        });
     }
 
     fn slept(&self, gap_us: u64) {

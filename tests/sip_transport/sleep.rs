@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use aorta::clock::{Clock, kernel_wall_us};
-use aorta::sip::transport::{Bound, Flow, ReplyPath, Service, Settings, Transport};
+use aorta::sip::transport::{Batch, Bound, Service, Settings, Transport};
 use aorta_proto::BootId;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
@@ -25,8 +25,8 @@ const STOPPED: Duration = Duration::from_millis(700);
 struct Teller;
 
 impl Service for Teller {
-    fn handle(&self, message: &[u8], _: &Flow, _: ReplyPath) {
-        println!("\nchild heard {}", String::from_utf8_lossy(message));
+    fn handle(&self, batch: Batch<'_>) {
+        batch.for_each(|message, _, _| println!("\nchild heard {}", String::from_utf8_lossy(message)));
     }
 
     fn slept(&self, gap_us: u64) {

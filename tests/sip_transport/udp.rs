@@ -16,25 +16,48 @@ use crate::rig::{Act, DEADLINE, Event, RPORT, Rig, phone, receive};
 #[test]
 fn one_source_address_is_spread_over_all_threads() {
     const THREADS: usize = 4;
-    // Nobody gets past the barrier before four threads hold a datagram each.
-    let barrier = Barrier::new(THREADS);
+    // Each thread is held with its first datagram, until all are.
+    let all_held = Barrier::new(THREADS);
+    let (held, holds) = mpsc::channel();
+    let held = Mutex::new(held);
     let act: Act = Box::new(move |_, _| {
-        barrier.wait();
+        // The test may be over.
+        let _gone = held.lock().send(thread::current().id());
+        all_held.wait();
     });
     let rig = Rig::new(&[(Transport::Udp, "127.0.0.1:0")], |settings| settings.udp_threads = THREADS, act);
     let sbc = phone("127.0.0.1:0");
     for round in 0..10u8 {
         let mut threads = HashSet::new();
         for _ in 0..THREADS {
+            // What comes while some readers are held is heard by another.
             sbc.send_to(&[b'x', round], rig.addr()).expect("sent");
+            threads.insert(holds.recv_timeout(DEADLINE).expect("a reader is free"));
         }
         for _ in 0..THREADS {
-            let (_, flow, thread, _) = rig.message();
+            let (_, flow, _, _) = rig.message();
             assert_eq!(flow.peer, sbc.local_addr().expect("bound"));
-            threads.insert(thread);
         }
         assert_eq!(threads.len(), THREADS);
     }
+}
+
+#[test]
+fn a_burst_is_answered_to_the_last() {
+    const BURST: usize = 200;
+    let rig = Rig::echo(Transport::Udp, |settings| settings.udp_threads = 1);
+    let (one, two) = (phone("127.0.0.1:0"), phone("127.0.0.2:0"));
+    for number in 0..BURST {
+        let text = number.to_string();
+        one.send_to(text.as_bytes(), rig.addr()).expect("sent");
+        two.send_to(text.as_bytes(), rig.addr()).expect("sent");
+    }
+    for phone in [&one, &two] {
+        for number in 0..BURST {
+            assert_eq!(receive(phone), (number.to_string().into_bytes(), rig.addr()));
+        }
+    }
+    rig.until("all are counted", |counts| counts.replies_sent == 2 * BURST as u64);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Changes in a row, each already encoded: a length `u32` (little-endian) and that many bytes of (AoR, partial record).
 //! The framing is checked when the frame is read; each change is decoded only when it is asked for.
 
+use std::cell::RefCell;
+
 use serde::de::DeserializeOwned;
 
 use super::codec::codec;
@@ -85,17 +87,30 @@ const CHANGE_BYTES_SOFT: usize = 48 * 1024;
 ///
 /// # Errors
 /// When a single entry is longer than [`CHANGE_BYTES_MAX`].
-pub fn encode_changes(aor: &Aor, record: &Record) -> Result<Vec<Vec<u8>>, FrameError> {
+pub fn encode_changes(aor: &Aor, record: &Record) -> Result<Vec<Box<[u8]>>, FrameError> {
     if record.encoded_bytes_max() <= CHANGE_BYTES_SOFT {
         return Ok(vec![encode_change(aor, record)?]);
     }
     record.clone().split(CHANGE_BYTES_SOFT).iter().map(|part| encode_change(aor, part)).collect()
 }
 
-fn encode_change(aor: &Aor, record: &Record) -> Result<Vec<u8>, FrameError> {
-    let change = bincode::serde::encode_to_vec((aor, record), codec())
-        .map_err(|error| FrameError::Body { kind: 0, why: error.to_string() })?;
-    if change.len() <= CHANGE_BYTES_MAX { Ok(change) } else { Err(FrameError::TooLong(change.len())) }
+thread_local! {
+    /// Where changes are encoded before their length is known.
+    static ENCODED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+fn encode_change(aor: &Aor, record: &Record) -> Result<Box<[u8]>, FrameError> {
+    ENCODED.with_borrow_mut(|change| {
+        change.clear();
+        change.shrink_to(2 * CHANGE_BYTES_SOFT);
+        bincode::serde::encode_into_std_write((aor, record), change, codec())
+            .map_err(|error| FrameError::Body { kind: 0, why: error.to_string() })?;
+        if change.len() <= CHANGE_BYTES_MAX {
+            Ok(change.as_slice().into())
+        } else {
+            Err(FrameError::TooLong(change.len()))
+        }
+    })
 }
 
 /// Decodes one change.

@@ -6,6 +6,9 @@
 //! (The RFC's own examples count `transport` the same way.)
 
 use std::io::Write as _;
+use std::ops::Range;
+
+use smallvec::SmallVec;
 
 use super::escape::push_canonical;
 use super::{Host, Scheme, Uri};
@@ -70,19 +73,26 @@ pub(super) fn is_separator(byte: u8) -> bool {
 }
 
 fn push_params(out: &mut Vec<u8>, uri: &Uri<'_>) {
-    let mut params: Vec<Vec<u8>> = Vec::new();
+    let start = out.len();
+    let mut forms = SmallVec::<[Range<usize>; 8]>::new();
     for param in uri.params() {
-        let mut form = vec![b';'];
-        push_canonical(&mut form, param.name, true);
+        let from = out.len();
+        out.push(b';');
+        push_canonical(out, param.name, true);
         if let Some(value) = param.value {
-            form.push(b'=');
-            push_canonical(&mut form, value, true);
+            out.push(b'=');
+            push_canonical(out, value, true);
         }
-        params.push(form);
+        forms.push(from..out.len());
     }
-    params.sort();
-    params.dedup();
-    out.extend(params.concat());
+    // Each form once, in order, as most URIs have them already.
+    if !forms.is_sorted_by(|one, two| out[one.clone()] < out[two.clone()]) {
+        forms.sort_by(|one, two| out[one.clone()].cmp(&out[two.clone()]));
+        forms.dedup_by(|one, two| out[one.clone()] == out[two.clone()]);
+        let sorted: Vec<u8> = forms.into_iter().flat_map(|form| out[form].iter().copied()).collect();
+        out.truncate(start);
+        out.extend(sorted);
+    }
 }
 
 fn push_headers(out: &mut Vec<u8>, headers: &[u8]) {

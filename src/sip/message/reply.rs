@@ -1,5 +1,6 @@
 //! Responses to received requests (RFC 3261 §8.2.6): what is copied, what is added. Sends nothing, chooses no status.
 
+use std::cell::RefCell;
 use std::io::Write as _;
 use std::net::SocketAddr;
 
@@ -55,8 +56,14 @@ impl Reply {
 
     /// Adds a header. A CR or LF in `value` becomes a space: nothing that was received can start a line of its own.
     #[must_use]
-    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        self.push(name, value.as_ref(), &[]);
+    pub fn header(self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.header_with(name, |line| line.extend_from_slice(value.as_ref()))
+    }
+
+    /// Adds a header whose value `write` appends, as [`Reply::header`].
+    #[must_use]
+    pub fn header_with(mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        self.line(name, write);
         self
     }
 
@@ -68,14 +75,22 @@ impl Reply {
     }
 
     fn push(&mut self, name: &str, value: &[u8], more: &[&str]) {
+        self.line(name, |line| {
+            line.extend_from_slice(value);
+            more.iter().for_each(|part| line.extend_from_slice(part.as_bytes()));
+        });
+    }
+
+    fn line(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
         self.bytes.extend_from_slice(name.as_bytes());
         self.bytes.extend_from_slice(b": ");
-        if memchr::memchr2(b'\r', b'\n', value).is_none() {
-            self.bytes.extend_from_slice(value);
-        } else {
-            self.bytes.extend(value.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }));
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        let mut rest = self.bytes.get_mut(start..).unwrap_or_default();
+        while let Some(at) = memchr::memchr2(b'\r', b'\n', rest) {
+            rest[at] = b' ';
+            rest = &mut rest[at + 1..];
         }
-        more.iter().for_each(|part| self.bytes.extend_from_slice(part.as_bytes()));
         self.bytes.extend_from_slice(b"\r\n");
     }
 }
@@ -88,4 +103,19 @@ const RFC1123: &[BorrowedFormatItem<'static>] =
 pub fn http_date(unix_s: u64) -> String {
     let time = i64::try_from(unix_s).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
     time.unwrap_or(OffsetDateTime::UNIX_EPOCH).format(RFC1123).unwrap_or_default()
+}
+
+thread_local! {
+    /// The Date that this thread wrote last, and its second.
+    static WRITTEN: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+}
+
+/// Appends [`http_date`], which many replies of one second share.
+pub fn push_http_date(unix_s: u64, out: &mut Vec<u8>) {
+    WRITTEN.with_borrow_mut(|(second, date)| {
+        if *second != unix_s {
+            (*second, *date) = (unix_s, http_date(unix_s));
+        }
+        out.extend_from_slice(date.as_bytes());
+    });
 }

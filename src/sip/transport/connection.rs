@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -12,12 +11,13 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, trace};
+use tracing::trace;
 
+use super::batch::{Batch, Read, guarded};
 use super::counts::count;
 use super::settings::micros;
 use super::tcp::Tcp;
-use super::{Flow, ReplyPath, Transport, Way};
+use super::{Flow, Transport};
 use crate::sip::message::{Framed, Framer};
 
 /// What may wait to be written on one connection, bytes: some hundred replies. Beyond it the peer does not read.
@@ -219,17 +219,12 @@ impl Connection {
         Ok(None)
     }
 
-    fn hand_over(self: &Arc<Self>, message: &[u8], tcp: &Arc<Tcp>) {
-        count(&tcp.sheet.tcp_messages);
-        let reply = ReplyPath(Way::Tcp { connection: Arc::clone(self), tcp: Arc::clone(tcp) });
-        let handled = catch_unwind(AssertUnwindSafe(|| tcp.service.handle(message, &self.flow(), reply)));
-        if handled.is_err() {
-            count(&tcp.sheet.dropped_panicked);
-            error!(bytes = message.len(), "a message made its handling panic; it was dropped");
-        }
+    fn hand_over(self: &Arc<Self>, bytes: &[u8], tcp: &Arc<Tcp>) {
+        let batch = Batch(Read::Message { bytes, connection: self, tcp });
+        guarded(&tcp.sheet, bytes, || tcp.service.handle(batch));
     }
 
-    fn flow(&self) -> Flow {
+    pub(super) fn flow(&self) -> Flow {
         Flow { transport: Transport::Tcp, peer: self.peer, local: self.local, received_age_us: 0 }
     }
 

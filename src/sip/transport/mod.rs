@@ -1,17 +1,21 @@
 //! SIP transports: UDP and TCP sockets, who may talk on them, and the way back for a reply (RFC 3261 §18, RFC 3581).
 //!
 //! Every complete message is given to the [`Service`] on the thread that read it, with its [`Flow`] and a [`ReplyPath`]
-//! that can be used then or later, from any thread. Nothing here understands a message beyond where it ends.
+//! that can be used then or later, from any thread. What one system call read is given as one [`Batch`], and [`Replies`]
+//! leave together: under load a message so costs a fraction of a call, alone it waits for no other. Nothing here
+//! understands a message beyond where it ends.
 //!
 //! Messages from outside [`Settings::allow`] are dropped in silence. So is a datagram that waited in its socket longer
 //! than [`Settings::max_age`]: answered now, a REGISTER from before this process slept would beat what happened meanwhile.
 //! A `maddr` in a Via is followed only into those networks: an allowed peer must not aim replies at anybody else.
 
 mod admission;
+mod batch;
 mod connection;
 mod counts;
 mod meter;
 mod reader;
+mod replies;
 mod settings;
 mod tcp;
 mod tick;
@@ -24,13 +28,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
-use tracing::{error, trace};
+use tracing::error;
 
+pub use self::batch::Batch;
 use self::connection::Connection;
+use self::counts::Sheet;
 pub use self::counts::TransportCounts;
-use self::counts::{Sheet, count};
 pub use self::meter::TransportMeter;
 use self::reader::{Desk, Reader};
+pub use self::replies::Replies;
 pub use self::settings::{Settings, TcpSettings};
 use self::tcp::Tcp;
 use self::tick::Tick;
@@ -69,9 +75,10 @@ impl fmt::Display for Transport {
 
 /// Who is told of messages.
 pub trait Service: Send + Sync + 'static {
-    /// One whole message, on the thread that read it: to be quick and never to wait, for nothing else is read meanwhile.
-    /// Over TCP also the head of a message whose end cannot be told, which [`super::message::Message::parse`] refuses.
-    fn handle(&self, message: &[u8], flow: &Flow, reply: ReplyPath);
+    /// Whole messages that were read at once, on the thread that read them: to be quick and never to wait, for nothing else
+    /// is read meanwhile. Over TCP also the head of a message whose end cannot be told, which
+    /// [`super::message::Message::parse`] refuses.
+    fn handle(&self, batch: Batch<'_>);
 
     /// The process slept for `gap_us`: told once, before any message read since is handled.
     fn slept(&self, gap_us: u64);
@@ -108,19 +115,9 @@ impl ReplyPath {
     /// the Via has `rport`, else at its sent-by port. TCP: on the request's connection, or if that is gone on a new one to
     /// the source address at the sent-by port. A reply that cannot be sent is counted and lost, as on any network.
     pub fn send(&self, reply: &[u8], via: &ViaTarget) {
-        match &self.0 {
-            Way::Udp { desk, peer, local } => {
-                let to = destination(*peer, via, |maddr| desk.settings.allows(maddr));
-                match desk.port.send(reply, to, *local) {
-                    Ok(()) => count(&desk.sheet.replies_sent),
-                    Err(error) => {
-                        trace!(%to, %error, "reply not sent");
-                        count(&desk.sheet.replies_failed);
-                    }
-                }
-            }
-            Way::Tcp { connection, tcp } => tcp.reply(connection, reply, via.port.unwrap_or(DEFAULT_PORT)),
-        }
+        let mut replies = Replies::default();
+        replies.push(self, reply, via);
+        replies.send();
     }
 }
 

@@ -1,18 +1,19 @@
 //! One thread that reads a UDP socket: who is heard, what is too old, and whether the process slept.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use tracing::{error, warn};
+use tracing::warn;
 
+use super::Service;
+use super::batch::{Batch, Read, guarded};
 use super::counts::{Sheet, count};
 use super::settings::{Settings, micros};
 use super::tick::{TICK_MS, Tick};
-use super::udp::{self, UdpPort};
-use super::{Flow, ReplyPath, Service, Transport, Way};
+use super::udp::{Room, UdpPort};
 use crate::clock::Clock;
 
 /// One reader's own things: its reply paths hold them too, so that threads do not count references on one cache line.
@@ -35,19 +36,21 @@ pub(super) struct Reader {
 impl Reader {
     /// Reads until told to stop.
     pub(super) fn run(self) {
-        let mut buffer = vec![0; udp::DATAGRAM_BYTES_MAX];
-        let mut control = udp::control_space();
+        let mut room = Room::new();
         let mut failing = false;
         while !self.stop.load(Ordering::Acquire) {
-            let received = self.desk.port.receive(&mut buffer, &mut control);
+            let received = self.desk.port.receive(&mut room);
             self.tick.beat(self.clock.now().mono_us, |gap_us| {
                 count(&self.desk.sheet.sleeps);
                 self.service.slept(gap_us);
             });
             let failed_before = std::mem::replace(&mut failing, received.is_err());
             match received {
-                Ok(Some(datagram)) => self.judge(&buffer[..datagram.len], &datagram),
-                Ok(None) => {}
+                Ok(()) if room.is_empty() => {}
+                Ok(()) => {
+                    let batch = Batch(Read::Datagrams { reader: &self, room: &room });
+                    guarded(&self.desk.sheet, &[], || self.service.handle(batch));
+                }
                 Err(error) => {
                     // Such as ENOMEM: the socket is still there, so is the next datagram. Said once.
                     if !failed_before {
@@ -59,32 +62,27 @@ impl Reader {
         }
     }
 
-    fn judge(&self, message: &[u8], datagram: &udp::Datagram) {
-        let sheet = &self.desk.sheet;
-        if !self.desk.settings.allows(datagram.peer.ip()) {
-            return count(&sheet.dropped_not_allowed);
-        }
-        if datagram.age_us > micros(self.desk.settings.max_age) {
-            return count(&sheet.dropped_aged);
-        }
-        if message.len() > self.desk.settings.max_message_bytes {
-            return count(&sheet.dropped_too_large);
-        }
-        if message.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
-            return count(&sheet.dropped_empty);
-        }
-        count(&sheet.udp_messages);
-        let flow = Flow {
-            transport: Transport::Udp,
-            peer: datagram.peer,
-            local: datagram.local,
-            received_age_us: datagram.age_us,
+    /// Whether a datagram is handled, now: one may have waited for those before it while the process slept.
+    pub(super) fn admits(&self, message: &[u8], peer: IpAddr, age_us: u64) -> bool {
+        let (sheet, settings) = (&self.desk.sheet, &self.desk.settings);
+        let counter = if !settings.allows(peer) {
+            &sheet.dropped_not_allowed
+        } else if age_us > micros(settings.max_age) {
+            &sheet.dropped_aged
+        } else if message.len() > settings.max_message_bytes {
+            &sheet.dropped_too_large
+        } else if message.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+            &sheet.dropped_empty
+        } else {
+            &sheet.udp_messages
         };
-        let way = Way::Udp { desk: Arc::clone(&self.desk), peer: datagram.peer, local: datagram.local.ip() };
-        let handled = catch_unwind(AssertUnwindSafe(|| self.service.handle(message, &flow, ReplyPath(way))));
-        if handled.is_err() {
-            count(&sheet.dropped_panicked);
-            error!(bytes = message.len(), "a message made its handling panic; it was dropped");
-        }
+        count(counter);
+        std::ptr::eq(counter, &sheet.udp_messages)
+    }
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("desk", &self.desk).finish_non_exhaustive()
     }
 }

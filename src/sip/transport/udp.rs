@@ -7,8 +7,10 @@
 //! a random BPF program 186–191 k/s at 7.7–7.9 µs; with 4 µs more work a request there is no difference (208–229 against
 //! 200–208 k/s). Chosen: one socket, for any idle reader takes the next datagram (with sockets of their own those behind
 //! a stalled reader wait), the buffer is one and whole, and no `unsafe` is needed. What would change our mind: machines
-//! with so many cores that the lock of one receive queue shows in a profile, or `recvmmsg` (several datagrams a call),
-//! which fits behind [`UdpPort::receive`].
+//! with so many cores that the lock of one receive queue shows in a profile.
+//!
+//! A call receives what is there, up to [`DATAGRAMS_AT_ONCE`], and waits only for the first: a batch comes from load, never
+//! from waiting. So do the replies that [`UdpPort::send_all`] sends in one call.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -18,7 +20,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, RecvMsg, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg, sendmsg,
+    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage, recvmmsg, sendmmsg, sendmsg,
     setsockopt, sockopt,
 };
 use socket2::{Domain, Protocol, Socket, Type};
@@ -30,6 +32,14 @@ use crate::clock;
 /// Room for one datagram: more than UDP can carry (65 507), so none is ever cut.
 pub(super) const DATAGRAM_BYTES_MAX: usize = 65_536;
 
+/// Datagrams that one call receives or sends at most: enough to spread the price of a system call, so few that idle readers
+/// find work when a burst comes.
+pub(super) const DATAGRAMS_AT_ONCE: usize = 16;
+
+/// From the begin of one datagram's room to the next. Not a multiple of a page, or the first bytes of all datagrams would
+/// compete for the same lines of a processor's cache.
+const ROOM_STRIDE: usize = DATAGRAM_BYTES_MAX + 17 * 64;
+
 /// A bound UDP socket. Any number of threads may receive from it and send through it.
 #[derive(Debug)]
 pub(super) struct UdpPort {
@@ -38,17 +48,48 @@ pub(super) struct UdpPort {
     kernel_drops: AtomicU32,
 }
 
+/// Room for what one call receives; one a reader.
+#[derive(Debug)]
+pub(super) struct Room {
+    bytes: Vec<u8>,
+    datagrams: Vec<Datagram>,
+}
+
+impl Room {
+    pub(super) fn new() -> Self {
+        Self { bytes: vec![0; DATAGRAMS_AT_ONCE * ROOM_STRIDE], datagrams: Vec::with_capacity(DATAGRAMS_AT_ONCE) }
+    }
+
+    /// Whether the last call received nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.datagrams.is_empty()
+    }
+
+    /// What the last call received, in order.
+    pub(super) fn datagrams(&self) -> impl Iterator<Item = (&[u8], &Datagram)> {
+        let bytes = |place: usize, len| self.bytes.get(place * ROOM_STRIDE..).and_then(|room| room.get(..len));
+        self.datagrams.iter().map(move |datagram| (bytes(datagram.place, datagram.len).unwrap_or_default(), datagram))
+    }
+}
+
 /// One datagram, received.
 #[derive(Debug)]
 pub(super) struct Datagram {
-    /// Its length; it is at the start of the buffer given.
-    pub(super) len: usize,
+    place: usize,
+    len: usize,
     pub(super) peer: SocketAddr,
     /// The address and port that it was sent to.
     pub(super) local: SocketAddr,
-    /// How long it waited in the socket, microseconds. 0 for what came within some milliseconds of the bind of the first
-    /// such socket on a machine: the kernel takes so long to begin to stamp.
-    pub(super) age_us: u64,
+    /// When the kernel received it, on its wall clock, microseconds. `None` for what came within some milliseconds of the
+    /// bind of the first such socket on a machine: the kernel takes so long to begin to stamp.
+    received_us: Option<u64>,
+}
+
+impl Datagram {
+    /// How long it has waited by now, in the socket and behind those that were received with it, microseconds.
+    pub(super) fn age_us(&self) -> u64 {
+        self.received_us.map_or(0, |received_us| clock::kernel_wall_us().saturating_sub(received_us))
+    }
 }
 
 impl UdpPort {
@@ -85,23 +126,34 @@ impl UdpPort {
         u64::from(self.kernel_drops.load(Ordering::Relaxed))
     }
 
-    /// Waits at most [`TICK_MS`] for one datagram; `None` when none came. `control` is space for [`control_space`].
+    /// Waits at most [`TICK_MS`] for one datagram, takes those that are there behind it, and puts them into `room`; none
+    /// when none came.
     ///
     /// # Errors
     /// What the system says of a socket that no longer serves.
-    pub(super) fn receive(&self, buffer: &mut [u8], control: &mut Vec<u8>) -> io::Result<Option<Datagram>> {
-        let mut parts = [IoSliceMut::new(buffer)];
+    pub(super) fn receive(&self, room: &mut Room) -> io::Result<()> {
+        room.datagrams.clear();
+        let mut rooms = room.bytes.chunks_exact_mut(ROOM_STRIDE);
+        let mut parts: [_; DATAGRAMS_AT_ONCE] = std::array::from_fn(|_| {
+            let room = rooms.next().and_then(|room| room.get_mut(..DATAGRAM_BYTES_MAX));
+            [IoSliceMut::new(room.unwrap_or_default())]
+        });
+        // Made for each call: nix leaves the room for control messages as short as the kernel last used it.
+        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(DATAGRAMS_AT_ONCE, Some(control_space()));
         let fd = self.socket.as_raw_fd();
-        match recvmsg::<SockaddrStorage>(fd, &mut parts, Some(control.as_mut_slice()), MsgFlags::empty()) {
-            Ok(message) => Ok(self.read_ancillary(&message)),
-            Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        let received = match recvmmsg(fd, &mut headers, parts.iter_mut(), MsgFlags::MSG_WAITFORONE, None) {
+            Ok(received) => received,
+            Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let read = received.enumerate().filter_map(|(place, message)| self.read_ancillary(place, &message));
+        room.datagrams.extend(read);
+        Ok(())
     }
 
-    fn read_ancillary(&self, message: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<Datagram> {
+    fn read_ancillary(&self, place: usize, message: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<Datagram> {
         let peer = socket_address(message.address.as_ref()?)?;
-        let mut datagram = Datagram { len: message.bytes, peer, local: self.local, age_us: 0 };
+        let mut datagram = Datagram { place, len: message.bytes, peer, local: self.local, received_us: None };
         for item in message.cmsgs().ok()? {
             match item {
                 ControlMessageOwned::Ipv4PacketInfo(info) => {
@@ -112,7 +164,7 @@ impl UdpPort {
                 }
                 ControlMessageOwned::ScmTimestampns(at) => {
                     let received_us = u64::try_from(Duration::from(at).as_micros()).unwrap_or(u64::MAX);
-                    datagram.age_us = clock::kernel_wall_us().saturating_sub(received_us);
+                    datagram.received_us = Some(received_us);
                 }
                 ControlMessageOwned::RxqOvfl(drops) => {
                     self.kernel_drops.fetch_max(drops, Ordering::Relaxed);
@@ -123,32 +175,89 @@ impl UdpPort {
         Some(datagram)
     }
 
-    /// Sends `bytes` to `to` from the address `from`. Never waits: a full send buffer is an error.
-    ///
-    /// # Errors
-    /// What the system says: no route, no room, too long for a datagram.
-    pub(super) fn send(&self, bytes: &[u8], to: SocketAddr, from: IpAddr) -> io::Result<()> {
-        let parts = [IoSlice::new(bytes)];
-        let fd = self.socket.as_raw_fd();
-        let flags = MsgFlags::MSG_DONTWAIT;
-        let sent = match (to, from) {
-            (SocketAddr::V4(to), IpAddr::V4(from)) => {
+    /// Sends all of `datagrams`, in as few calls as can be. Never waits: a full send buffer is an error. Gives how many were
+    /// not sent, and why the last of them was not.
+    pub(super) fn send_all<'a>(&self, datagrams: impl Iterator<Item = Outgoing<'a>>) -> (usize, Option<io::Error>) {
+        let (mut failed, mut last) = (0, None);
+        let mut datagrams = datagrams.peekable();
+        while let Some(first) = datagrams.next() {
+            let mut run = [first; DATAGRAMS_AT_ONCE];
+            let mut length = 1;
+            let together = |other: &Outgoing<'_>| other.from == first.from && other.to.is_ipv4() == first.to.is_ipv4();
+            while let Some(place) = run.get_mut(length)
+                && let Some(next) = datagrams.next_if(together)
+            {
+                *place = next;
+                length += 1;
+            }
+            let mut rest = &run[..length];
+            while !rest.is_empty() {
+                let sent = self.send_run(rest).unwrap_or_else(|error| {
+                    failed += 1;
+                    last = Some(error);
+                    1
+                });
+                // One is sent at least, or given up.
+                rest = rest.get(sent.max(1)..).unwrap_or_default();
+            }
+        }
+        (failed, last)
+    }
+
+    /// Sends datagrams that leave from one address; how many were sent, from the front.
+    fn send_run(&self, run: &[Outgoing<'_>]) -> io::Result<usize> {
+        match run.first().map(|first| (first.to, first.from)) {
+            None => Ok(0),
+            // The socket has no other address.
+            Some((_, from)) if from == self.local.ip() => self.send_under(run, None, &[]),
+            Some((SocketAddr::V4(_), IpAddr::V4(from))) => {
                 let info = libc::in_pktinfo {
                     ipi_ifindex: 0,
                     ipi_spec_dst: libc::in_addr { s_addr: u32::from_ne_bytes(from.octets()) },
                     ipi_addr: libc::in_addr { s_addr: 0 },
                 };
-                sendmsg(fd, &parts, &[ControlMessage::Ipv4PacketInfo(&info)], flags, Some(&SockaddrIn::from(to)))
+                let space = nix::cmsg_space!(libc::in_pktinfo);
+                self.send_under(run, Some(space), &[ControlMessage::Ipv4PacketInfo(&info)])
             }
-            (SocketAddr::V6(to), IpAddr::V6(from)) => {
+            Some((SocketAddr::V6(to), IpAddr::V6(from))) => {
                 let ipi6_addr = libc::in6_addr { s6_addr: from.octets() };
                 let info = libc::in6_pktinfo { ipi6_addr, ipi6_ifindex: to.scope_id() };
-                sendmsg(fd, &parts, &[ControlMessage::Ipv6PacketInfo(&info)], flags, Some(&SockaddrIn6::from(to)))
+                let space = nix::cmsg_space!(libc::in6_pktinfo);
+                self.send_under(run, Some(space), &[ControlMessage::Ipv6PacketInfo(&info)])
             }
-            _ => return Err(io::ErrorKind::AddrNotAvailable.into()),
-        };
-        sent.map(drop).map_err(io::Error::from)
+            Some(_) => Err(io::ErrorKind::AddrNotAvailable.into()),
+        }
     }
+
+    /// One call, every datagram with the same control messages, which take `space`.
+    fn send_under(
+        &self,
+        run: &[Outgoing<'_>],
+        space: Option<Vec<u8>>,
+        control: &[ControlMessage<'_>],
+    ) -> io::Result<usize> {
+        let (fd, flags) = (self.socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
+        if let [only] = run {
+            let to = SockaddrStorage::from(only.to);
+            return Ok(sendmsg(fd, &[IoSlice::new(only.bytes)], control, flags, Some(&to)).map(|_| 1)?);
+        }
+        let parts: [_; DATAGRAMS_AT_ONCE] =
+            std::array::from_fn(|at| [IoSlice::new(run.get(at).map_or(&[], |datagram| datagram.bytes))]);
+        let to: [_; DATAGRAMS_AT_ONCE] =
+            std::array::from_fn(|at| run.get(at).map(|datagram| SockaddrStorage::from(datagram.to)));
+        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(run.len(), space);
+        let sent = sendmmsg(fd, &mut headers, parts.iter().take(run.len()), to, control, flags)?;
+        Ok(sent.count())
+    }
+}
+
+/// A datagram to send.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Outgoing<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) to: SocketAddr,
+    /// The address that it leaves from.
+    pub(super) from: IpAddr,
 }
 
 /// Space for every control message that [`UdpPort::receive`] asks the kernel for.

@@ -1,6 +1,7 @@
 //! Requests for an AoR: where the caller is sent (RFC 3261 §8.3). Finds nothing itself.
 
 use aorta_proto::uri::{AorError, Uri, aor};
+use smallvec::SmallVec;
 
 use super::counts::LookedUp;
 use super::{Answer, Asked};
@@ -23,9 +24,8 @@ impl Asked<'_> {
                     _ => self.reply(302, "Moved Temporarily"),
                 };
                 for binding in contacts {
-                    let mut contact = Vec::with_capacity(128);
-                    redirect::push_contact(&mut contact, &binding, settings.path_in_redirect);
-                    reply = reply.header("Contact", contact);
+                    let write = |line: &mut Vec<u8>| redirect::push_contact(line, &binding, settings.path_in_redirect);
+                    reply = reply.header_with("Contact", write);
                 }
                 self.send(reply)
             }
@@ -59,7 +59,7 @@ impl Asked<'_> {
     fn find(&self, uri: &Uri<'_>) -> Result<Found, AorError> {
         let settings = &self.uas.settings;
         let aor = aor(uri, &settings.rules)?;
-        let mut own_ports = vec![self.flow.local.port()];
+        let mut own_ports = SmallVec::<[u16; 8]>::from_slice(&[self.flow.local.port()]);
         own_ports.extend(settings.own_addresses.iter().map(std::net::SocketAddr::port));
         let lookup = Lookup {
             request_uri: uri,

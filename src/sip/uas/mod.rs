@@ -119,7 +119,7 @@ struct Asked<'a> {
     request: &'a Request<'a>,
     flow: &'a Flow,
     moment: Moment,
-    to_tag: String,
+    to_tag: ToTag,
 }
 
 impl Uas {
@@ -187,13 +187,27 @@ impl Uas {
     }
 
     /// The same for every retransmission of a request (RFC 3261 §8.2.7), on every node that has the same key.
-    fn to_tag(&self, request: &Request<'_>) -> String {
+    fn to_tag(&self, request: &Request<'_>) -> ToTag {
         let mut hasher = SipHasher13::new_with_key(&self.settings.tag_key);
         for part in [request.call_id, request.from.tag.unwrap_or_default(), request.via.branch] {
             hasher.write_usize(part.len());
             hasher.write(part);
         }
-        format!("{:016x}", hasher.finish())
+        ToTag::new(hasher.finish())
+    }
+}
+
+/// A To-tag: 16 hex digits.
+struct ToTag([u8; 16]);
+
+impl ToTag {
+    fn new(hash: u64) -> Self {
+        let digit = |place: usize| b"0123456789abcdef"[(hash >> (60 - 4 * place)) as usize & 15];
+        Self(std::array::from_fn(digit))
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
@@ -286,7 +300,7 @@ impl Asked<'_> {
 
     fn reply(&self, status: u16, reason: &str) -> Reply {
         self.uas.counts.reply(status);
-        Reply::to(self.request, self.flow.peer, status, reason, &self.to_tag)
+        Reply::to(self.request, self.flow.peer, status, reason, self.to_tag.as_str())
     }
 
     fn fault<S>(&self, fault: Fault) -> Answer<S> {

@@ -2,10 +2,12 @@
 //! judged by `registrar`; 3 and 4 are the network's: who may talk at all.
 
 use std::borrow::Cow;
+use std::io::Write as _;
 
 use aorta_proto::hash::{call_id_hash, uri_hash};
 use aorta_proto::uri::{AorError, Scheme, Uri, aor, canonical_contact};
 use aorta_proto::{Aor, ContactKey};
+use smallvec::SmallVec;
 use tracing::debug;
 
 use super::acks::Acks;
@@ -13,7 +15,7 @@ use super::counts::{Accepted, Reason};
 use super::{Answer, Asked, SUPPORTED};
 use crate::config::PathMode;
 use crate::registrar::{ContactWish, Contacts, Expires, Judged, Listed, Refusal, RegisterRequest, Write, judge, list};
-use crate::sip::message::{self, Contact, Fault, Lifetime, http_date};
+use crate::sip::message::{self, Contact, Fault, Lifetime, push_http_date};
 
 const NOT_FOUND: Fault = Fault { status: 404, reason: "Not Found" };
 
@@ -41,7 +43,9 @@ impl Asked<'_> {
         if self.uas.settings.path_mode == PathMode::Strict && !paths.is_empty() && !known {
             return self.bad_extension(Reason::PathNotSupported, SUPPORTED.into());
         }
-        let source = format!("{}:{}", self.flow.transport, self.flow.peer);
+        let mut source = SmallVec::<[u8; 64]>::new();
+        // It takes whatever is written.
+        let _ = write!(source, "{}:{}", self.flow.transport, self.flow.peer);
         let contacts = match &contacts {
             message::Contacts::Star => Contacts::Star,
             message::Contacts::List(list) if list.is_empty() => return self.query(&aor),
@@ -55,7 +59,7 @@ impl Asked<'_> {
             expires: expires(self.request.expires()),
             path: paths.iter().map(|path| (*path).into()).collect(),
             user_agent: self.request.user_agent(),
-            source: source.as_bytes(),
+            source: &source,
             node: &self.uas.settings.node,
         };
         // Before anything is written: a change whose reply has no place would be made and not answered for.
@@ -114,16 +118,20 @@ impl Asked<'_> {
         let mut reply = self.reply(200, "OK");
         for listed in bindings {
             let binding = &listed.binding;
-            let expires = listed.remaining_s.to_string();
-            let parts = [b"<", binding.uri.as_bytes(), b">;expires=", expires.as_bytes(), binding.params.as_bytes()];
-            reply = reply.header("Contact", parts.concat());
+            reply = reply.header_with("Contact", |line| {
+                line.push(b'<');
+                line.extend_from_slice(binding.uri.as_bytes());
+                // A Vec takes whatever is written.
+                let _ = write!(line, ">;expires={}", listed.remaining_s);
+                line.extend_from_slice(binding.params.as_bytes());
+            });
         }
         if self.uas.settings.path_mode != PathMode::Off && self.request.supports(SUPPORTED) {
             for path in paths {
                 reply = reply.header("Path", path);
             }
         }
-        reply.header("Date", http_date(self.moment.wall_us / 1_000_000)).finish()
+        reply.header_with("Date", |line| push_http_date(self.moment.wall_us / 1_000_000, line)).finish()
     }
 
     /// The registrar that the Request-URI names, which may hold no other scheme.

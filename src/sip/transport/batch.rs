@@ -1,0 +1,59 @@
+//! Messages that were read at once, and how each is handled: one that makes its handling panic takes no other with it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use tracing::error;
+
+use super::connection::Connection;
+use super::counts::{Sheet, count};
+use super::reader::Reader;
+use super::tcp::Tcp;
+use super::udp::Room;
+use super::{Flow, ReplyPath, Transport, Way};
+
+/// Messages that one thread read at once.
+#[derive(Debug)]
+pub struct Batch<'a>(pub(super) Read<'a>);
+
+/// Where they are.
+#[derive(Debug)]
+pub(super) enum Read<'a> {
+    /// Datagrams, not yet looked at.
+    Datagrams { reader: &'a Reader, room: &'a Room },
+    /// One message of a stream.
+    Message { bytes: &'a [u8], connection: &'a Arc<Connection>, tcp: &'a Arc<Tcp> },
+}
+
+impl Batch<'_> {
+    /// Has each message handled, in order. A panic in there is counted and said, and the next message is handled.
+    pub fn for_each(self, mut handle: impl FnMut(&[u8], &Flow, ReplyPath)) {
+        match self.0 {
+            Read::Datagrams { reader, room } => {
+                let desk = &reader.desk;
+                for (bytes, datagram) in room.datagrams() {
+                    let (peer, local, received_age_us) = (datagram.peer, datagram.local, datagram.age_us());
+                    if !reader.admits(bytes, peer.ip(), received_age_us) {
+                        continue;
+                    }
+                    let flow = Flow { transport: Transport::Udp, peer, local, received_age_us };
+                    let way = Way::Udp { desk: Arc::clone(desk), peer, local: local.ip() };
+                    guarded(&desk.sheet, bytes, || handle(bytes, &flow, ReplyPath(way)));
+                }
+            }
+            Read::Message { bytes, connection, tcp } => {
+                count(&tcp.sheet.tcp_messages);
+                let way = Way::Tcp { connection: Arc::clone(connection), tcp: Arc::clone(tcp) };
+                guarded(&tcp.sheet, bytes, || handle(bytes, &connection.flow(), ReplyPath(way)));
+            }
+        }
+    }
+}
+
+/// What is done for a whole batch may panic as well.
+pub(super) fn guarded(sheet: &Sheet, message: &[u8], handle: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(handle)).is_err() {
+        count(&sheet.dropped_panicked);
+        error!(bytes = message.len(), "a message made its handling panic; it was dropped");
+    }
+}
