@@ -445,8 +445,6 @@ async fn fill(scenario: &Scenario, seed: u64, via: Option<SocketAddr>, sips: &[S
     };
     if scenario.splits() {
         plan.mix.at_once_percent = 0;
-        // A contact of a phone that gains a reg-id at one side, and moves there, is not yet replaced at the other.
-        plan.mix.gain_reg_id = 0;
     }
     let mut crowd = Crowd::new(plan).await?;
     let tally = crowd.fill(sips).await?;

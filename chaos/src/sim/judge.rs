@@ -138,4 +138,4 @@ fn certain(line: &Line, now_us: u64, off: Off) -> Vec<(&str, Must)> {
 const BOUNDS_EVERY_US: u64 = 200_000;
 
 /// An outbox keeps one change, however small it is; changes here are smaller than this, bytes.
-const CHANGE_BYTES_MAX: usize = 2_048;
+const CHANGE_BYTES_MAX: usize = 4_096;
