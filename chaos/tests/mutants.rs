@@ -15,6 +15,7 @@ const RARE: [&str; 9] = [
     "hidden-rings-again",
     "two-begin-unawaited",
     "saved-before-commit",
+    "trail-only-when-left",
     "ready-unsubscribed",
     "meeting-without-repair",
     "mark-before-backlog",

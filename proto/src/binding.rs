@@ -39,6 +39,19 @@ impl ContactKey {
         Self(bytes.into())
     }
 
+    /// The key under which an AoR remembers when a flow (RFC 5626) was last at a URI: an instance key, so that the entry
+    /// hides earlier contacts that are only that URI and no other flow, with the `reg-id` 0, which no phone may send.
+    #[must_use]
+    pub fn trail(uri_hash: u64) -> Self {
+        Self::instance(&uri_hash.to_be_bytes(), 0)
+    }
+
+    /// Whether this is the key of a trail.
+    #[must_use]
+    pub fn is_trail(&self) -> bool {
+        matches!(self.0.as_bytes(), [INSTANCE, 0, 0, 0, 0, ..])
+    }
+
     /// Whether this is an instance key.
     #[must_use]
     pub fn is_instance(&self) -> bool {
@@ -55,6 +68,7 @@ impl ContactKey {
 impl fmt::Debug for ContactKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.as_bytes() {
+            [INSTANCE, 0, 0, 0, 0, uri_hash @ ..] => write!(f, "trail {uri_hash:02x?}"),
             [INSTANCE, a, b, c, d, rest @ ..] => {
                 write!(f, "{};{}", String::from_utf8_lossy(rest), u32::from_be_bytes([*a, *b, *c, *d]))
             }
@@ -124,5 +138,16 @@ mod tests {
         assert_ne!(ContactKey::instance(b"", 0), ContactKey::uri(b"\0\0\0\0"));
         assert_ne!(ContactKey::instance(b"urn:x", 1), ContactKey::instance(b"urn:x", 2));
         assert!(ContactKey::instance(b"urn:x", 1).is_instance() && !ContactKey::uri(b"sip:a").is_instance());
+    }
+
+    #[test]
+    fn a_trail_is_an_instance_that_no_phone_can_name() {
+        assert!(ContactKey::trail(7).is_trail() && ContactKey::trail(7).is_instance());
+        assert_ne!(ContactKey::trail(7), ContactKey::trail(8));
+        for key in
+            [ContactKey::instance(b"urn:x", 1), ContactKey::instance(b"", u32::MAX), ContactKey::uri(b"\0\0\0\0")]
+        {
+            assert!(!key.is_trail(), "{key:?}");
+        }
     }
 }

@@ -70,6 +70,8 @@ mutants! {
     TwinsApart = "twins-apart",
     /// What a contact hid under its former URI rings again when it moves.
     HiddenRingsAgain = "hidden-rings-again",
+    /// A flow leaves its trail only where it moves from.
+    TrailOnlyWhenLeft = "trail-only-when-left",
     /// A retransmission is answered at once.
     RetransmissionWithoutAcks = "retransmission-without-acks",
     /// A retransmission draws a new stamp.

@@ -9,7 +9,7 @@ use crate::config::bounds::{
     CALL_ID_BYTES_MAX, CONTACT_PARAMS_BYTES_MAX, CONTACT_URI_BYTES_MAX, PATH_BYTES_MAX, USER_AGENT_BYTES_MAX,
 };
 
-use super::{ContactWish, Contacts, Judged, Refusal, RegisterRequest, RegistrarLimits, Write, list};
+use super::{ContactWish, Contacts, Judged, Refusal, RegisterRequest, RegistrarLimits, Write, list, trail};
 
 /// More contacts in one request are refused: a bound on the work of one datagram, which grows with their square.
 const CONTACTS_PER_REQUEST_MAX: usize = 256;
@@ -227,43 +227,75 @@ impl<'a> Judgement<'a> {
         }
     }
 
-    /// No entry outside the request was written under its Call-ID and CSeq.
+    /// No contact outside the request was written under its Call-ID and CSeq.
     fn no_other_contacts(self, wishes: &[ContactWish<'_>]) -> Result<(), Refusal> {
         let written_by_it =
             |entry: &&Entry| entry.call_id_hash == self.request.call_id_hash && entry.cseq == self.request.cseq;
-        let outside = |entry: &Entry| wishes.iter().all(|wish| wish.key != entry.key);
+        let outside = |entry: &Entry| !entry.key.is_trail() && wishes.iter().all(|wish| wish.key != entry.key);
         if self.record.entries.iter().filter(written_by_it).any(outside) { Err(Refusal::ReusedCSeq) } else { Ok(()) }
     }
 
-    /// A retransmission: the entries that the request wrote, and what it superseded, again under their own stamps.
+    /// A retransmission: what the request wrote, again under its own stamps. A trail may have been renewed since.
     fn again(self, wishes: &[ContactWish<'_>], granted: &[u32]) -> Written {
         self.all_shown(self.record, wishes, granted)?;
-        let stamps: Vec<Stamp> =
-            wishes.iter().filter_map(|wish| self.record.entry(&wish.key)).map(|entry| entry.stamp).collect();
-        let entries = self.record.entries.iter().filter(|entry| stamps.contains(&entry.stamp)).cloned().collect();
+        let written = |entry: &&Entry| wishes.iter().any(|wish| entry.key == wish.key || is_trail_of(entry, wish));
+        let entries = self.record.entries.iter().filter(written).cloned().collect();
         Ok((Write::Again(self.with_rivals(Record { cleared: None, entries }, self.record)), None))
     }
 
     fn write(self, wishes: &[ContactWish<'_>], granted: &[u32], classes: &[Class], stamp: Stamp) -> Written {
-        let mut delta = Record { cleared: None, entries: Vec::with_capacity(wishes.len()) };
+        let mut delta = Record { cleared: None, entries: Vec::with_capacity(2 * wishes.len()) };
         for ((wish, granted_s), class) in wishes.iter().zip(granted).zip(classes) {
             if matches!(class, Class::Fresh) {
                 delta.entries.push(self.entry(wish, *granted_s, stamp));
             }
         }
-        for wish in wishes {
-            for entry in self.record.entries.iter().filter(|entry| self.supersedes(wish, entry)) {
-                if wishes.iter().all(|other| other.key != entry.key) && delta.entries.iter().all(|e| e.key != entry.key)
-                {
-                    delta.entries.push(entry.gone_at(stamp));
-                }
-            }
-        }
         delta.entries.sort_by(|one, two| one.key.cmp(&two.key));
+        self.supersede(wishes, &mut delta);
+        self.leave_trails(&mut delta);
         let (write, after) = write(self.record, delta, stamp)?;
         let (Write::New(delta), Some(after)) = (write, after) else { return Ok((Write::Nothing, None)) };
         self.all_shown(&after, wishes, granted)?;
         Ok((Write::New(self.with_rivals(delta, &after)), Some(after)))
+    }
+
+    /// Slims what the view hides from now on: contacts of the other kind of key with the same URI. Nobody else need know of
+    /// them, so it is done under their own stamps: what was written of them elsewhere since stays as it is.
+    fn supersede(self, wishes: &[ContactWish<'_>], delta: &mut Record) {
+        let live = self.record.entries.iter().filter(|entry| entry.binding().is_some());
+        for entry in live.filter(|entry| wishes.iter().any(|wish| is_twin(entry, &wish.key, wish.uri_hash))) {
+            if wishes.iter().all(|wish| wish.key != entry.key) {
+                delta.merge(&Record::from(entry.gone_at(entry.stamp.machine_made())));
+            }
+        }
+    }
+
+    /// Adds the trails of the flows in `delta` (see [`super::trail`]): where they are from now on, and where they were.
+    fn leave_trails(self, delta: &mut Record) {
+        if is(Mutant::TwinsApart) || is(Mutant::HiddenRingsAgain) {
+            return;
+        }
+        let flows: Vec<Entry> = delta.entries.iter().filter(|entry| entry.key.is_instance()).cloned().collect();
+        let unseen = |entry: &&Entry| self.record.entry(&entry.key).is_none();
+        let used = self.record.entries.len() + delta.entries.iter().filter(unseen).count();
+        let mut room = trail::places(self.limits).saturating_sub(used);
+        for flow in &flows {
+            let before = self.record.entry(&flow.key);
+            let is_news = !before.is_some_and(|before| trail::goes_on(before, flow));
+            let here = Some(flow).filter(|_| is_news && !is(Mutant::TrailOnlyWhenLeft));
+            let before = before.filter(|before| before.uri_hash != flow.uri_hash);
+            for there in before.into_iter().chain(here) {
+                let mut trail = Record::from(trail::of(there));
+                let key = ContactKey::trail(there.uri_hash);
+                let known = self.record.entry(&key).or_else(|| delta.entry(&key)).cloned();
+                match known {
+                    Some(known) => drop(trail.merge(&Record::from(known))),
+                    None if room == 0 => continue,
+                    None => room -= 1,
+                }
+                delta.merge(&trail);
+            }
+        }
     }
 
     /// Adds what else decides whether the contacts are shown: where the AoR has more than the limit lets through, who else
@@ -280,18 +312,6 @@ impl<'a> Judgement<'a> {
         delta.entries.extend(rivals);
         delta.entries.sort_by(|one, two| one.key.cmp(&two.key));
         delta
-    }
-
-    /// Whether a write to the contact must remove `entry` expressly: the view hides it only as long as the contact keeps
-    /// its URI. So what the contact hid under its former URI is removed as well when it moves, even if it is gone here: a
-    /// node that acks the move may not have heard of that yet.
-    fn supersedes(self, wish: &ContactWish<'_>, entry: &Entry) -> bool {
-        let is_gone = entry.binding().is_none();
-        let hidden_before = self.record.entry(&wish.key).is_some_and(|own| {
-            let is_hidden = is_gone || entry.stamp < own.stamp;
-            own.uri_hash != wish.uri_hash && is_hidden && is_twin(entry, &own.key, own.uri_hash)
-        });
-        (hidden_before && !is(Mutant::HiddenRingsAgain)) || (!is_gone && is_twin(entry, &wish.key, wish.uri_hash))
     }
 
     fn entry(self, wish: &ContactWish<'_>, granted_s: u32, stamp: Stamp) -> Entry {
@@ -348,6 +368,10 @@ impl<'a> Judgement<'a> {
 /// An entry of the other kind of key with the same URI is the same phone.
 fn is_twin(entry: &Entry, key: &ContactKey, uri_hash: u64) -> bool {
     entry.uri_hash == uri_hash && entry.key.is_instance() != key.is_instance() && !is(Mutant::TwinsApart)
+}
+
+fn is_trail_of(entry: &Entry, wish: &ContactWish<'_>) -> bool {
+    wish.key.is_instance() && entry.key.is_trail() && entry.uri_hash == wish.uri_hash
 }
 
 fn are_twins(wish: &ContactWish<'_>, key: &ContactKey, uri_hash: u64) -> bool {

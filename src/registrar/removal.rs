@@ -40,18 +40,16 @@ pub fn remove(which: &Which, record: &Record, now_us: u64, limits: &RegistrarLim
         Which::Uri { key, uri_hash } => {
             let matches = |entry: &&Entry| entry.uri_hash == *uri_hash || entry.key == *key;
             let live = record.live(now_us).filter(matches).count();
-            let mut entries: Vec<Entry> =
-                record.entries.iter().filter(matches).map(|entry| entry.gone_at(stamp)).collect();
-            if record.entry(key).is_none() && record.entries.len() < limits.entries_per_aor_max {
-                let removal = Value::Gone;
-                entries.push(Entry {
-                    key: key.clone(),
-                    stamp,
-                    call_id_hash: 0,
-                    cseq: 0,
-                    uri_hash: *uri_hash,
-                    value: removal,
-                });
+            // A flow that has left the URI since, unknown here, is not meant: those that are there go under their own stamps.
+            let flows = record.entries.iter().filter(matches).filter(|entry| entry.key.is_instance());
+            let flows = flows.filter(|entry| entry.binding().is_some());
+            let mut entries: Vec<Entry> = flows.map(|flow| flow.gone_at(flow.stamp.machine_made())).collect();
+            let unseen =
+                Entry { key: key.clone(), stamp, call_id_hash: 0, cseq: 0, uri_hash: *uri_hash, value: Value::Gone };
+            match record.entry(key) {
+                Some(entry) => entries.push(entry.gone_at(stamp)),
+                None if record.entries.len() < limits.entries_per_aor_max => entries.push(unseen),
+                None => {}
             }
             let delta = (!entries.is_empty()).then_some(Record { cleared: None, entries });
             Removed { delta, live }

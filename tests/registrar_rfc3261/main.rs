@@ -7,3 +7,4 @@ mod lacking;
 mod limits;
 mod order;
 mod steps;
+mod trails;

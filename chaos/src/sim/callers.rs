@@ -87,7 +87,7 @@ impl World {
         if self.phones[at].is_busy(now_us) {
             return;
         }
-        let register = Rc::new(self.phones[at].next(self.asks, now_us, &mut rng));
+        let register = Rc::new(self.phones[at].next(now_us, &mut rng));
         let (request, line, number) = (self.asks, self.phones[at].line, self.phones[at].number);
         self.asked_at.push(request);
         self.figures.requests += 1;
@@ -222,7 +222,7 @@ impl World {
             Some(Ok(Answer::TryAnother)) => self.try_another(message),
             Some(Ok(Answer::Refused(Refusal::TooManyContacts))) => {
                 self.judge_no_room(&message);
-                self.phones[phone].is_refused(request);
+                self.phones[phone].hears(request);
             }
             // Where nodes grant differently, the same request means another thing at the next one.
             Some(Ok(Answer::Refused(Refusal::ReusedCSeq))) if self.limits.expires_more_s > 0 => {}

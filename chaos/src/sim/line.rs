@@ -1,8 +1,6 @@
 //! One AoR as its phones know it: requests sent, answers received, and what therefore must ring. The judge's model; it
 //! knows no node, no record and no stamp.
 
-use std::collections::BTreeMap;
-
 use aorta_proto::{Aor, Digester};
 
 use super::node::DIGEST_KEY;
@@ -21,20 +19,28 @@ const LAPSE_TOLERANCE_US: u64 = 1_000_000;
 /// So long after a request was sent no copy of it is under way any more, µs.
 const COPIES_COME_US: u64 = 3_500_000;
 
-/// A place that a later request for it takes over.
+/// Where something may ring. What the latest request for it says holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Slot {
     /// A contact that is its URI.
     Uri { phone: u8, port: u8 },
-    /// A contact with instance and `reg-id`.
-    Flow { phone: u8 },
+    /// A contact with instance and `reg-id`, at this URI.
+    Flow { phone: u8, port: u8 },
+}
+
+impl Slot {
+    pub(super) fn port(self) -> u8 {
+        match self {
+            Self::Uri { port, .. } | Self::Flow { port, .. } => port,
+        }
+    }
 }
 
 /// What is in a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Gone,
-    Live { port: u8, granted_s: u32 },
+    Live { granted_s: u32 },
 }
 
 /// What a request does to a slot if it is accepted.
@@ -42,27 +48,14 @@ pub(super) enum State {
 pub(super) struct Written {
     pub(super) slot: Slot,
     pub(super) state: State,
-    pub(super) sure: Sure,
-}
-
-/// Whether a request takes a slot over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sure {
-    /// Whatever is there.
-    Yes,
-    /// What the accepting node knows to be there.
-    IfKnown,
-    /// The same, if it knows this request as well.
-    IfKnownWith(u64),
-    /// What the accepting node may still believe to be there.
-    Perhaps,
 }
 
 impl Written {
     /// What `Contact: *` does.
     pub(super) fn all() -> Vec<Self> {
-        let gone = |slot| Self { slot, state: State::Gone, sure: Sure::Yes };
-        let of = |phone| (0..PORTS).map(move |port| Slot::Uri { phone, port }).chain([Slot::Flow { phone }]);
+        let gone = |slot| Self { slot, state: State::Gone };
+        let at = |phone, port| [Slot::Uri { phone, port }, Slot::Flow { phone, port }];
+        let of = |phone| (0..PORTS).flat_map(move |port| at(phone, port));
         (0..PHONES).flat_map(of).map(gone).collect()
     }
 }
@@ -171,12 +164,8 @@ impl Line {
         let Some(at) = self.asked.iter().position(|asked| asked.id == id && asked.full_us.is_none()) else { return };
         let mut by = self.asked.remove(at);
         by.full_us = Some(now_us);
-        let known = self.asked.iter().filter(|one| one.was_known_before(&by));
-        let known: BTreeMap<u64, bool> = known.map(|one| (one.id, one.is_answered())).collect();
-        for one in &mut self.asked {
-            let mut written = std::mem::take(&mut one.register.written);
-            written.retain(|written| !one.is_over(written.slot, &by, &known));
-            one.register.written = written;
+        for one in self.asked.iter_mut().filter(|one| one.is_before(&by)) {
+            one.register.written.retain(|written| !by.writes(written.slot));
         }
         self.asked.retain(|asked| !asked.register.written.is_empty());
         let at = self.asked.partition_point(|asked| asked.id < id);
@@ -222,14 +211,11 @@ impl Line {
         for asked in &self.asked {
             let full = asked.full_us.is_some();
             for written in &asked.register.written {
-                let must = |port| asked.must(written.state, port, now_us, off);
-                match written.slot {
-                    Slot::Uri { phone, port } => uris[usize::from(phone)][usize::from(port)].hears(must(port), full),
-                    Slot::Flow { phone } => {
-                        let ports = (0..PORTS).zip(&mut flows[usize::from(phone)]);
-                        ports.for_each(|(port, place)| place.hears(must(port), full));
-                    }
-                }
+                let place = match written.slot {
+                    Slot::Uri { phone, port } => &mut uris[usize::from(phone)][usize::from(port)],
+                    Slot::Flow { phone, port } => &mut flows[usize::from(phone)][usize::from(port)],
+                };
+                place.hears(asked.must(written.state, now_us, off), full);
             }
         }
         let both = uris.into_iter().flatten().zip(flows.into_iter().flatten());
@@ -268,26 +254,8 @@ impl Place {
 }
 
 impl Asked {
-    /// What it does to a slot, and whether for sure.
-    fn writes(&self, slot: Slot) -> Option<(State, Sure)> {
-        let written = self.register.written.iter().find(|written| written.slot == slot)?;
-        Some((written.state, written.sure))
-    }
-
-    /// Whether a full answer to `by` says that what this one did to the slot no longer counts.
-    fn is_over(&self, slot: Slot, by: &Self, known: &BTreeMap<u64, bool>) -> bool {
-        match by.writes(slot) {
-            Some((_, Sure::Yes)) => self.is_before(by),
-            Some((_, Sure::IfKnown)) => known.contains_key(&self.id),
-            // Refused or lost, the other one did nothing.
-            Some((_, Sure::IfKnownWith(other))) => known.contains_key(&self.id) && known.get(&other) == Some(&true),
-            Some((_, Sure::Perhaps)) | None => false,
-        }
-    }
-
-    /// Whether it is known to be accepted.
-    fn is_answered(&self) -> bool {
-        self.full_us.is_some() || self.short
+    fn writes(&self, slot: Slot) -> bool {
+        self.register.written.iter().any(|written| written.slot == slot)
     }
 
     fn was_known_before(&self, other: &Self) -> bool {
@@ -304,11 +272,11 @@ impl Asked {
             || self.sent_us + PATIENCE_US + CLOCKS_DIFFER_US < other.sent_us
     }
 
-    fn must(&self, state: State, at: u8, now_us: u64, off: Off) -> Must {
-        let State::Live { port, granted_s } = state else { return Must::NotRing };
+    fn must(&self, state: State, now_us: u64, off: Off) -> Must {
+        let State::Live { granted_s } = state else { return Must::NotRing };
         let (least_s, most_s) = self.granted_s.unwrap_or((0, u32::MAX));
         let lasts_us = |most_s: u32| u64::from(granted_s.min(most_s)) * 1_000_000;
-        if port != at || now_us > self.sent_us + PATIENCE_US + lasts_us(most_s) + LAPSE_TOLERANCE_US + off.behind_us {
+        if now_us > self.sent_us + PATIENCE_US + lasts_us(most_s) + LAPSE_TOLERANCE_US + off.behind_us {
             Must::NotRing
         } else if !self.doubted && now_us + LAPSE_TOLERANCE_US + off.ahead_us < self.sent_us + lasts_us(least_s) {
             Must::Ring
@@ -328,8 +296,8 @@ mod tests {
     }
 
     fn live(granted_s: u32) -> Register {
-        let state = State::Live { port: 0, granted_s };
-        register(vec![Written { slot: Slot::Uri { phone: 0, port: 0 }, state, sure: Sure::Yes }])
+        let state = State::Live { granted_s };
+        register(vec![Written { slot: Slot::Uri { phone: 0, port: 0 }, state }])
     }
 
     fn must(line: &Line, port: usize, now_us: u64) -> Must {

@@ -3,7 +3,7 @@
 
 use aorta::registrar::Expires;
 
-use super::line::{Slot, State, Sure, Written};
+use super::line::{Slot, State, Written};
 
 /// Devices of an AoR.
 pub(super) const PHONES: u8 = 2;
@@ -33,14 +33,11 @@ pub(super) struct Phone {
     cseq: u32,
     port: u8,
     reg_id: bool,
+    had_flow: bool,
     registered: bool,
     waits: Option<(u64, u64)>,
     /// Until then it asks for nothing.
     rests_until_us: u64,
-    /// Where its contact with a `reg-id` is, and which request says so.
-    flow_at: Option<(u8, u64)>,
-    /// Where it ever was.
-    flow_was: [bool; PORTS as usize],
 }
 
 /// One REGISTER, as it is sent.
@@ -63,7 +60,7 @@ impl Register {
     /// The ports at which it wants a contact to ring.
     pub(super) fn adds(&self) -> impl Iterator<Item = u8> {
         self.written.iter().filter_map(|written| match written.state {
-            State::Live { port, .. } => Some(port),
+            State::Live { .. } => Some(written.slot.port()),
             State::Gone => None,
         })
     }
@@ -79,11 +76,10 @@ impl Phone {
             cseq: 0,
             port: 0,
             reg_id: false,
+            had_flow: false,
             registered: false,
             waits: None,
             rests_until_us: 0,
-            flow_at: None,
-            flow_was: [false; PORTS as usize],
         }
     }
 
@@ -94,7 +90,7 @@ impl Phone {
 
     /// Whether it ever registered with a `reg-id`.
     pub(super) fn had_flow(&self) -> bool {
-        self.flow_was.contains(&true)
+        self.had_flow
     }
 
     /// Whether it waits for an answer, or rests.
@@ -114,25 +110,17 @@ impl Phone {
         self.waits.take_if(|(waits, _)| *waits == request);
     }
 
-    /// Its request was refused: where its contact with a `reg-id` is is not known any more, if that request said so.
-    pub(super) fn is_refused(&mut self, request: u64) {
-        self.hears(request);
-        self.flow_at.take_if(|(_, by)| *by == request);
-    }
-
     /// The Call-ID that it uses now.
     pub(super) fn call_id(&self) -> String {
         format!("{}-{}-{}@192.0.2.1", self.line, self.number, self.boots)
     }
 
     /// What it does next, as this request.
-    pub(super) fn next(&mut self, request: u64, now_us: u64, rng: &mut fastrand::Rng) -> Register {
+    pub(super) fn next(&mut self, now_us: u64, rng: &mut fastrand::Rng) -> Register {
         if rng.u8(..) < 4 {
             self.rests_until_us = now_us + rng.u64(..RESTS_US);
         }
-        let mut register = self.wishes(rng);
-        self.keeps_flow(request, &mut register.written);
-        register
+        self.wishes(rng)
     }
 
     fn wishes(&mut self, rng: &mut fastrand::Rng) -> Register {
@@ -146,7 +134,7 @@ impl Phone {
         match chance {
             0..70 => {
                 self.registered = false;
-                let (contact, written) = (self.contact(self.port, 0), self.writes(State::Gone));
+                let (contact, written) = (self.contact(self.port, 0), self.writes(self.port, State::Gone));
                 self.request(vec![contact], written)
             }
             70..80 => {
@@ -168,7 +156,7 @@ impl Phone {
                 self.registers(granted_s, None)
             }
             140..170 => {
-                self.reg_id = true;
+                self.reg_id = rng.u8(..) < 170;
                 self.registers(granted_s, None)
             }
             _ => self.registers(granted_s, None),
@@ -192,11 +180,12 @@ impl Phone {
     /// Registers where it is now, and removes `left`, the port that it left, in the same request.
     fn registers(&mut self, granted_s: u32, left: Option<u8>) -> Register {
         self.registered = true;
+        self.had_flow |= self.reg_id;
         let mut contacts = vec![self.contact(self.port, granted_s)];
-        let mut written = self.writes(State::Live { port: self.port, granted_s });
+        let mut written = self.writes(self.port, State::Live { granted_s });
         if let Some(port) = left {
             contacts.push(self.contact(port, 0));
-            written.push(Written { slot: Slot::Uri { phone: self.number, port }, state: State::Gone, sure: Sure::Yes });
+            written.extend(self.writes(port, State::Gone));
         }
         self.request(contacts, written)
     }
@@ -208,50 +197,17 @@ impl Phone {
         format!("<{uri}>;expires={expires_s};+sip.instance=\"<{instance}>\"{reg_id}")
     }
 
-    /// A contact with a `reg-id` is one flow wherever it is (RFC 5626), and means the contact with its URI as well, as far
-    /// as that is known where it is accepted. Any other is its URI.
-    fn writes(&self, state: State) -> Vec<Written> {
-        let uri = Slot::Uri { phone: self.number, port: self.port };
-        if !self.reg_id {
-            return vec![Written { slot: uri, state, sure: Sure::Yes }];
-        }
-        let flow = Slot::Flow { phone: self.number };
-        let known = Written { slot: uri, state: State::Gone, sure: Sure::IfKnown };
-        vec![Written { slot: flow, state, sure: Sure::Yes }, known]
-    }
-
-    /// A flow that moves takes along what it hid where it was; a contact that is its URI takes over the flow there.
-    fn keeps_flow(&mut self, request: u64, written: &mut Vec<Written>) {
+    /// A contact with a `reg-id` is one flow wherever it is (RFC 5626); any other is its URI. Of the two only the later rings
+    /// at a URI, whoever knew of which when.
+    fn writes(&self, at: u8, state: State) -> Vec<Written> {
         let phone = self.number;
-        for at in 0..written.len() {
-            match (written[at].slot, self.flow_at) {
-                (Slot::Flow { phone: of }, before) if of == phone => {
-                    let was = (0..PORTS).filter(|port| *port != self.port && self.flow_was[usize::from(*port)]);
-                    written.extend(was.map(|port| {
-                        // Where its last move is not known it is still elsewhere.
-                        let here = before.filter(|(there, _)| *there == port);
-                        let sure = here.map_or(Sure::Perhaps, |(_, by)| Sure::IfKnownWith(by));
-                        Written { slot: Slot::Uri { phone, port }, state: State::Gone, sure }
-                    }));
-                    let lives = written[at].state != State::Gone;
-                    self.flow_at = lives.then_some((self.port, request));
-                    self.flow_was[usize::from(self.port)] |= lives;
-                }
-                (Slot::Uri { phone: of, port }, flow_at)
-                    if of == phone && self.flow_was[usize::from(port)] && written[at].sure == Sure::Yes =>
-                {
-                    let here = flow_at.filter(|(there, _)| *there == port);
-                    self.flow_at = flow_at.filter(|_| here.is_none());
-                    // Where its last move is not known it is still there.
-                    let sure = here.map_or(Sure::Perhaps, |(_, by)| Sure::IfKnownWith(by));
-                    let slot = Slot::Flow { phone };
-                    if written.iter().all(|written| written.slot != slot) {
-                        written.push(Written { slot, state: State::Gone, sure });
-                    }
-                }
-                _ => {}
-            }
+        let uri = |port, state| Written { slot: Slot::Uri { phone, port }, state };
+        let flow = |port, state| Written { slot: Slot::Flow { phone, port }, state };
+        if !self.reg_id {
+            return vec![uri(at, state), flow(at, State::Gone)];
         }
+        let elsewhere = (0..PORTS).filter(|port| *port != at).map(|port| flow(port, State::Gone));
+        elsewhere.chain([flow(at, state), uri(at, State::Gone)]).collect()
     }
 
     fn request(&self, contacts: Vec<String>, written: Vec<Written>) -> Register {

@@ -120,13 +120,20 @@ impl World {
             return;
         }
         let peer = self.nodes[to].id.clone();
-        let mut bytes = Vec::new();
+        let mut bytes = std::mem::take(&mut self.buffer);
+        bytes.clear();
         let wrote = self.with(from, |process, now| {
             (process.replication.transmit(&peer, class, &mut bytes, now), Effects::default())
         });
-        if wrote != Some(true) {
-            return;
+        if wrote == Some(true) {
+            self.put_on_its_way((from, to, class), &bytes);
+            self.after(50, Happening::Pump { from, to, class });
         }
+        self.buffer = bytes;
+    }
+
+    /// Frames that a node wrote for another one.
+    fn put_on_its_way(&mut self, (from, to, class): (usize, usize, Class), bytes: &[u8]) {
         let delay_us = if self.rng.u8(..) < 8 { self.rng.u64(1_000..60_000) } else { self.rng.u64(100..2_000) };
         let slow_us = if self.slow == Some(from) { self.rng.u64(200_000..700_000) } else { 0 };
         let sluggish = self.sluggish.is_some_and(|(one, other)| one == from && (other == to || other == from));
@@ -134,14 +141,14 @@ impl World {
         let most_us = if self.net.is_narrow() { 110_000 } else { 200_000 };
         let sluggish_us = if sluggish { self.rng.u64(50_000..most_us) } else { 0 };
         let arrives_us = self.now_us + delay_us + slow_us + sluggish_us;
-        for frame in frames(&bytes) {
+        let pair = pair(from, to, class);
+        for frame in frames(bytes) {
             self.alarm = self.alarm.take().or(self.versions.judge_written(from, frame).err());
             self.traffic.sends(from, class, frame);
             if let Some((id, at_us)) = self.net.send(from, to, class, frame.to_vec(), arrives_us) {
                 self.at(at_us, Happening::Arrival { pair, id, end: end_of(to, pair) });
             }
         }
-        self.after(50, Happening::Pump { from, to, class });
     }
 
     pub(super) fn arrive(&mut self, pair: Pair, id: u64, end: usize) {

@@ -166,6 +166,8 @@ pub(super) struct World {
     /// The last thing that a correct node never makes another say.
     pub(super) alarm: Option<String>,
     gossips: Vec<Gossip>,
+    /// What a node writes, before it is cut into frames.
+    pub(super) buffer: Vec<u8>,
     queue: Queue<Happening>,
     pub(super) order: u64,
     /// Which request, of whom, waits for which reply.
@@ -218,6 +220,7 @@ impl World {
             judges_news: false,
             alarm: None,
             gossips: (0..nodes).map(|_| Gossip::new(nodes)).collect(),
+            buffer: Vec::new(),
             queue: Queue::new(),
             order: 0,
             asked: BTreeMap::new(),

@@ -35,8 +35,6 @@ pub(super) struct Device {
     pub(super) instance: bool,
     /// Asks for few seconds and never refreshes.
     pub(super) short_lived: bool,
-    /// Gained its `reg-id`, and no full 200 has said since that its contact without one is superseded.
-    pub(super) two_keys: bool,
     /// Its lapse is, or will be, looked at: it does not register again before.
     pub(super) watched: bool,
     /// Has to register with a new Call-ID as soon as it can.
@@ -197,7 +195,7 @@ impl Aor {
         }
         let full = own.told.is_some_and(|told| told.full) && own.belief.is_settled();
         let possible = match deed {
-            Deed::Move => !own.two_keys && (full || !own.shape.reg_id),
+            Deed::Move => full || !own.shape.reg_id,
             Deed::Clear | Deed::Reboot => self.is_quiet(now_ms),
             Deed::GainRegId => own.instance && !own.shape.reg_id && full,
             _ => true,
@@ -228,7 +226,7 @@ impl Aor {
                 own.shape.boots = own.shape.boots.wrapping_add(1);
                 own.cseq = 1;
             }
-            Deed::GainRegId => (own.shape.reg_id, own.two_keys) = (true, true),
+            Deed::GainRegId => own.shape.reg_id = true,
             _ => {}
         }
         let seconds = if own.short_lived { plan.short_expires_s } else { plan.expires_s };
@@ -274,7 +272,6 @@ impl Aor {
                 // Of two nodes that said the same, one that was sure is enough.
                 let before = device.told.filter(|_| register.again);
                 device.told = Some(before.filter(|before| before.full).unwrap_or(told));
-                device.two_keys &= !(told.full && device.shape.reg_id);
             }
         }
     }

@@ -88,7 +88,7 @@ impl Share {
             return None;
         }
         let deed = match self.aors[at].rings(self.now_ms(), 0) {
-            Some(true) if !own.two_keys && self.rng.bool() => Deed::Move,
+            Some(true) if self.rng.bool() => Deed::Move,
             Some(true) => Deed::Unregister,
             _ => Deed::Register,
         };
