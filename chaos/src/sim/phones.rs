@@ -59,6 +59,14 @@ impl Register {
     pub(super) fn is_star(&self) -> bool {
         self.contacts == ["*"]
     }
+
+    /// The ports at which it wants a contact to ring.
+    pub(super) fn adds(&self) -> impl Iterator<Item = u8> {
+        self.written.iter().filter_map(|written| match written.state {
+            State::Live { port, .. } => Some(port),
+            State::Gone => None,
+        })
+    }
 }
 
 impl Phone {
@@ -82,6 +90,11 @@ impl Phone {
     /// The contact that it has at a port.
     pub(super) fn uri(line: usize, number: u8, port: u8) -> String {
         format!("sip:u{line}@192.0.2.{number}:{}", 5060 + u16::from(port))
+    }
+
+    /// Whether it ever registered with a `reg-id`.
+    pub(super) fn had_flow(&self) -> bool {
+        self.flow_was.contains(&true)
     }
 
     /// Whether it waits for an answer, or rests.
@@ -145,7 +158,7 @@ impl Phone {
                 let tidy = !self.reg_id && rng.bool();
                 self.registers(granted_s, tidy.then_some(before))
             }
-            110..130 => {
+            110..140 => {
                 self.reboots(true);
                 if rng.bool() {
                     self.moves(rng);
@@ -154,7 +167,7 @@ impl Phone {
                 self.reg_id &= rng.bool();
                 self.registers(granted_s, None)
             }
-            130..145 => {
+            140..170 => {
                 self.reg_id = true;
                 self.registers(granted_s, None)
             }
