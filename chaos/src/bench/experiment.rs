@@ -11,9 +11,10 @@ use super::finding::Finding;
 use super::load::{Population, delays};
 use super::measure::Meter;
 use super::nodes::AortaNodes;
+use super::processes::{self, Watch};
 use super::progress::Line;
 use super::servers::{Kind, Servers};
-use super::{processes, size, snapshot};
+use super::{size, snapshot};
 
 /// Nodes of the experiment with the size of a table, one of which comes and goes.
 pub(super) const SIZE_NODES: usize = 3;
@@ -90,6 +91,8 @@ fn memory(meter: &Meter, options: &Options, servers: &Servers, line: &Line) -> a
 /// Delays of single requests at nodes that have nothing else to do.
 fn lag(meter: &Meter, servers: &Servers) -> anyhow::Result<Finding> {
     thread::sleep(IDLE);
+    let pids = servers.pids();
+    let watch = Watch::begin(&meter.cores.servers, &pids);
     let (targets, cores) = (servers.sips(), meter.cores.clone());
     let probe = move || {
         cores.enter_generator()?;
@@ -98,6 +101,7 @@ fn lag(meter: &Meter, servers: &Servers) -> anyhow::Result<Finding> {
     let probing = thread::Builder::new().name("probe".to_owned()).spawn(probe).context("starting the probe")?;
     let delays = probing.join().map_err(|_| anyhow::anyhow!("the probe panicked"))??;
     let late = delays.late as f64 * 100.0 / delays.phones.max(1) as f64;
-    let finding = Finding::default().with("late_percent", late);
+    let void = watch.end(&pids).void();
+    let finding = Finding { void, ..Finding::default() }.with("late_percent", late);
     Ok(finding.latencies("answer_", &delays.answer).latencies("visible_", &delays.visible))
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::cores::Cores;
 use super::echo::Echo;
 use super::load::{Latencies, Mix, Pace, Population, Running, Tally, Work};
-use super::processes::{self, Busy, Look};
+use super::processes::{self, Watch, Watched};
 use super::servers::Servers;
 
 /// Above this share of what the load can do, it is the load that is measured.
@@ -22,8 +22,6 @@ const CEILING_WINDOW: usize = 1024;
 const CEILING_PHONES: u32 = 100_000;
 /// How long that takes.
 const CEILING_LASTS: Duration = Duration::from_secs(1);
-/// Processor time that something else took of the servers' processors, of all that there was: above it, a row is void.
-const FOREIGN_SHARE_MAX: f64 = 0.05;
 /// The load must have had its processor for this share of the time.
 const OWN_SHARE_MIN: f64 = 0.96;
 /// Requests refused or lost, of all: above it, a row is void.
@@ -150,59 +148,16 @@ impl Meter {
         thread::sleep(plan.warm_up);
         let pids = servers.pids();
         running.look()?;
-        let (before, used_before) = (Look::at(&self.cores.servers), processes::processor_time(&pids));
+        let watch = Watch::begin(&self.cores.servers, &pids);
         thread::sleep(plan.lasts);
         let ended = running.has_ended();
-        let (after, used) = (Look::at(&self.cores.servers), processes::processor_time(&pids));
-        let tally =
-            if ended { Err(anyhow::anyhow!("all phones are registered: give --phones more")) } else { running.look() };
-        let tally = tally?;
+        let watched = watch.end(&pids);
+        ensure!(!ended, "all phones that there can be are registered: give fewer --seconds");
+        let tally = running.look()?;
         let (_, population) = running.stop()?;
-        let busy = after.since(&before);
-        let mut row = self.judged(plan, &tally, used.saturating_sub(used_before), busy, ceiling_per_s);
+        let mut row = judged(plan, &tally, &watched, ceiling_per_s);
         row.node_mib = processes::memory_bytes(&pids)? as f64 / servers.sips().len() as f64 / f64::from(1 << 20);
         Ok((row, population))
-    }
-
-    fn judged(&self, plan: &Plan, tally: &Tally, used: Duration, busy: Busy, ceiling_per_s: f64) -> Row {
-        let answered = tally.answered.max(1) as f64;
-        let all_s = busy.span.as_secs_f64() * self.cores.servers.len() as f64;
-        let foreign_share = busy.busy.saturating_sub(used).as_secs_f64() / all_s.max(1e-9);
-        let mut row = Row {
-            per_s: tally.per_s(),
-            cpu_us: used.as_secs_f64() * 1e6 / answered,
-            busy_us: busy.busy.as_secs_f64() * 1e6 / answered,
-            latencies: tally.latencies(),
-            answered: tally.answered,
-            refused: tally.refused,
-            retransmitted: tally.retransmitted,
-            lost: tally.lost,
-            dropped: busy.dropped,
-            ceiling_per_s,
-            foreign_share,
-            node_mib: 0.0,
-            void: Vec::new(),
-        };
-        let mut void = |holds: bool, why: String| row.void.extend(holds.then_some(why));
-        let failed = (tally.refused + tally.lost) as f64 / tally.sent.max(1) as f64;
-        void(tally.answered == 0, "no answer".to_owned());
-        void(
-            failed > FAILED_SHARE_MAX,
-            format!("{} refused (the last with {}), {} lost", tally.refused, tally.last_refused, tally.lost),
-        );
-        void(tally.overrun > 0, format!("{} requests were due and not sent", tally.overrun));
-        if matches!(plan.pace, Pace::Closed { .. }) {
-            let share = tally.per_s() / ceiling_per_s;
-            void(share > CEILING_SHARE_MAX, format!("at {:.0} % of what the load can do", share * 100.0));
-        }
-        void(
-            foreign_share > FOREIGN_SHARE_MAX,
-            format!("something else used {:.0} % of the processors", foreign_share * 100.0),
-        );
-        void(busy.stolen_share > FOREIGN_SHARE_MAX, format!("the host took {:.0} %", busy.stolen_share * 100.0));
-        let own = tally.on_processor;
-        void(own < OWN_SHARE_MIN, format!("the load had its processor for {:.0} % of the time", own * 100.0));
-        row
     }
 
     /// What the load can do of this, against echoes on the same processors; 0 for an open loop, whose pace is given.
@@ -229,6 +184,44 @@ impl Meter {
         self.ceilings.push((mix, sources, plan.ack, per_s));
         Ok(per_s)
     }
+}
+
+fn judged(plan: &Plan, tally: &Tally, watched: &Watched, ceiling_per_s: f64) -> Row {
+    let answered = tally.answered.max(1) as f64;
+    let each_us = |time: Duration| time.as_secs_f64() * 1e6 / answered;
+    let mut row = Row {
+        per_s: tally.per_s(),
+        cpu_us: each_us(watched.used),
+        busy_us: each_us(watched.busy.busy),
+        latencies: tally.latencies(),
+        answered: tally.answered,
+        refused: tally.refused,
+        retransmitted: tally.retransmitted,
+        lost: tally.lost,
+        dropped: watched.busy.dropped,
+        ceiling_per_s,
+        foreign_share: watched.foreign_share,
+        node_mib: 0.0,
+        void: watched.void(),
+    };
+    let mut void = |holds: bool, why: String| row.void.extend(holds.then_some(why));
+    let failed = (tally.refused + tally.lost) as f64 / tally.sent.max(1) as f64;
+    let (refused, last) = (tally.refused, tally.last_refused);
+    void(tally.answered == 0, "no answer".to_owned());
+    void(failed > FAILED_SHARE_MAX, format!("{refused} refused (the last with {last}), {} lost", tally.lost));
+    void(tally.overrun > 0, format!("{} requests were due and not sent", tally.overrun));
+    if matches!(plan.pace, Pace::Closed { .. }) {
+        let share = tally.per_s() / ceiling_per_s;
+        void(share > CEILING_SHARE_MAX, format!("at {:.0} % of what the load can do", share * 100.0));
+    }
+    row.void.extend(own_processor(tally));
+    row
+}
+
+/// Why a load must not be believed that had to share its processor.
+pub(super) fn own_processor(tally: &Tally) -> Option<String> {
+    let own = tally.on_processor;
+    (own < OWN_SHARE_MIN).then(|| format!("the load had its processor for {:.0} % of the time", own * 100.0))
 }
 
 /// The same work with phones that are registered: new ones are no other work for the load.

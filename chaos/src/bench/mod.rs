@@ -27,6 +27,7 @@ mod suite;
 pub mod targets;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::ensure;
 use clap::Args;
@@ -37,9 +38,12 @@ use experiment::NEWCOMERS_MAX;
 use finding::Finding;
 use load::PHONES_MAX;
 use measure::Meter;
+use processes::Watch;
 use report::Report;
 use servers::Kind;
 
+/// How long it is watched before whether something else runs.
+const IDLE_LOOK: Duration = Duration::from_secs(1);
 /// The name of everything.
 const ALL: &str = "all";
 
@@ -129,9 +133,10 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
     let program = if options.kamailio { PathBuf::new() } else { program::find(options.program.as_deref())? };
     let kind = if options.kamailio { Kind::Kamailio } else { Kind::Aorta(&program, &options.node_config) };
     println!("{cores}");
+    let report = Report { cores: cores.to_string(), ..Report::of(&program) };
     // What this thread starts runs where it runs.
     cores.enter_servers()?;
-    let report = Report { cores: cores.to_string(), ..Report::of(&program) };
+    warn_if_busy(&cores);
     let mut meter = Meter::new(cores);
     if all {
         return suite::run(&mut meter, options, kind, report);
@@ -148,6 +153,17 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
         }
     }
     Ok(sound)
+}
+
+/// Says so when something else runs here, for then nothing will be believed.
+fn warn_if_busy(cores: &Cores) {
+    let all: Vec<usize> = cores.servers.iter().copied().chain([cores.generator]).collect();
+    let watch = Watch::begin(&all, &[]);
+    std::thread::sleep(IDLE_LOOK);
+    let others = watch.end(&[]).void();
+    if !others.is_empty() {
+        println!("this machine is busy, and rows will be void: {}", others.join("; "));
+    }
 }
 
 /// Columns of a load: the figure, its width, and digits after the point.

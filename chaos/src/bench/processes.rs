@@ -125,6 +125,55 @@ impl Look {
     }
 }
 
+/// Time that something else took of the processors, of all that there was: above it, a measurement is void.
+const FOREIGN_SHARE_MAX: f64 = 0.05;
+/// What ticks may add to that by chance.
+const TICKS_ERR: Duration = Duration::from_millis(40);
+
+/// Watches some processors on which only these processes should run.
+#[derive(Debug, Clone)]
+pub(super) struct Watch {
+    cores: Vec<usize>,
+    look: Look,
+    used: Duration,
+}
+
+/// What was seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Watched {
+    /// Processor time of the processes.
+    pub(super) used: Duration,
+    pub(super) busy: Busy,
+    /// Processor time of anything else, of all that there was.
+    pub(super) foreign_share: f64,
+}
+
+impl Watch {
+    pub(super) fn begin(cores: &[usize], pids: &[u32]) -> Self {
+        Self { cores: cores.to_vec(), look: Look::at(cores), used: processor_time(pids) }
+    }
+
+    /// `pids`: those of the beginning, and any that came since.
+    pub(super) fn end(&self, pids: &[u32]) -> Watched {
+        let busy = Look::at(&self.cores).since(&self.look);
+        let used = processor_time(pids).saturating_sub(self.used);
+        let all_s = busy.span.as_secs_f64() * self.cores.len() as f64;
+        let foreign = busy.busy.saturating_sub(used + TICKS_ERR);
+        Watched { used, busy, foreign_share: foreign.as_secs_f64() / all_s.max(1e-9) }
+    }
+}
+
+impl Watched {
+    /// Why what was measured meanwhile must not be believed; nothing if it may.
+    pub(super) fn void(&self) -> Vec<String> {
+        let foreign = (self.foreign_share > FOREIGN_SHARE_MAX)
+            .then(|| format!("something else used {:.0} % of the processors", self.foreign_share * 100.0));
+        let stolen = (self.busy.stolen_share > FOREIGN_SHARE_MAX)
+            .then(|| format!("the host took {:.0} %", self.busy.stolen_share * 100.0));
+        foreign.into_iter().chain(stolen).collect()
+    }
+}
+
 /// Ticks in which a processor was not idle, and ticks that the hypervisor took of it.
 fn busy_of(stat: &str, core: usize) -> (u64, u64) {
     let name = format!("cpu{core} ");
@@ -161,6 +210,23 @@ mod tests {
         assert!(memory_bytes(&[own]).expect("said") > 500_000);
         assert!(memory_bytes(&[u32::MAX]).is_err());
         assert_eq!(family(own)[0], own);
+    }
+
+    #[test]
+    fn what_others_do_on_the_processors_is_seen() {
+        let share = |busy_ms, stolen_share| {
+            let busy = Busy { busy: Duration::from_millis(busy_ms), stolen_share, ..Busy::default() };
+            Watched { busy, foreign_share: busy_ms as f64 / 1000.0, ..Watched::default() }.void().len()
+        };
+        assert_eq!((share(40, 0.0), share(60, 0.0), share(60, 0.06)), (0, 1, 2));
+        let watch = Watch::begin(&[0, 1], &[std::process::id()]);
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(20) {
+            std::hint::spin_loop();
+        }
+        let seen = watch.end(&[std::process::id()]);
+        assert!(seen.used > Duration::ZERO && seen.busy.span >= Duration::from_millis(20));
+        assert!((0.0..=1.5).contains(&seen.foreign_share), "{}", seen.foreign_share);
     }
 
     #[test]

@@ -8,10 +8,10 @@ use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::cores::Cores;
-use super::load::{Latencies, Mix, Pace, Population, Running, Work};
-use super::measure::Meter;
+use super::load::{Latencies, Mix, Pace, Population, Running, Tally, Work};
+use super::measure::{Meter, own_processor};
 use super::nodes::AortaNodes;
-use super::processes;
+use super::processes::{self, Watch};
 
 /// Refreshes a second of phones at the other nodes while one joins.
 const JOIN_RATE: f64 = 2000.0;
@@ -47,6 +47,8 @@ pub struct Size {
     pub calm: Latencies,
     /// Latencies of those from the start of the process until it is ready.
     pub joining: Latencies,
+    /// Requests that failed meanwhile.
+    pub join_failed: u64,
     /// From the start of a process whose disk holds everything until it is ready, seconds.
     pub restart_s: f64,
     /// Registrations a second while the table was filled.
@@ -68,6 +70,7 @@ pub(super) fn measure(
     contacts: u32,
     say: impl Fn(String),
 ) -> anyhow::Result<Size> {
+    let cores = &meter.cores;
     nodes.start(0..=JOINER)?;
     let mut size = Size { contacts, empty_mib: mib(&nodes, JOINER)?, ..Size::default() };
     let begun = Instant::now();
@@ -82,21 +85,21 @@ pub(super) fn measure(
     say("restarting a node".to_owned());
     nodes.kill(JOINER, false)?;
     thread::sleep(DROPPED);
-    size.restart_s = nodes.start(JOINER..=JOINER)?.as_secs_f64();
+    size.restart_s = watched(&mut size.void, &mut nodes, cores)?;
     size.restarted_bytes = per_contact(&nodes, contacts)?;
     settle(&nodes, contacts)?;
 
     say("an empty node joins".to_owned());
     nodes.kill(JOINER, true)?;
     thread::sleep(DROPPED);
-    size.join_s = nodes.start(JOINER..=JOINER)?.as_secs_f64();
+    size.join_s = watched(&mut size.void, &mut nodes, cores)?;
     size.joined_bytes = per_contact(&nodes, contacts)?;
     settle(&nodes, contacts)?;
 
     say("an empty node joins under load".to_owned());
     nodes.kill(JOINER, true)?;
     thread::sleep(DROPPED);
-    join_under_load(&mut size, &mut nodes, filled, &meter.cores)?;
+    join_under_load(&mut size, &mut nodes, filled, cores)?;
     Ok(size)
 }
 
@@ -116,18 +119,24 @@ fn join_under_load(size: &mut Size, nodes: &mut AortaNodes, filled: Population, 
     running.look()?;
     thread::sleep(CALM);
     let calm = running.look()?;
-    size.join_loaded_s = nodes.start(JOINER..=JOINER)?.as_secs_f64();
+    size.join_loaded_s = watched(&mut size.void, nodes, cores)?;
     let joining = running.look()?;
     running.stop()?;
     (size.calm, size.joining) = (calm.latencies(), joining.latencies());
-    for (when, tally) in [("before", &calm), ("during", &joining)] {
-        let failed = tally.refused + tally.lost + tally.overrun;
-        if failed > 0 {
-            let (last, sent) = (tally.last_refused, tally.sent);
-            size.void.push(format!("{failed} of {sent} requests failed {when} the join, the last with {last}"));
-        }
-    }
+    let failed = |tally: &Tally| tally.refused + tally.lost + tally.overrun;
+    size.join_failed = failed(&joining);
+    let before = failed(&calm);
+    size.void.extend((before > 0).then(|| format!("{before} of {} requests failed before the join", calm.sent)));
+    size.void.extend(own_processor(&calm).or_else(|| own_processor(&joining)));
     Ok(())
+}
+
+/// Starts the joiner and waits until it is ready: how long that took, seconds; and why that must not be believed.
+fn watched(void: &mut Vec<String>, nodes: &mut AortaNodes, cores: &Cores) -> anyhow::Result<f64> {
+    let watch = Watch::begin(&cores.servers, &nodes.pids());
+    let took_s = nodes.start(JOINER..=JOINER)?.as_secs_f64();
+    void.extend(watch.end(&nodes.pids()).void());
+    Ok(took_s)
 }
 
 /// Waits until every node holds all contacts and has written them.

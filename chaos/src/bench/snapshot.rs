@@ -7,8 +7,8 @@ use anyhow::ensure;
 
 use super::finding::Finding;
 use super::load::{Latencies, Mix, Pace, Population, Running, Work};
-use super::measure::Meter;
-use super::processes;
+use super::measure::{Meter, own_processor};
+use super::processes::{self, Watch};
 use super::servers::{Kind, Servers};
 
 /// Refreshes a second.
@@ -83,13 +83,17 @@ fn paced(meter: &Meter, servers: &Servers, plan: Plan) -> anyhow::Result<(Latenc
     let work = work(servers, Pace::Open { per_s: RATE, poisson: false }, plan.phones);
     let running = Running::start(work, population, &meter.cores)?;
     thread::sleep(WARM_UP);
+    let (pids, cores) = (servers.pids(), &meter.cores.servers);
     running.look()?;
+    let watch = Watch::begin(cores, &pids);
     thread::sleep(plan.lasts);
+    let mut void = watch.end(&pids).void();
     let tally = running.look()?;
     running.stop()?;
     let failed = tally.refused + tally.lost + tally.overrun;
-    let void = (failed > 0).then(|| format!("{failed} of {} requests failed", tally.sent));
-    Ok((tally.latencies(), void.into_iter().collect()))
+    void.extend((failed > 0).then(|| format!("{failed} of {} requests failed", tally.sent)));
+    void.extend(own_processor(&tally));
+    Ok((tally.latencies(), void))
 }
 
 /// By how much the memory of all nodes grew from an early look to the largest of the later ones, percent.

@@ -11,7 +11,7 @@ use super::finding::Finding;
 pub type Findings = BTreeMap<String, Finding>;
 
 /// Three nodes on loopback, servers on three processors, the load on a fourth, `ack = "all"`, TLS on.
-const TARGETS: [Target; 17] = [
+const TARGETS: [Target; 18] = [
     target(
         "refreshes at all nodes, closed loop: CPU of the cluster",
         "refresh",
@@ -39,6 +39,7 @@ const TARGETS: [Target; 17] = [
     target("memory of a contact, fresh process", "size", "joined_bytes", "B", Most(350.0), LessThanMemory(1.0 / 0.6)),
     target("join of an empty node", "size", "join_s", "s", Most(4.0), Alone),
     target("the same under load: p99 of phones at the others, times", "size", "join_p99_rise", "×", Most(2.0), Alone),
+    target("the same: requests that failed", "size", "join_failed", "", Most(0.0), Alone),
     target("restart from the disk", "size", "restart_s", "s", Most(3.0), Alone),
     target("snapshots at 20 000 refreshes/s: p99, times", "snapshot", "p99_rise", "×", Most(1.5), Alone),
     target("memory over all updates: growth", "snapshot", "growth_percent", "%", Most(5.0), Alone),

@@ -16,7 +16,7 @@ use super::tally::Tally;
 use super::{Board, Pace, Population, Work};
 
 /// Between two searches for requests that wait too long, nanoseconds.
-const LATE_EVERY_NS: u64 = 20_000_000;
+const LATE_EVERY_NS: u64 = 50_000_000;
 /// Requests of an open loop between two receptions at most, so that neither waits for the other.
 const DUE_AT_ONCE: usize = 32;
 /// Longest wait for answers after the load was taken off, nanoseconds.

@@ -79,7 +79,7 @@ const COOKIE: &[u8] = b"z9hG4bK";
 /// Hexadecimal digits of our part.
 const BRANCH_DIGITS: usize = 16;
 /// Bytes of an answer in which its first Via ends.
-const VIA_WITHIN: usize = 400;
+const VIA_WITHIN: usize = 250;
 
 /// What changes from one request to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

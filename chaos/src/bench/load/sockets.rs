@@ -15,7 +15,7 @@ use nix::sys::socket::{
 /// Datagrams received by one system call at most.
 const RECEIVED_AT_ONCE: usize = 64;
 /// What is read of a datagram: the head of an answer is enough.
-const READ_BYTES: usize = 512;
+const READ_BYTES: usize = 256;
 /// Datagrams in one piece at most: what kernels before 6.9 take.
 const SEGMENTS_MAX: usize = 64;
 /// Bytes in one piece at most: what a UDP datagram may be.
