@@ -280,8 +280,10 @@ impl<'a> Judgement<'a> {
         let used = self.record.entries.len() + delta.entries.iter().filter(unseen).count();
         let mut room = trail::places(self.limits).saturating_sub(used);
         for flow in &flows {
-            let before = self.record.entry(&flow.key).filter(|before| before.uri_hash != flow.uri_hash);
-            let here = Some(flow).filter(|_| !is(Mutant::TrailOnlyWhenLeft));
+            let before = self.record.entry(&flow.key);
+            let is_news = !before.is_some_and(|before| trail::goes_on(before, flow));
+            let here = Some(flow).filter(|_| is_news && !is(Mutant::TrailOnlyWhenLeft));
+            let before = before.filter(|before| before.uri_hash != flow.uri_hash);
             for there in before.into_iter().chain(here) {
                 let mut trail = Record::from(trail::of(there));
                 let key = ContactKey::trail(there.uri_hash);

@@ -14,9 +14,13 @@
 //! - A trail is an entry of its own and not the removal of the contact that is the URI: that one would hide other phones'
 //!   flows behind the same address. It belongs to whoever has that URI: another phone that registered without a `reg-id`, and
 //!   whose URI a flow took over, does not ring there any more (as a removal by URI does not ask whose it is).
-//! - Refreshes write it anew (2026-11): a phone may have lost its `reg-id` for a while, at a node that this one did not hear.
-//!   It costs about 100 bytes of memory and 50 of each change, for flows only. What would change our mind: fleets of flows
-//!   for which that counts; a refresh with the next CSeq of the same Call-ID could do without.
+//! - A refresh writes it anew (2026-11) unless it is the next request of the Call-ID: a phone may have lost its `reg-id` for a
+//!   while, at a node that this one did not hear. So a flow that stays where it is refreshes with one entry, and its trail is
+//!   forgotten with the time. A copy of an earlier request that another node takes in between, where it cannot know better, is
+//!   not provided for.
+//! - A trail is written where a flow arrives, and not only when it leaves: whoever accepts the next move may not know that it
+//!   ever was there. Refused: that merging leaves the trail of what it replaces. It costs no entry for a flow that stays, but it
+//!   is another law, and nodes with the old one would never have the same digests; it needs a version of its own.
 //! - A flow that moves publishes the trail of where it was again, with the stamp that it had there: who acks the move may not
 //!   have heard of that yet.
 
@@ -27,6 +31,15 @@ use super::RegistrarLimits;
 /// What a flow's entry says of the URI that it is at.
 pub(super) fn of(flow: &Entry) -> Entry {
     Entry { key: ContactKey::trail(flow.uri_hash), value: Value::Gone, ..flow.clone() }
+}
+
+/// Whether a flow's write says of its URI nothing that its last write, known here, did not: the next request of a Call-ID, at
+/// the same URI. Between the two the phone said nothing else anywhere.
+pub(super) fn goes_on(before: &Entry, flow: &Entry) -> bool {
+    before.uri_hash == flow.uri_hash
+        && before.call_id_hash == flow.call_id_hash
+        && before.cseq.checked_add(1) == Some(flow.cseq)
+        && before.binding().is_some()
 }
 
 /// As long as an AoR has fewer entries than this a new trail is written: half of `entries_per_aor_max`, so that a flow which

@@ -144,6 +144,19 @@ fn a_late_register_of_a_contact_that_gained_a_reg_id_is_refused_where_the_flow_w
 }
 
 #[test]
+fn a_flow_that_stays_is_refreshed_with_one_entry() {
+    let mut desk = Desk::default();
+    desk.ok(&register("x", 1, &[FLOW]));
+    let entries = |judged: Judged| match judged {
+        Judged::Accepted { write: Write::New(delta), .. } => delta.entries.len(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(entries(desk.judge(&register("x", 2, &[FLOW]))), 1);
+    assert_eq!(entries(desk.judge(&register("x", 4, &[FLOW]))), 2, "it asked for something in between");
+    assert_eq!(entries(desk.judge(&register("y", 5, &[FLOW]))), 2);
+}
+
+#[test]
 fn a_flow_that_wanders_leaves_room_for_contacts() {
     let mut desk = Desk::default();
     desk.limits.entries_per_aor_max = 16;
@@ -205,12 +218,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_rings_in_the_end_does_not_depend_on_who_had_heard_what(steps in steps()) {
+    fn what_rings_in_the_end_does_not_depend_on_who_had_heard_what(steps in steps(), reboots in any::<bool>()) {
         let (mut nodes, mut knows_all) = (apart(NODES as u64), Desk::new(77));
         for (index, step) in steps.iter().enumerate() {
             nodes.iter_mut().chain([&mut knows_all]).for_each(|node| node.pass(1));
-            let (call_id, contact) = (format!("call{index}"), step.contact());
-            let request = if step.star { star(&call_id, 1) } else { register(&call_id, 1, &[&contact]) };
+            let (boot, cseq) = if reboots { (index, 1) } else { (0, index as u32 + 1) };
+            let (call_id, contact) = (format!("call{boot}"), step.contact());
+            let request = if step.star { star(&call_id, cseq) } else { register(&call_id, cseq, &[&contact]) };
             ask(&mut knows_all, &request);
             let delta = ask(&mut nodes[step.node], &request);
             let hear = nodes.iter_mut().enumerate().filter(|(node, _)| step.heard >> node & 1 == 1);
