@@ -140,19 +140,25 @@ fn mutants(arguments: &Sim, mutant: &str) -> anyhow::Result<bool> {
     std::panic::set_hook(Box::new(|_| {}));
     let jobs = jobs(arguments);
     println!("{:<30} {:>6} {:>6}  the first said", "mutant", "median", "most");
-    let rows = sim::survey(&names, arguments.seed, arguments.seeds, jobs, |row| println!("{}", line_of(row)));
+    let rows = sim::survey(&names, &sim::first_seeds(arguments.seed), arguments.seeds, jobs, |row| {
+        println!("{}", line_of(row))
+    });
     if let (1, Some(Some(caught))) = (rows.len(), rows.first().map(|row| &row.caught)) {
         println!("{}", seeds::keep(&arguments.events, names[0], &caught.plan)?);
     }
     let mut medians: Vec<u64> = rows.iter().filter_map(sim::Hunted::median).collect();
     medians.sort_unstable();
     let median = medians.get(medians.len() / 2).copied().unwrap_or_default();
+    let failed: std::collections::BTreeSet<u64> = rows.iter().flat_map(|row| row.failed_without.clone()).collect();
+    if !failed.is_empty() {
+        println!("these seeds fail without any mutant, and were not counted: {failed:?}");
+    }
     let (found, all, hunts) = (medians.len(), rows.len(), sim::HUNTS);
     println!(
         "{found} of {all} mutants found within {} seeds in each of {hunts} hunts; median of medians {median}",
         arguments.seeds
     );
-    Ok(found == all)
+    Ok(found == all && failed.is_empty())
 }
 
 /// A row of the table of mutants.

@@ -3,7 +3,7 @@
 use aorta_chaos::sim;
 
 /// Seeds that every build runs; `aorta-chaos sim --seeds N` runs more.
-const SEEDS: std::ops::RangeInclusive<u64> = 1..=600;
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=2000;
 
 #[test]
 fn what_was_promised_holds_in_the_first_seeds() {

@@ -1,5 +1,10 @@
 //! Deliberate faults, one line each where they bite, that the simulator must find: a judge that finds none of them proves
 //! nothing. Without the test-only feature `mutants` every question here is the constant `false` and costs nothing.
+//!
+//! No mutant is what a second rule makes harmless, for no judge can see it: what an ack, a Mark or the trust in a suspect
+//! says of an epoch that is over (true all the same: the process is the same one, and goes on where it was), and a gap
+//! between two links (nobody acks what it lacks, so nobody is sent what lies beyond; `nothing-sent-again` breaks that).
+//!
 //! Belongs to no floor but the lowest, so that every pure room can ask; decides nothing in any build that serves.
 
 /// The faults, and the same as a table.
@@ -27,6 +32,10 @@ mutants! {
     ColdStartBelowCeiling = "cold-start-below-ceiling",
     /// Of two entries of one Call-ID the greater CSeq wins a merge.
     MergeByCseq = "merge-by-cseq",
+    /// `Contact: *` removes what was registered after it as well, where that is known already.
+    StarBuriesLater = "star-buries-later",
+    /// A lapse is counted from the first registration.
+    LapseFromFirst = "lapse-from-first",
     /// Of an instance key and a URI key with one URI both are shown.
     TwinsBothShown = "twins-both-shown",
     /// The winners of the contact limit are those refreshed longest ago.
@@ -35,16 +44,18 @@ mutants! {
     ForgetByLocalTimer = "forget-by-local-timer",
     /// A removal is forgotten when the binding that it removed would have lapsed.
     RemovalLastsAsItsBinding = "removal-lasts-as-its-binding",
-    /// What is below the forgetting floor is taken all the same.
+    /// What is below the forgetting floor is taken all the same, and nodes that compare agree on none.
     FloorLetsIn = "floor-lets-in",
-    /// What lies on the floor is kept.
-    FloorKeepsItsEdge = "floor-keeps-its-edge",
     /// The floor follows the node's own longest lifetime, not the cluster's.
     HorizonOfItsOwn = "horizon-of-its-own",
+    /// The digest does not count stamps.
+    DigestWithoutStamps = "digest-without-stamps",
     /// The digest does not count `cleared`.
     DigestWithoutCleared = "digest-without-cleared",
     /// A removal does not remember its CSeq.
     RemovalWithoutCseq = "removal-without-cseq",
+    /// What lapsed or was cleared does not remember its CSeq.
+    BuriedWithoutCseq = "buried-without-cseq",
     /// No CSeq is compared.
     CseqIgnored = "cseq-ignored",
     /// `Contact: *` removes what the accepting node knows.
@@ -73,10 +84,12 @@ mutants! {
     MachineRemovalFresh = "machine-removal-fresh",
     /// One ack is as good as all.
     OneAckSuffices = "one-ack-suffices",
+    /// A node that does not serve is not waited for.
+    JoinerUnawaited = "joiner-unawaited",
+    /// A disk has what is about to be written.
+    SavedBeforeCommit = "saved-before-commit",
     /// A change counts as acked once it is sent.
     AckedWhenSent = "acked-when-sent",
-    /// An ack counts whichever epoch of the peer it is of.
-    AckOfAnyEpoch = "ack-of-any-epoch",
     /// A lost link releases the replies that waited for it.
     LostLinkReleases = "lost-link-releases",
     /// A reply that goes without somebody who serves is called full.
@@ -85,12 +98,12 @@ mutants! {
     SuspectShortensNothing = "suspect-shortens-nothing",
     /// A reply that nobody is there to ack is called full.
     EmptyAckSetIsFull = "empty-ack-set-is-full",
+    /// Two nodes that begin to serve at once, and are not linked yet, do not count with each other.
+    TwoBeginUnawaited = "two-begin-unawaited",
     /// A suspect is not told.
     SuspectUntold = "suspect-untold",
-    /// A suspect is awaited again from its next ack on, whatever it still lacks.
-    SuspectTrustedEarly = "suspect-trusted-early",
-    /// A suspect is never awaited again.
-    SuspectForEver = "suspect-for-ever",
+    /// A suspect that is told does not care.
+    SuspectUnmoved = "suspect-unmoved",
     /// Changes that a peer lost with its place in the outbox are not missed.
     OverflowUnnoticed = "overflow-unnoticed",
     /// What a broken link swallowed is not sent again.
@@ -105,8 +118,6 @@ mutants! {
     ReadyBeforeExchange = "ready-before-exchange",
     /// A joiner waits for no Mark.
     ReadyWithoutMark = "ready-without-mark",
-    /// A Mark counts whichever epoch it is of.
-    MarkOfAnyEpoch = "mark-of-any-epoch",
     /// A joiner exchanges with a node that is out of sync itself.
     DonorOutOfSync = "donor-out-of-sync",
     /// What a donor knows to be missing is not missing at the joiner.
@@ -117,8 +128,6 @@ mutants! {
     ReadyUnsubscribed = "ready-unsubscribed",
     /// A node that starts over keeps its epoch.
     RejoinInOldEpoch = "rejoin-in-old-epoch",
-    /// A gap between what two links brought is not noticed.
-    GapUnnoticed = "gap-unnoticed",
     /// A cluster that starts without some members denies what it does not know.
     ColdStartDenies = "cold-start-denies",
     /// A node writes the highest wire version that it knows, whoever reads it.
@@ -135,6 +144,8 @@ mutants! {
     DrainWithoutExchange = "drain-without-exchange",
     /// Removals are skipped when a disk is loaded.
     RemovalsSkippedAtLoad = "removals-skipped-at-load",
+    /// Removals forget their Call-ID and CSeq when a disk is loaded.
+    CseqLostAtLoad = "cseq-lost-at-load",
     /// Lapsed entries are skipped when a disk is loaded.
     LapsedSkippedAtLoad = "lapsed-skipped-at-load",
     /// What other nodes accepted is not written to disk.

@@ -124,8 +124,9 @@ impl Entry {
     /// `None` when it is gone.
     #[must_use]
     pub fn lapses_us(&self) -> Option<u64> {
-        let granted_us = u64::from(self.binding()?.granted_s) * 1_000_000;
-        Some(self.stamp.time_us.saturating_add(granted_us))
+        let binding = self.binding()?;
+        let since = if is(Mutant::LapseFromFirst) { binding.first } else { self.stamp };
+        Some(since.time_us.saturating_add(u64::from(binding.granted_s) * 1_000_000))
     }
 
     /// The same entry as a removal that remembers its Call-ID and CSeq, under `stamp`.
@@ -222,8 +223,7 @@ impl Record {
         let before = self.entries.len();
         self.entries.retain(|entry| {
             let lasts_us = u64::from(entry.stamp.counter / 2) * 1_000_000;
-            let edge_us = u64::from(is(Mutant::FloorKeepsItsEdge));
-            let stays = entry.stamp.time_us + edge_us > floor_us
+            let stays = entry.stamp.time_us > floor_us
                 || (is(Mutant::ForgetByLocalTimer) && entry.binding().is_some())
                 || (is(Mutant::RemovalLastsAsItsBinding)
                     && (entry.binding().is_some() || entry.stamp.time_us + lasts_us > floor_us));
@@ -257,7 +257,8 @@ impl Record {
         merged.changed = true;
         self.cleared = Some(cleared);
         note(Change { key: None, before: before.as_ref().map(Cleared::mark), after: Some(cleared.mark()) });
-        for entry in self.entries.iter_mut().filter(|entry| entry.stamp < cleared.stamp && entry.value != Value::Gone) {
+        let below = |entry: &Entry| entry.stamp < cleared.stamp || is(Mutant::StarBuriesLater);
+        for entry in self.entries.iter_mut().filter(|entry| below(entry) && entry.value != Value::Gone) {
             bury(entry, note);
         }
     }
@@ -311,6 +312,9 @@ impl Cleared {
 fn bury(entry: &mut Entry, note: &mut impl FnMut(Change<'_>)) {
     let before = entry.mark();
     entry.value = Value::Gone;
+    if is(Mutant::BuriedWithoutCseq) {
+        entry.cseq = 0;
+    }
     note(Change { key: Some(&entry.key), before: Some(before), after: Some(entry.mark()) });
 }
 

@@ -120,6 +120,10 @@ impl Location {
             record.cleared = None;
             record.entries.retain(|entry| entry.binding().is_some());
         }
+        if is(Mutant::CseqLostAtLoad) {
+            let gone = record.entries.iter_mut().filter(|entry| entry.binding().is_none());
+            gone.for_each(|entry| entry.cseq = 0);
+        }
         let hash = self.digester.aor(aor);
         let mut stripe = self.stripe(hash).write();
         let unknown = stripe.get(hash, aor).is_none();

@@ -9,10 +9,13 @@ use aorta_proto::{Aor, NodeId, Record};
 use super::commit::OnDisk;
 use super::effects::{Event, Released};
 use super::live::Live;
-use super::peer::Subscriber;
+use super::peer::{Peer, Subscriber};
 use super::readiness::Mode;
 use super::settings::AckMode;
 use super::slot::Slot;
+
+/// A node that begins to serve is known to do so, wherever gossip comes, within this, µs.
+const ANNOUNCED_US: u64 = 1_000_000;
 
 /// A change that is in this node's table, to be published.
 #[derive(Debug)]
@@ -50,7 +53,7 @@ impl<R> Live<R> {
     /// Puts encoded changes into the outbox and their replies in line, in one step with respect to the ack set.
     pub(super) fn publish(&mut self, encoded: impl Iterator<Item = Encoded<R>>, now_us: u64) {
         let asked = self.awaited().count();
-        let short = self.somebody_goes_without(asked);
+        let short = self.somebody_goes_without(asked, now_us);
         for Encoded { changes, slot, reply } in encoded {
             let mut waiting = Waiting { seq: 0, published_us: now_us, reply, short, asked, _slot: slot };
             match changes {
@@ -83,26 +86,39 @@ impl<R> Live<R> {
 
     /// Whether a node that may be serving will not be awaited: with nobody to await while members are missing, nobody but
     /// this node holds the change; and a suspect serves until it knows that it is one. Nor does a late disk have it.
-    fn somebody_goes_without(&self, asked: usize) -> bool {
-        let suspect = |(id, peer): (&NodeId, &super::peer::Peer)| {
-            let Some(place) = peer.subscriber.as_ref().filter(|place| !place.awaited) else { return false };
-            // With its Mark a joiner lacks nothing that it must have from here, and as long as it has its link it may
-            // serve before it hears that it does.
-            let linked = || self.members.view.get(id).is_some_and(|member| member.links.contains(&self.settings.node));
-            let joins = place.mark_at.is_none() && self.state_of(id) == Some(PeerState::Joining);
-            let may_be = joins && (peer.link.is_some() || linked());
-            self.is_in_sync(id) || may_be
-        };
+    fn somebody_goes_without(&self, asked: usize, now_us: u64) -> bool {
         if is(Mutant::ShortCalledFull) {
             return false;
         }
+        let everybody = self.peers.keys().chain(self.members.view.keys());
         !self.late_disks().is_empty()
-            || self.peers.iter().any(suspect)
+            || everybody.into_iter().any(|id| self.may_serve_without(id, now_us))
             || (asked == 0 && !is(Mutant::EmptyAckSetIsFull) && self.members.missing().any(|id| !self.is_linked(id)))
     }
 
+    /// Whether a node is not awaited, though it serves, or may before this one hears of it.
+    fn may_serve_without(&self, id: &NodeId, now_us: u64) -> bool {
+        let place = self.peers.get(id).and_then(|peer| peer.subscriber.as_ref());
+        if place.is_some_and(|place| place.awaited) {
+            return false;
+        }
+        if self.is_in_sync(id) {
+            return place.is_some() || !self.is_linked(id);
+        }
+        if self.state_of(id) != Some(PeerState::Joining) {
+            return false;
+        }
+        // With its Mark a joiner lacks nothing that it must have from here, and as long as it has its link it may serve
+        // before it hears that it does. Of a node that began to serve just now it may not have heard at all.
+        let linked = || self.members.view.get(id).is_some_and(|member| member.links.contains(&self.settings.node));
+        let had_all = place.is_some_and(|place| place.mark_at.is_none()) && (self.is_linked(id) || linked());
+        let unheard = !self.is_linked(id) && now_us.saturating_sub(self.served_since_us) < ANNOUNCED_US;
+        had_all || (unheard && !is(Mutant::TwoBeginUnawaited))
+    }
+
     fn awaited(&self) -> impl Iterator<Item = &Subscriber> {
-        self.peers.values().filter_map(|peer| peer.subscriber.as_ref()).filter(|place| place.awaited)
+        let serves = |peer: &&Peer| peer.state.is != PeerState::Joining || !is(Mutant::JoinerUnawaited);
+        self.peers.values().filter(serves).filter_map(|peer| peer.subscriber.as_ref()).filter(|place| place.awaited)
     }
 
     /// Lets every reply go that waits for nobody any more.
@@ -171,7 +187,7 @@ impl<R> Live<R> {
             accused: false,
             trusted_at: 0,
             overtaken: false,
-            mark_at: Some(if is(Mutant::MarkBeforeBacklog) { 0 } else { head }),
+            mark_at: Some(head),
         });
         link.backlog_due = Some(sent + 1);
         link.rejoin_due = None;
@@ -183,11 +199,7 @@ impl<R> Live<R> {
     pub(super) fn acked(&mut self, peer_id: &NodeId, epoch: u64, seq: u64) -> Result<(), String> {
         let head = self.outbox.head();
         let Some(peer) = self.peers.get_mut(peer_id) else { return Ok(()) };
-        let Some(place) = peer
-            .subscriber
-            .as_mut()
-            .filter(|place| (place.epoch == epoch || is(Mutant::AckOfAnyEpoch)) && !place.overtaken)
-        else {
+        let Some(place) = peer.subscriber.as_mut().filter(|place| place.epoch == epoch && !place.overtaken) else {
             return Ok(());
         };
         // An ack may overtake the loss of the link it answers, so what counts is what exists.
@@ -196,9 +208,7 @@ impl<R> Live<R> {
         }
         place.acked = place.acked.max(seq);
         place.sent = place.sent.max(seq);
-        let holds_all =
-            (place.acked >= place.trusted_at && !is(Mutant::SuspectForEver)) || is(Mutant::SuspectTrustedEarly);
-        if !place.awaited && holds_all {
+        if !place.awaited && place.acked >= place.trusted_at {
             place.awaited = true;
             place.accused = false;
             place.awaited_from = head;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use aorta_proto::NodeId;
 use aorta_proto::frame::{Class, Envelope, Frame, RefuseReason};
+use aorta_proto::mutant::{Mutant, is};
 
 use super::donor::Donor;
 use super::effects::{Moved, Purpose};
@@ -189,7 +190,9 @@ fn take_floor(location: &Location, floor_us: u64, now: Now) -> Result<(), String
     if floor_us > now.cluster_us.saturating_sub(FLOOR_DISTANCE_MIN_US) {
         return Err("its forgetting floor is too near to now".into());
     }
-    location.set_floor(floor_us);
+    if !is(Mutant::FloorLetsIn) {
+        location.set_floor(floor_us);
+    }
     Ok(())
 }
 

@@ -13,6 +13,7 @@
 //! [`Frame::AskSaved`]: aorta_proto::frame::Frame::AskSaved
 
 use aorta_proto::frame::SAVED_SINCE;
+use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::{BootId, NodeId};
 
 use super::effects::Event;
@@ -90,6 +91,9 @@ impl<R> Live<R> {
     /// See [`super::Replication::begin_commit`].
     pub(super) fn begin_commit(&mut self) -> Commit {
         self.disk.called = false;
+        if is(Mutant::SavedBeforeCommit) {
+            self.disk.own.advance(self.outbox.head());
+        }
         let asked = self.peers.iter().filter(|(_, peer)| peer.link.as_ref().is_some_and(|link| link.saved_asked));
         let taken = asked.filter(|(_, peer)| peer.intake.epoch == self.epoch).map(|(id, peer)| {
             let up_to = peer.intake.next.saturating_sub(1);

@@ -75,7 +75,7 @@ impl<R> Live<R> {
         match frame {
             Frame::Subscribe { epoch } => self.subscribe(peer_id, epoch)?,
             Frame::Backlog { epoch, first_seq } => self.handle_backlog(peer_id, epoch, first_seq, now)?,
-            Frame::Mark { epoch } if epoch == self.epoch || is(Mutant::MarkOfAnyEpoch) => self.handle_mark(peer_id),
+            Frame::Mark { epoch } if epoch == self.epoch => self.handle_mark(peer_id),
             Frame::Ack { epoch, seq } => self.acked(peer_id, epoch, seq)?,
             Frame::AskSaved => self.saved_asked(peer_id),
             Frame::Saved { epoch, seq } => self.saved(peer_id, epoch, seq)?,
@@ -90,7 +90,7 @@ impl<R> Live<R> {
                     self.met_again(peer_id);
                 }
             }
-            Frame::Rejoin { epoch, why } if epoch == self.epoch => {
+            Frame::Rejoin { epoch, why } if epoch == self.epoch && !is(Mutant::SuspectUnmoved) => {
                 let why = match why {
                     RejoinReason::Suspect => "another node says that this one did not keep up",
                     RejoinReason::Overflow => "it fell behind what another node keeps for it",
@@ -136,9 +136,9 @@ impl<R> Live<R> {
             return Err("numbers changes from 0".into());
         }
         let Some(peer) = self.peers.get_mut(peer_id) else { return Ok(()) };
-        if peer.intake.epoch == epoch && peer.intake.next < first_seq && !is(Mutant::GapUnnoticed) {
+        if peer.intake.epoch == epoch && peer.intake.next < first_seq {
             self.rejoin("changes of another node were lost between two links", Some(peer_id), now);
-        } else if peer.intake.epoch != epoch || is(Mutant::GapUnnoticed) {
+        } else if peer.intake.epoch != epoch {
             peer.intake.epoch = epoch;
             peer.intake.next = first_seq;
             peer.intake.saved = 0;
@@ -206,6 +206,9 @@ impl<R> Live<R> {
             if let Some(link) = &mut peer.link {
                 link.ack_due = true;
                 if link.saved_asked {
+                    if is(Mutant::SavedBeforeCommit) {
+                        (peer.intake.saved, link.saved_due) = (peer.intake.next - 1, true);
+                    }
                     self.call_commit();
                 }
             }

@@ -40,6 +40,8 @@ pub(super) struct Live<R> {
     pub(super) disk: OwnDisk,
     pub(super) members: Members,
     pub(super) mode: Mode,
+    /// When it began to serve, monotonic µs.
+    pub(super) served_since_us: u64,
     /// This node's epoch as a subscriber; rises at each rejoin.
     pub(super) epoch: u64,
     /// Counts Marks: an exchange makes ready only if none came after it began.
@@ -86,6 +88,7 @@ impl<R> Live<R> {
             disk: OwnDisk::default(),
             members,
             mode: Mode::Joining(Joining::starting(now.mono_us)),
+            served_since_us: now.mono_us,
             epoch: 1,
             marks: 0,
             partial: BTreeSet::new(),
@@ -215,7 +218,9 @@ impl<R> Live<R> {
         }
         let accuser = view
             .iter()
-            .find(|member| member.suspects.get(&me).is_some_and(|&epoch| epoch == self.epoch))
+            .find(|member| {
+                member.suspects.get(&me).is_some_and(|&epoch| epoch == self.epoch && !is(Mutant::SuspectUnmoved))
+            })
             .map(|member| member.node.clone());
         for member in &view {
             let (node, expires_max_s) = (member.node.clone(), member.expires_max_s);

@@ -351,6 +351,12 @@ impl<R> Replication<R> {
         view
     }
 
+    /// Bytes kept for others that have not acked them, and replies that wait: what the bounds are about.
+    #[must_use]
+    pub fn kept(&self) -> (usize, usize) {
+        (self.live.lock().outbox.bytes(), self.slots.taken())
+    }
+
     /// The wire version that is written now: the highest that every member it remembers has offered.
     #[must_use]
     pub fn wire_version(&self) -> u8 {

@@ -246,6 +246,7 @@ impl<R> Live<R> {
             self.partial = missing.cloned().collect();
         }
         self.mode = Mode::Ready;
+        self.served_since_us = now.mono_us;
         self.await_all_linked();
         self.caught_up();
         self.schedule.reset(now.mono_us);

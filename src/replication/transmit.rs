@@ -2,6 +2,7 @@
 
 use aorta_proto::NodeId;
 use aorta_proto::frame::{Envelope, Frame, SAVED_SINCE, encode_deltas};
+use aorta_proto::mutant::{Mutant, is};
 
 use super::live::Live;
 use crate::clock::Now;
@@ -81,6 +82,10 @@ impl<R> Live<R> {
             let epoch = place.epoch;
             if let Some(first_seq) = link.backlog_due.take() {
                 drop(Frame::Backlog { epoch, first_seq }.encode(envelope, buf));
+            }
+            if is(Mutant::MarkBeforeBacklog) && place.mark_at.take().is_some() {
+                drop(Frame::Mark { epoch }.encode(envelope, buf));
+                return;
             }
             if place.sent < self.outbox.head() {
                 let first_seq = place.sent + 1;

@@ -18,8 +18,9 @@ impl<R> Live<R> {
             return self.settings.wire_version_max;
         }
         let own_max = self.settings.wire_version_max;
-        let linked = self.peers.values().filter(|peer| peer.link.is_some()).map(|peer| peer.wire_version_max);
-        let lowest = linked.fold(own_max, u8::min);
+        // One connection of the two is enough to be read from.
+        let linked = self.peers.values().filter(|peer| peer.link.is_some() || peer.bulk);
+        let lowest = linked.map(|peer| peer.wire_version_max).fold(own_max, u8::min);
         if is(Mutant::AbsentOffersIgnored) {
             return lowest;
         }

@@ -8,7 +8,7 @@ use aorta::replication::Effects;
 use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::{Entry, Record, Stamp};
 
-use super::phones::{PATIENCE_US, Register};
+use super::phones::{PATIENCE_US, Phone, Register};
 use super::registrar::Answer;
 use super::world::{Happening, World};
 
@@ -56,6 +56,12 @@ const COPIES_WITHIN_US: u64 = PATIENCE_US / 2;
 
 /// A copy that the network kept comes within this, µs.
 const LATE_WITHIN_US: u64 = 3_000_000;
+
+/// Copies of what was answered before the world became quiet come within this, µs.
+const REPLAYED_WITHIN_US: u64 = 2_000_000;
+
+/// What is so near to be forgotten is not given back: the floor's steps and its margin, µs.
+const REMEMBERED_MARGIN_US: u64 = 30_000_000;
 
 /// A request that waited longer in a node's socket is dropped (`sip.max_age_ms`), µs.
 const AGE_MAX_US: u64 = 500_000;
@@ -203,6 +209,10 @@ impl World {
         self.draws(message.to, self.phones[phone].line, drawn);
         let (to, kind) = (message.to + 1, message.kind);
         self.say(|| format!("n{to} judges request {request} ({kind:?}): {answer:?}"));
+        if matches!(answer, Some(Ok(Answer::Ok | Answer::AfterAcks(_)))) {
+            let most_s = self.limits.grants_s(message.to);
+            self.lines[self.phones[phone].line].grants(request, most_s);
+        }
         match answer {
             Some(Ok(Answer::AfterAcks(effects))) => {
                 self.asked.insert(copy, (request, phone));
@@ -210,7 +220,12 @@ impl World {
             }
             Some(Ok(Answer::Ok)) => self.hears_full(request, phone),
             Some(Ok(Answer::TryAnother)) => self.try_another(message),
-            Some(Ok(Answer::Refused(Refusal::TooManyContacts))) => self.phones[phone].hears(request),
+            Some(Ok(Answer::Refused(Refusal::TooManyContacts))) => {
+                self.judge_no_room(&message);
+                self.phones[phone].hears(request);
+            }
+            // Where nodes grant differently, the same request means another thing at the next one.
+            Some(Ok(Answer::Refused(Refusal::ReusedCSeq))) if self.limits.expires_more_s > 0 => {}
             // Of later copies one may have been accepted, and undone, before.
             Some(Ok(Answer::Refused(refusal)))
                 if message.kind == Kind::First && message.tried == 1 && waited_us == 0 =>
@@ -219,6 +234,44 @@ impl World {
             }
             Some(Err(alarm)) => self.alarm = Some(format!("{id}: {alarm}")),
             Some(Ok(Answer::Refused(_))) | None => {}
+        }
+    }
+
+    /// Whoever is shown to callers keeps its place: as many as may be shown registered after it.
+    fn judge_no_room(&mut self, message: &Message) {
+        let phone = &self.phones[message.phone];
+        let adds = message.register.adds();
+        let uris: Vec<String> = adds.map(|port| Phone::uri(phone.line, phone.number, port)).collect();
+        let aor = self.lines[phone.line].aor.clone();
+        let rings = self.with(message.to, |process, now| {
+            (process.rings(&aor, now.cluster_us).unwrap_or_default(), Effects::default())
+        });
+        let rings = rings.unwrap_or_default();
+        let kept = uris.iter().find(|uri| rings.iter().any(|listed| listed.binding.uri.as_bytes() == uri.as_bytes()));
+        if let Some(uri) = kept {
+            self.alarm = Some(format!("{} has no room for {uri}, which it serves", self.nodes[message.to].id));
+        }
+    }
+
+    /// The network gives back copies of what was answered in full a while ago: nothing may come of them.
+    pub(super) fn replays(&mut self, rng: &mut fastrand::Rng) {
+        let (now_us, remembered_us) = (self.now_us, self.limits.horizon_us() - REMEMBERED_MARGIN_US);
+        for phone in 0..self.phones.len() {
+            let Phone { line, number, .. } = self.phones[phone];
+            // A flow that moves may leave the memory of another Call-ID behind where it was.
+            if self.phones[phone].had_flow() {
+                continue;
+            }
+            let answered: Vec<(u64, u64, Register)> = self.lines[line].answered(number).collect();
+            for (request, sent_us, register) in answered {
+                let to = rng.usize(..self.nodes.len());
+                if rng.bool() && sent_us + remembered_us > now_us {
+                    let register = Rc::new(register);
+                    let (kind, tried, judged_on) = (Kind::Late, 1, None);
+                    let copy = Message { request, phone, register, to, kind, sent_us, tried, judged_on };
+                    self.send(rng.u64(..REPLAYED_WITHIN_US), copy);
+                }
+            }
         }
     }
 
@@ -277,7 +330,8 @@ impl World {
     /// A node may have drawn a stamp for a line.
     fn draws(&mut self, node: usize, line: usize, stamp: Option<Stamp>) {
         let Some(stamp) = stamp else { return };
-        let judged = self.stamps.draws(node, line, stamp, self.off.behind_us);
+        self.say(|| format!("n{} draws {stamp:?}", node + 1));
+        let judged = self.stamps.draws(node, line, stamp);
         self.alarm = judged.err().or(self.alarm.take());
     }
 
@@ -305,5 +359,6 @@ impl World {
         let line = self.phones[phone].line;
         let now_us = self.now_us;
         self.lines[line].hears_full(request, now_us);
+        self.news.insert(line);
     }
 }

@@ -9,6 +9,9 @@ use super::world::{Happening, World};
 /// How long a disk takes, µs.
 const WRITES_US: std::ops::Range<u64> = 200..5_000;
 
+/// And now and then, µs.
+const WRITES_LONG_US: std::ops::Range<u64> = 5_000..60_000;
+
 /// What a process that is stopped has written is looked at again after this, µs.
 const LOOK_AGAIN_US: u64 = 100_000;
 
@@ -35,7 +38,8 @@ impl World {
             (Some(process.boot), Default::default())
         });
         let Some(boot) = boot.flatten() else { return };
-        let us = self.rng.u64(WRITES_US);
+        let long = self.rng.u8(..) < 32;
+        let us = self.rng.u64(if long { WRITES_LONG_US } else { WRITES_US });
         self.after(us, Happening::Committed { node, boot });
     }
 

@@ -1,10 +1,16 @@
 //! What goes wrong in a simulated world, one thing at a time: how it begins, lasts under load, and ends.
 
+use aorta_proto::frame::Class;
 use serde::{Deserialize, Serialize};
 
+use super::net::pair;
 use super::plan::{Ack, Limits, Step};
 use super::world::World;
-use super::{bounded, calm, node, settle};
+use super::{bounded, calm, node, restarts, settle};
+
+/// Of two nodes that do not hear each other, one serves no longer after this, µs: a link that hears nothing lasts two
+/// seconds, a change is waited for until then and a little longer, and gossip takes a moment.
+const GIVES_WAY_WITHIN_US: u64 = 3_500_000;
 
 /// What is looked at while time passes.
 type Watch = fn(&mut World) -> Result<bool, String>;
@@ -59,6 +65,14 @@ pub enum Fault {
     DiskFull(usize),
     /// The second is killed, and started again with a copy of the first one's disk.
     Clone(usize, usize),
+    /// Stopped for a moment, again and again.
+    Naps(usize),
+    /// Killed and started again, again and again, sometimes with nothing.
+    Restarts(usize),
+    /// Cut off for so long that the others give it up; then it dies with what only it knows.
+    LoseInCut(usize),
+    /// Nobody asks for anything.
+    Rest,
     /// Nothing but load.
     None,
 }
@@ -72,9 +86,14 @@ impl Fault {
         )
     }
 
+    /// Whether all die together.
+    pub(super) fn is_of_all(self) -> bool {
+        matches!(self, Self::CrashAll | Self::CrashAllButDisk { .. } | Self::CrashAllOneLate(_))
+    }
+
     /// Whether nothing that anybody holds is lost for good.
     pub(super) fn is_gentle(self) -> bool {
-        use Fault::{Behind, CutOneWay, CutPair, Deaf, Flap, Isolate, Mute, None, Sleep, Slow, Unheard};
+        use Fault::{Behind, CutOneWay, CutPair, Deaf, Flap, Isolate, Mute, Naps, None, Rest, Sleep, Slow, Unheard};
         matches!(
             self,
             Isolate(_)
@@ -83,6 +102,8 @@ impl Fault {
                 | Deaf(_)
                 | Mute(_)
                 | Sleep(_)
+                | Naps(_)
+                | Rest
                 | Flap(_)
                 | Slow(_)
                 | Behind(_)
@@ -96,7 +117,7 @@ impl Fault {
 pub(super) fn choose(rng: &mut fastrand::Rng, nodes: usize, limits: &Limits) -> Fault {
     let one = rng.usize(..nodes);
     let two = (one + rng.usize(1..nodes)) % nodes;
-    match rng.u8(..22) {
+    match rng.u8(..28) {
         0 => Fault::Isolate(one),
         1 => Fault::CutPair(one, two),
         2 => Fault::CutOneWay(one, two),
@@ -119,6 +140,12 @@ pub(super) fn choose(rng: &mut fastrand::Rng, nodes: usize, limits: &Limits) -> 
         // With `ack = "disk"` a node that cannot write is another matter: its replies are short.
         19 if limits.ack != Ack::Disk => Fault::DiskFull(one),
         20 => Fault::Clone(one, two),
+        21 | 22 => Fault::Naps(one),
+        23 | 24 => Fault::Restarts(one),
+        25 => Fault::LoseInCut(one),
+        // Under load only then everything may die.
+        19 | 26 | 27 if limits.ack == Ack::Disk => Fault::CrashAll,
+        26 | 27 if limits.forget() => Fault::Rest,
         _ => Fault::None,
     }
 }
@@ -127,15 +154,15 @@ pub(super) fn choose(rng: &mut fastrand::Rng, nodes: usize, limits: &Limits) -> 
 pub(super) fn strike(world: &mut World, step: &Step, rng: &mut fastrand::Rng) -> Result<(), String> {
     let (fault, lasts_us, nodes) = (step.fault, step.lasts_us, world.nodes.len());
     let others = |one: usize| (0..nodes).filter(move |other| *other != one);
-    if !matches!(fault, Fault::CrashAll | Fault::CrashAllButDisk { .. } | Fault::CrashAllOneLate(_)) {
+    if !fault.is_of_all() {
         jump(world, step);
     }
     match fault {
         Fault::Isolate(one) => {
             cut(world, others(one).flat_map(|other| [(one, other), (other, one)]).collect(), lasts_us)
         }
-        Fault::CutPair(one, two) => cut(world, vec![(one, two), (two, one)], lasts_us),
-        Fault::CutOneWay(one, two) => cut(world, vec![(one, two)], lasts_us),
+        Fault::CutPair(one, two) => cut_between(world, vec![(one, two), (two, one)], lasts_us),
+        Fault::CutOneWay(one, two) => cut_between(world, vec![(one, two)], lasts_us),
         Fault::Deaf(one) => cut(world, others(one).map(|other| (other, one)).collect(), lasts_us),
         Fault::Mute(one) => cut(world, others(one).map(|other| (one, other)).collect(), lasts_us),
         Fault::Crash(node) | Fault::CrashEmpty(node) | Fault::CrashOlder(node) => {
@@ -155,7 +182,7 @@ pub(super) fn strike(world: &mut World, step: &Step, rng: &mut fastrand::Rng) ->
             world.wake(node);
             world.run(rng.u64(1..2_000_000), calm).map(drop)
         }
-        Fault::CrashAll | Fault::CrashAllButDisk { .. } => crash_all(world, step, rng),
+        Fault::CrashAll | Fault::CrashAllButDisk { .. } => restarts::crash_all(world, step, rng),
         Fault::Leave(node) => leave(world, node, lasts_us),
         Fault::LeaveAsLast(one, two) => leave_as_last(world, (one, two), lasts_us),
         Fault::Flap(node) => flap(world, node, lasts_us, rng),
@@ -173,15 +200,18 @@ pub(super) fn strike(world: &mut World, step: &Step, rng: &mut fastrand::Rng) ->
             world.reads_on(node);
             world.run(rng.u64(1..1_000_000), calm).map(drop)
         }
-        Fault::CrashAllOneLate(late) => crash_all_one_late(world, late, rng),
-        Fault::CrashInCut(one, two) => crash_in_cut(world, (one, two), lasts_us, rng),
+        Fault::CrashAllOneLate(late) => restarts::crash_all_one_late(world, late, rng),
+        Fault::CrashInCut(one, two) => restarts::crash_in_cut(world, (one, two), lasts_us, rng),
         Fault::Unheard(node) => {
             world.unheard = Some(node);
             world.run(lasts_us, calm)?;
             world.unheard = None;
             Ok(())
         }
-        Fault::DiskFull(node) => disk_full(world, node, lasts_us, rng),
+        Fault::DiskFull(node) => restarts::disk_full(world, node, lasts_us, rng),
+        Fault::Naps(node) => naps(world, node, lasts_us, rng),
+        Fault::Restarts(node) => restarts::again_and_again(world, node, lasts_us, rng),
+        Fault::LoseInCut(node) => restarts::lose_in_cut(world, node, lasts_us),
         Fault::Clone(one, two) => {
             world.crash(two);
             world.nodes[two].disk = world.nodes[one].disk.clone();
@@ -189,81 +219,21 @@ pub(super) fn strike(world: &mut World, step: &Step, rng: &mut fastrand::Rng) ->
             world.start(two);
             world.run(rng.u64(1..2_000_000), calm).map(drop)
         }
+        Fault::Rest => {
+            world.load(false);
+            world.run(lasts_us, calm).map(drop)
+        }
         Fault::None => world.run(lasts_us, calm).map(drop),
     }
 }
 
-/// Nothing is written for a while, not even the ceiling; there is room again when it starts anew.
-fn disk_full(world: &mut World, node: usize, lasts_us: u64, rng: &mut fastrand::Rng) -> Result<(), String> {
-    world.nodes[node].disk_full = true;
-    world.run(lasts_us, calm)?;
-    world.crash(node);
-    world.nodes[node].disk_full = false;
-    world.run(rng.u64(1..1_000_000), calm)?;
-    world.start(node);
-    world.run(rng.u64(1..2_000_000), calm).map(drop)
-}
-
 /// Somebody sets a wall clock.
-fn jump(world: &mut World, step: &Step) {
-    if let Some(jump) = step.jump {
-        world.say(|| format!("the wall clock of n{} jumps by {} s", jump.node + 1, jump.by_us / 1_000_000));
-        world.nodes[jump.node].jump_wall(jump.by_us);
+pub(super) fn jump(world: &mut World, step: &Step) {
+    let Some(jump) = step.jump else { return };
+    for node in (0..world.nodes.len()).filter(|node| jump.all || *node == jump.node) {
+        world.say(|| format!("the wall clock of n{} jumps by {} s", node + 1, jump.by_us / 1_000_000));
+        world.nodes[node].jump_wall(jump.by_us);
     }
-}
-
-/// All die: with `ack = "disk"` under load, else when all disks have everything; a wall clock may be set while nobody runs.
-fn crash_all(world: &mut World, step: &Step, rng: &mut fastrand::Rng) -> Result<(), String> {
-    let nodes = world.nodes.len();
-    if world.limits.ack == Ack::Disk {
-        world.run(rng.u64(..1_500_000), calm)?;
-        world.load(false);
-    } else {
-        world.load(false);
-        world.run(1_500_000, calm)?;
-    }
-    (0..nodes).for_each(|node| world.crash(node));
-    if let Fault::CrashAllButDisk { node, older } = step.fault {
-        let older = older.then(|| world.nodes[node].older.clone());
-        world.nodes[node].disk = older.unwrap_or_default();
-    }
-    jump(world, step);
-    world.off.ahead_us += node::CEILING_AHEAD_US;
-    world.run(step.lasts_us, |_| Ok(false))?;
-    if step.jump.is_some() {
-        // Of two that start together the one whose clock is behind may be believed.
-        world.off.behind_us += step.lasts_us + node::CEILING_AHEAD_US;
-    }
-    for node in 0..nodes {
-        world.start(node);
-        world.run(rng.u64(1..1_000_000), calm)?;
-    }
-    Ok(())
-}
-
-/// Those that are back first hold old tables and must deny nobody until the last one is back.
-fn crash_all_one_late(world: &mut World, late: usize, rng: &mut fastrand::Rng) -> Result<(), String> {
-    let nodes = world.nodes.len();
-    let old: Vec<node::Disk> = world.nodes.iter().map(|node| node.disk.clone()).collect();
-    world.run(rng.u64(500_000..1_500_000), calm)?;
-    world.load(false);
-    world.run(1_500_000, calm)?;
-    for (node, disk) in old.into_iter().enumerate() {
-        world.crash(node);
-        if node != late {
-            world.nodes[node].disk = disk;
-        }
-    }
-    world.off.ahead_us += 2 * node::CEILING_AHEAD_US;
-    world.judge_ghosts = false;
-    for node in (0..nodes).filter(|node| *node != late) {
-        world.start(node);
-    }
-    world.run(rng.u64(1_000_000..6_000_000), calm)?;
-    world.start(late);
-    world.run(3_000_000, calm)?;
-    world.judge_ghosts = true;
-    Ok(())
 }
 
 /// Cuts paths, waits, and opens them again.
@@ -271,6 +241,33 @@ fn cut(world: &mut World, paths: Vec<(usize, usize)>, lasts_us: u64) -> Result<(
     world.net.cut.extend(paths);
     world.run(lasts_us, bounded)?;
     world.net.cut.clear();
+    Ok(())
+}
+
+/// Two nodes do not hear each other, all others do. One of the two has given way soon, and from then on whoever serves
+/// knows what was answered, and answers in full.
+fn cut_between(world: &mut World, paths: Vec<(usize, usize)>, lasts_us: u64) -> Result<(), String> {
+    world.net.cut.extend(paths);
+    world.run(lasts_us.min(GIVES_WAY_WITHIN_US), bounded)?;
+    let (short, overflows) = (world.figures.short, world.figures.overflows);
+    world.run(lasts_us.saturating_sub(GIVES_WAY_WITHIN_US), calm)?;
+    if world.figures.short > short && world.figures.overflows == overflows {
+        let seconds = GIVES_WAY_WITHIN_US as f64 / 1e6;
+        return Err(format!("answers were short {seconds} s after two nodes had lost each other"));
+    }
+    world.net.cut.clear();
+    Ok(())
+}
+
+/// Each time it has to find out what it missed, while phones go on.
+fn naps(world: &mut World, node: usize, lasts_us: u64, rng: &mut fastrand::Rng) -> Result<(), String> {
+    let until_us = world.now_us + lasts_us;
+    while world.now_us < until_us {
+        world.sleep(node);
+        world.run(rng.u64(1_000..400_000), calm)?;
+        world.wake(node);
+        world.run(rng.u64(1_000..300_000), calm)?;
+    }
     Ok(())
 }
 
@@ -296,7 +293,9 @@ fn drain(world: &mut World, node: usize, grace_us: u64, watch: Watch) -> Result<
     }
     world.with(node, |process, now| ((), process.replication.leave(now)));
     world.run(100_000, watch)?;
-    world.versions.parts(node);
+    let others = (0..world.nodes.len()).filter(|other| *other != node);
+    let hear: Vec<usize> = others.filter(|other| world.net.get(pair(node, *other, Class::Live)).is_some()).collect();
+    world.versions.parts(node, &hear);
     world.crash(node);
     Ok(())
 }
@@ -331,25 +330,5 @@ fn flap(world: &mut World, node: usize, lasts_us: u64, rng: &mut fastrand::Rng) 
             world.close(of[rng.usize(..of.len())]);
         }
     }
-    Ok(())
-}
-
-/// One is killed while another is cut off. What the first answered in full is elsewhere, unless the only other holder is
-/// the one that is cut off: so nothing is asked in the meantime, and answers are judged after it is back.
-fn crash_in_cut(
-    world: &mut World,
-    (one, two): (usize, usize),
-    lasts_us: u64,
-    rng: &mut fastrand::Rng,
-) -> Result<(), String> {
-    let others = (0..world.nodes.len()).filter(|other| *other != two);
-    world.net.cut.extend(others.flat_map(|other| [(two, other), (other, two)]));
-    world.run(lasts_us / 2, bounded)?;
-    world.load(false);
-    world.crash(one);
-    world.run(lasts_us / 2, bounded)?;
-    world.net.cut.clear();
-    world.run(rng.u64(1..3_000_000), bounded)?;
-    world.start(one);
     Ok(())
 }

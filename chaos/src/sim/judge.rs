@@ -7,8 +7,16 @@ impl World {
     /// At any time in which nothing is cut: a node that serves never denies a binding whose full 200 was sent, and never
     /// serves one whose removal was answered in full.
     pub(super) fn judge_answers(&mut self) -> Result<(), String> {
-        let (now_us, ghosts) = (self.now_us, self.judge_ghosts);
-        let certain: Vec<Vec<(&str, Must)>> = self.lines.iter().map(|line| certain(line, now_us, self.off)).collect();
+        self.news.extend(0..self.lines.len());
+        self.judge_news()
+    }
+
+    /// The same of the AoRs of which something was answered just now, and of all when a node began to serve just now: what
+    /// a node lacks then it often has a moment later.
+    pub(super) fn judge_news(&mut self) -> Result<(), String> {
+        let (now_us, ghosts, news) = (self.now_us, self.judge_ghosts, std::mem::take(&mut self.news));
+        let lines = || news.iter().map(|at| &self.lines[*at]);
+        let certain: Vec<Vec<(&str, Must)>> = lines().map(|line| certain(line, now_us, self.off)).collect();
         for node in &mut self.nodes {
             let id = node.id.clone();
             let Some((process, now)) = node.awake(now_us) else { continue };
@@ -16,7 +24,7 @@ impl World {
             if !serving.requests {
                 continue;
             }
-            for (line, certain) in self.lines.iter().zip(&certain) {
+            for (line, certain) in lines().zip(&certain) {
                 let rings = process.rings(&line.aor, now.cluster_us);
                 let known = rings.is_some();
                 let rings = rings.unwrap_or_default();
@@ -62,15 +70,15 @@ impl World {
                 return Err(format!("the digest of {id} is another one"));
             }
             let writes = process.replication.wire_version();
-            if writes != common {
+            if writes != common && writes != self.versions.remembered(node, |node| self.nodes[node].process.is_some()) {
                 return Err(format!("{id} writes wire version {writes}, all read {common}"));
             }
         }
         Ok(())
     }
 
-    /// All that serve show the same contacts of each AoR in the same order, no more than may be shown, and hold nothing
-    /// under a stamp that nobody drew.
+    /// All that serve show the same contacts of each AoR in the same order, no more than may be shown, hold nothing under a
+    /// stamp that nobody drew, and compare nothing that is to be forgotten.
     pub(super) fn judge_agreement(&mut self) -> Result<(), String> {
         let (now_us, mut cluster_us) = (self.now_us, None);
         for (aor, line) in self.lines.iter().enumerate() {
@@ -89,6 +97,11 @@ impl World {
                         line.aor.as_str()
                     ));
                 }
+                let floor_us = process.location.floor_us();
+                let listed = process.location.list(line.bucket);
+                if let Some(below) = listed.iter().find(|listed| listed.stamp.time_us <= floor_us) {
+                    return Err(format!("{id} has {:?}, and forgets what is up to {floor_us}", below.stamp));
+                }
                 let record = process.location.get(&line.aor, |record| record.cloned());
                 self.stamps.knows(aor, &record.unwrap_or_default()).map_err(|why| format!("{id}: {why}"))?;
             }
@@ -106,12 +119,9 @@ impl World {
         for node in 0..self.nodes.len() {
             let now_us = self.now_us;
             let id = self.nodes[node].id.clone();
-            let Some((process, now)) = self.nodes[node].awake(now_us) else { continue };
-            let view = process.replication.view(now);
-            if view.outbox_bytes > limits.outbox_bytes_max.max(CHANGE_BYTES_MAX)
-                || view.replies_waiting > limits.pending_replies_max
-            {
-                let (bytes, replies) = (view.outbox_bytes, view.replies_waiting);
+            let Some((process, _)) = self.nodes[node].awake(now_us) else { continue };
+            let (bytes, replies) = process.replication.kept();
+            if bytes > limits.outbox_bytes_max.max(CHANGE_BYTES_MAX) || replies > limits.pending_replies_max {
                 return Err(format!("{id} keeps {bytes} bytes for others and {replies} replies"));
             }
         }

@@ -1,7 +1,9 @@
 //! One AoR as its phones know it: requests sent, answers received, and what therefore must ring. The judge's model; it
 //! knows no node, no record and no stamp.
 
-use aorta_proto::Aor;
+use aorta_proto::{Aor, Digester};
+
+use super::node::DIGEST_KEY;
 
 use super::phones::{PATIENCE_US, PHONES, PORTS, Phone, Register};
 
@@ -24,6 +26,14 @@ pub(super) enum Slot {
     Uri { phone: u8, port: u8 },
     /// A contact with instance and `reg-id`, at this URI.
     Flow { phone: u8, port: u8 },
+}
+
+impl Slot {
+    pub(super) fn port(self) -> u8 {
+        match self {
+            Self::Uri { port, .. } | Self::Flow { port, .. } => port,
+        }
+    }
 }
 
 /// What is in a slot.
@@ -67,6 +77,8 @@ struct Asked {
     known_us: Option<u64>,
     /// A node found its contact silent and may remove it.
     doubted: bool,
+    /// The shortest and the longest lifetime that its answers granted, seconds.
+    granted_s: Option<(u32, u32)>,
 }
 
 /// What a node must answer about a contact.
@@ -87,6 +99,8 @@ pub(super) struct Off {
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) aor: Aor,
+    /// Where nodes that compare list it.
+    pub(super) bucket: u32,
     /// Every contact that its phones may have, phone by phone, port by port.
     uris: Vec<String>,
     asked: Vec<Asked>,
@@ -98,7 +112,8 @@ impl Line {
     pub(super) fn new(line: usize) -> Self {
         let uris = (0..PHONES).flat_map(|phone| (0..PORTS).map(move |port| Phone::uri(line, phone, port))).collect();
         let aor = Aor::from_canonical(&format!("u{line}@example.com"));
-        Self { aor, uris, asked: Vec::new(), last_star: 0 }
+        let bucket = Digester::new(DIGEST_KEY).aor(&aor).bucket();
+        Self { aor, bucket, uris, asked: Vec::new(), last_star: 0 }
     }
 
     pub(super) fn asks(&mut self, id: u64, phone: u8, register: Register, now_us: u64) {
@@ -115,6 +130,7 @@ impl Line {
             short: false,
             known_us: None,
             doubted: false,
+            granted_s: None,
         });
     }
 
@@ -122,6 +138,14 @@ impl Line {
     pub(super) fn reaches(&mut self, id: u64, now_us: u64) {
         if let Some(asked) = self.asked.iter_mut().find(|asked| asked.id == id) {
             asked.reached_us = now_us;
+        }
+    }
+
+    /// A node accepts a copy and grants at most so much.
+    pub(super) fn grants(&mut self, id: u64, most_s: u32) {
+        for asked in self.asked.iter_mut().filter(|asked| asked.id == id) {
+            let (least, most) = asked.granted_s.unwrap_or((most_s, most_s));
+            asked.granted_s = Some((least.min(most_s), most.max(most_s)));
         }
     }
 
@@ -167,6 +191,12 @@ impl Line {
             })
             .collect();
         short.into_iter().for_each(|id| self.hears_full(id, now_us));
+    }
+
+    /// What a phone was answered in full and still counts: which request, when it was sent, what it said.
+    pub(super) fn answered(&self, phone: u8) -> impl Iterator<Item = (u64, u64, Register)> {
+        let of = self.asked.iter().filter(move |asked| asked.phone == phone && asked.full_us.is_some());
+        of.map(|asked| (asked.id, asked.sent_us, asked.register.clone()))
     }
 
     /// Whether a copy of an acknowledged request that comes late must change nothing: of `*` only the last is remembered.
@@ -244,10 +274,11 @@ impl Asked {
 
     fn must(&self, state: State, now_us: u64, off: Off) -> Must {
         let State::Live { granted_s } = state else { return Must::NotRing };
-        let lasts_us = u64::from(granted_s) * 1_000_000;
-        if now_us > self.sent_us + PATIENCE_US + lasts_us + LAPSE_TOLERANCE_US + off.behind_us {
+        let (least_s, most_s) = self.granted_s.unwrap_or((0, u32::MAX));
+        let lasts_us = |most_s: u32| u64::from(granted_s.min(most_s)) * 1_000_000;
+        if now_us > self.sent_us + PATIENCE_US + lasts_us(most_s) + LAPSE_TOLERANCE_US + off.behind_us {
             Must::NotRing
-        } else if !self.doubted && now_us + LAPSE_TOLERANCE_US + off.ahead_us < self.sent_us + lasts_us {
+        } else if !self.doubted && now_us + LAPSE_TOLERANCE_US + off.ahead_us < self.sent_us + lasts_us(least_s) {
             Must::Ring
         } else {
             Must::Either

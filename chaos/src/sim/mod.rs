@@ -4,12 +4,13 @@
 //! | file | what |
 //! |---|---|
 //! | `world` | virtual time, the order of everything, effects into frames |
+//! | `queue` | what is to happen, in that order |
 //! | `commits` | group commits onto its disk |
 //! | `node` | one machine: the real pure rooms, a clock, a disk |
 //! | `net`, `wire`, `gossip` | connections that delay, stall and break; membership in small |
 //! | `phones`, `callers`, `registrar` | what is asked for; which node is asked, how often; the SIP side of a node |
 //! | `line` | what one AoR's phones sent and heard, and what therefore must ring |
-//! | `faults` | what goes wrong |
+//! | `faults`, `restarts` | what goes wrong; with nodes that die |
 //! | `judge` | what must hold |
 //! | `stamps`, `traffic` | what was drawn; what travels, and what it may cost |
 //! | `plan`, `shrink` | a run as a file, and cut down to what makes it fail |
@@ -28,7 +29,9 @@ mod net;
 mod node;
 mod phones;
 mod plan;
+mod queue;
 mod registrar;
+mod restarts;
 mod shrink;
 mod stamps;
 mod traffic;
@@ -42,7 +45,7 @@ use plan::REQUESTS_PER_STEP;
 use world::World;
 
 pub use faults::Fault;
-pub use mutants::{Caught, HUNTS, Hunted, hunt, names, survey};
+pub use mutants::{Caught, HUNTS, Hunt, Hunted, first_seeds, hunt, names, survey};
 pub use plan::{Ack, Jump, Limits, Plan, Step};
 pub use shrink::shrink;
 pub use world::Figures;
@@ -143,11 +146,14 @@ fn happens(world: &mut World, step: &Step) -> Result<(), String> {
         }
         world.judge_repair(&before, differed)?;
     }
+    world.calm_since_us = Some(world.now_us);
+    world.replays(&mut rng);
     world.run(CALM_AFTER_US, calm).map(drop)
 }
 
 /// What must hold while nothing is cut.
 fn calm(world: &mut World) -> Result<bool, String> {
+    world.judges_news = true;
     world.judge_answers()?;
     bounded(world)
 }

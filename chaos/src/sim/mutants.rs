@@ -31,14 +31,31 @@ pub fn names() -> Vec<&'static str> {
     aorta_proto::mutant::ALL.iter().filter(|_| here).map(|(name, _)| *name).collect()
 }
 
-/// Runs one seed after another with a fault in force, until something does not hold.
+/// Runs one seed after another with a fault in force, until something does not hold that holds in the same seed without it.
 #[must_use]
-pub fn hunt(mutant: &str, first_seed: u64, seeds: u64) -> Option<Caught> {
-    (0..seeds).find_map(|index| {
-        let plan = Plan { mutant: Some(mutant.to_owned()), ..Plan::of(first_seed + index) };
-        let failure = run_plan(&plan, false).failure?;
-        Some(Caught { after: index + 1, plan, failure })
-    })
+pub fn hunt(mutant: &str, first_seed: u64, seeds: u64) -> Hunt {
+    let mut hunt = Hunt::default();
+    for index in 0..seeds {
+        let sound = Plan::of(first_seed + index);
+        let plan = Plan { mutant: Some(mutant.to_owned()), ..sound.clone() };
+        let Some(failure) = run_plan(&plan, false).failure else { continue };
+        if run_plan(&sound, false).failure.is_some() {
+            hunt.failed_without.push(sound.seed);
+            continue;
+        }
+        hunt.caught = Some(Caught { after: index + 1, plan, failure });
+        break;
+    }
+    hunt
+}
+
+/// What became of hunting a fault from one first seed.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Hunt {
+    /// The run that found it.
+    pub caught: Option<Caught>,
+    /// Seeds that fail without it as well: they say nothing of the fault, and something of the nodes or of the judges.
+    pub failed_without: Vec<u64>,
 }
 
 /// What hunting one mutant came to.
@@ -46,17 +63,21 @@ pub fn hunt(mutant: &str, first_seed: u64, seeds: u64) -> Option<Caught> {
 pub struct Hunted {
     /// Which.
     pub name: &'static str,
+    /// How often it was to be hunted.
+    pub hunts: usize,
     /// Found after so many seeds, fewest first; one that was not found, if it is so, ends the hunts.
     pub after: Vec<u64>,
     /// The first run that found it.
     pub caught: Option<Caught>,
+    /// Seeds that fail without it as well.
+    pub failed_without: Vec<u64>,
 }
 
 impl Hunted {
     /// Found from each first seed.
     #[must_use]
     pub fn always(&self) -> bool {
-        self.after.len() as u64 == HUNTS
+        self.after.len() == self.hunts
     }
 
     /// The median of the seeds that it took, if each hunt found it.
@@ -66,10 +87,16 @@ impl Hunted {
     }
 }
 
-/// Hunts each of these from [`HUNTS`] first seeds, several at a time, and tells `found` of each as it is done.
+/// The first seeds of the hunts of a survey.
+#[must_use]
+pub fn first_seeds(first: u64) -> Vec<u64> {
+    (0..HUNTS).map(|nth| first + nth * SEEDS_APART).collect()
+}
+
+/// Hunts each of these from each first seed, several at a time, and tells `found` of each as it is done.
 pub fn survey(
     names: &[&'static str],
-    first_seed: u64,
+    first_seeds: &[u64],
     seeds: u64,
     jobs: usize,
     mut found: impl FnMut(&Hunted),
@@ -82,7 +109,7 @@ pub fn survey(
             scope.spawn(move || {
                 while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
                     // Whoever listens waits for all.
-                    drop(tell.send(hunt_often(name, first_seed, seeds)));
+                    drop(tell.send(hunt_often(name, first_seeds, seeds)));
                 }
             });
         }
@@ -93,12 +120,18 @@ pub fn survey(
     all
 }
 
-fn hunt_often(name: &'static str, first_seed: u64, seeds: u64) -> Hunted {
-    let from = (0..HUNTS).map(|hunt| first_seed + hunt * SEEDS_APART);
-    let mut caught: Vec<Caught> = from.map_while(|first_seed| hunt(name, first_seed, seeds)).collect();
-    let mut after: Vec<u64> = caught.iter().map(|caught| caught.after).collect();
-    after.sort_unstable();
-    Hunted { name, after, caught: (!caught.is_empty()).then(|| caught.swap_remove(0)) }
+fn hunt_often(name: &'static str, first_seeds: &[u64], seeds: u64) -> Hunted {
+    let (after, failed_without) = (Vec::new(), Vec::new());
+    let mut hunted = Hunted { name, hunts: first_seeds.len(), after, caught: None, failed_without };
+    for first_seed in first_seeds {
+        let hunt = hunt(name, *first_seed, seeds);
+        hunted.failed_without.extend(hunt.failed_without);
+        let Some(caught) = hunt.caught else { break };
+        hunted.after.push(caught.after);
+        hunted.caught.get_or_insert(caught);
+    }
+    hunted.after.sort_unstable();
+    hunted
 }
 
 /// Does something on this thread with a fault, or none, in force.

@@ -8,8 +8,8 @@ use aorta_proto::frame::Class;
 /// A connection that hears nothing for so long breaks, µs.
 pub(super) const IDLE_US: u64 = 2_000_000;
 
-/// Bytes that may be under way in one direction before the writer has to wait.
-const WINDOW_BYTES: usize = 256 * 1024;
+/// Less than this is often under way, bytes.
+const NARROW_BYTES: usize = 16 << 10;
 
 /// One end of a connection.
 #[derive(Debug, Default)]
@@ -58,6 +58,8 @@ pub(super) struct Net {
     connections: Vec<Option<Connection>>,
     /// Directed paths on which nothing passes.
     pub(super) cut: BTreeSet<(usize, usize)>,
+    /// Bytes that may be under way in one direction before the writer has to wait.
+    window_bytes: usize,
     last_id: u64,
 }
 
@@ -71,9 +73,14 @@ pub(super) fn end_of(node: usize, pair: Pair) -> usize {
 }
 
 impl Net {
-    pub(super) fn new(nodes: usize) -> Self {
+    pub(super) fn new(nodes: usize, window_bytes: usize) -> Self {
         let connections = (0..nodes * nodes * CLASSES.len()).map(|_| None).collect();
-        Self { nodes, connections, cut: BTreeSet::new(), last_id: 0 }
+        Self { nodes, connections, cut: BTreeSet::new(), window_bytes, last_id: 0 }
+    }
+
+    /// Whether writers often have to wait.
+    pub(super) fn is_narrow(&self) -> bool {
+        self.window_bytes < NARROW_BYTES
     }
 
     fn place(&self, (one, two, class): Pair) -> usize {
@@ -137,7 +144,7 @@ impl Net {
     pub(super) fn has_room(&self, from: usize, to: usize, class: Class) -> bool {
         let pair = pair(from, to, class);
         let Some(connection) = self.get(pair) else { return false };
-        connection.ends[end_of(to, pair)].inbound_bytes < WINDOW_BYTES
+        connection.ends[end_of(to, pair)].inbound_bytes < self.window_bytes
     }
 
     /// Connections of a node on which its end is open.

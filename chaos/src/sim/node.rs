@@ -18,7 +18,7 @@ use super::commits::Writing;
 use super::plan::Limits;
 
 /// The digest key of the simulated cluster.
-const DIGEST_KEY: [u8; 16] = *b"simulated digest";
+pub(super) const DIGEST_KEY: [u8; 16] = *b"simulated digest";
 
 /// Cluster time up to which stamps may be drawn before the next snapshot is flushed, µs ahead.
 pub(super) const CEILING_AHEAD_US: u64 = 2_000_000;
@@ -79,6 +79,8 @@ pub(super) struct Node {
     drift_ppm: i64,
     /// Its wall clock minus the true one, µs.
     wall_skew_us: i64,
+    /// The seeds that its process knows to be unreached.
+    pub(super) seeds_unreached: Vec<usize>,
     /// The highest wire version of its build.
     pub(super) wire_version_max: u8,
     boots: u64,
@@ -108,6 +110,7 @@ impl Node {
             set_mono_us: mono_offset_us,
             drift_ppm: 0,
             wall_skew_us,
+            seeds_unreached: Vec::new(),
             wire_version_max: aorta_proto::frame::VERSION_MAX,
             boots: 0,
             snapshots: 0,
@@ -164,7 +167,7 @@ impl Node {
             ack: limits.ack.into(),
             outbox_bytes_max: limits.outbox_bytes_max,
             pending_replies_max: limits.pending_replies_max,
-            expires_max_s: limits.expires_max_s + if index == 0 { limits.expires_more_s } else { 0 },
+            expires_max_s: limits.grants_s(index),
             clock_ahead_max_s: limits.clock_ahead_max_s,
             wire_version_max: self.wire_version_max,
             ..Settings::new(self.id.clone(), BootId(boot))
@@ -172,7 +175,7 @@ impl Node {
         let (table, time) = (Arc::clone(&location), Arc::clone(&clock));
         let replication = Replication::new(settings, start, table, time, clock.now());
         let (asleep, drained, leaving, writing) = (false, false, false, Writing::default());
-        let (limits, drawn) = (registrar_limits(limits), Cell::new(None));
+        let (limits, drawn) = (registrar_limits(limits, index), Cell::new(None));
         self.process = Some(Process {
             location,
             clock,
@@ -252,10 +255,10 @@ impl Node {
 }
 
 /// Short lifetimes are allowed, so that contacts lapse within a run.
-fn registrar_limits(limits: &Limits) -> RegistrarLimits {
+fn registrar_limits(limits: &Limits, index: usize) -> RegistrarLimits {
     RegistrarLimits {
         expires_min_s: 2,
-        expires_max_s: limits.expires_max_s,
+        expires_max_s: limits.grants_s(index),
         max_contacts_per_aor: limits.max_contacts_per_aor,
         ..RegistrarLimits::default()
     }

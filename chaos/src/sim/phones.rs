@@ -33,6 +33,7 @@ pub(super) struct Phone {
     cseq: u32,
     port: u8,
     reg_id: bool,
+    had_flow: bool,
     registered: bool,
     waits: Option<(u64, u64)>,
     /// Until then it asks for nothing.
@@ -55,6 +56,14 @@ impl Register {
     pub(super) fn is_star(&self) -> bool {
         self.contacts == ["*"]
     }
+
+    /// The ports at which it wants a contact to ring.
+    pub(super) fn adds(&self) -> impl Iterator<Item = u8> {
+        self.written.iter().filter_map(|written| match written.state {
+            State::Live { .. } => Some(written.slot.port()),
+            State::Gone => None,
+        })
+    }
 }
 
 impl Phone {
@@ -67,6 +76,7 @@ impl Phone {
             cseq: 0,
             port: 0,
             reg_id: false,
+            had_flow: false,
             registered: false,
             waits: None,
             rests_until_us: 0,
@@ -76,6 +86,11 @@ impl Phone {
     /// The contact that it has at a port.
     pub(super) fn uri(line: usize, number: u8, port: u8) -> String {
         format!("sip:u{line}@192.0.2.{number}:{}", 5060 + u16::from(port))
+    }
+
+    /// Whether it ever registered with a `reg-id`.
+    pub(super) fn had_flow(&self) -> bool {
+        self.had_flow
     }
 
     /// Whether it waits for an answer, or rests.
@@ -131,7 +146,7 @@ impl Phone {
                 let tidy = !self.reg_id && rng.bool();
                 self.registers(granted_s, tidy.then_some(before))
             }
-            110..130 => {
+            110..140 => {
                 self.reboots(true);
                 if rng.bool() {
                     self.moves(rng);
@@ -140,7 +155,7 @@ impl Phone {
                 self.reg_id &= rng.bool();
                 self.registers(granted_s, None)
             }
-            130..145 => {
+            140..170 => {
                 self.reg_id = rng.u8(..) < 170;
                 self.registers(granted_s, None)
             }
@@ -165,6 +180,7 @@ impl Phone {
     /// Registers where it is now, and removes `left`, the port that it left, in the same request.
     fn registers(&mut self, granted_s: u32, left: Option<u8>) -> Register {
         self.registered = true;
+        self.had_flow |= self.reg_id;
         let mut contacts = vec![self.contact(self.port, granted_s)];
         let mut written = self.writes(self.port, State::Live { granted_s });
         if let Some(port) = left {

@@ -47,12 +47,19 @@ pub struct Limits {
     pub clock_ahead_max_s: u32,
     /// Requests come this far apart on average, µs.
     pub request_every_us: u64,
-    /// The first node announces a longest lifetime that is so much longer, seconds: all remember by it.
+    /// The first node grants so much more, seconds: all remember by it.
     #[serde(default)]
     pub expires_more_s: u32,
     /// `ack`.
     #[serde(default)]
     pub ack: Ack,
+    /// Bytes under way to a node before who writes to it has to wait.
+    #[serde(default = "wide")]
+    pub window_bytes: usize,
+}
+
+fn wide() -> usize {
+    256 << 10
 }
 
 /// Whose acks a reply waits for.
@@ -107,14 +114,20 @@ impl Default for Limits {
             request_every_us: 5_000,
             expires_more_s: 0,
             ack: Ack::All,
+            window_bytes: wide(),
         }
     }
 }
 
 impl Limits {
+    /// The longest lifetime that a node grants, seconds.
+    pub(super) fn grants_s(&self, node: usize) -> u32 {
+        self.expires_max_s + if node == 0 { self.expires_more_s } else { 0 }
+    }
+
     /// How long an entry is remembered, µs.
     pub(super) fn horizon_us(&self) -> u64 {
-        aorta_proto::record::horizon_us(self.expires_max_s + self.expires_more_s, self.clock_ahead_max_s)
+        aorta_proto::record::horizon_us(self.grants_s(0), self.clock_ahead_max_s)
     }
 
     /// Whether entries are forgotten within a run.
@@ -127,6 +140,9 @@ impl Limits {
         if rng.u8(..) < 64 {
             limits.outbox_bytes_max = rng.usize(1..=16) << 10;
         }
+        if rng.u8(..) < 48 {
+            (limits.window_bytes, limits.outbox_bytes_max) = (rng.usize(1..=4) << 10, rng.usize(1..=3) << 10);
+        }
         if rng.u8(..) < 64 {
             limits.pending_replies_max = rng.usize(2..=16);
         }
@@ -135,7 +151,7 @@ impl Limits {
         }
         if rng.u8(..) < 24 {
             (limits.expires_max_s, limits.clock_ahead_max_s) = (10, 5);
-            limits.expires_more_s = if rng.bool() { 10 } else { 0 };
+            limits.expires_more_s = [0, 10, 90, 90][rng.usize(..4)];
             limits.request_every_us = 40_000;
         }
         limits
@@ -159,7 +175,7 @@ pub struct Step {
     /// How far each node's oscillator is off from now on, parts per million.
     #[serde(default)]
     pub drift_ppm: Vec<i64>,
-    /// What one node sends to another takes long, but not longer than acks are waited for.
+    /// What one node sends to another, or to all if both are the same, takes long, but not longer than acks are waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sluggish: Option<(usize, usize)>,
     /// Somebody sets a wall clock while it goes wrong.
@@ -178,6 +194,9 @@ pub struct Jump {
     pub node: usize,
     /// By how much, µs.
     pub by_us: i64,
+    /// All others' as well: whoever sets the time for all of them was wrong.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
 }
 
 /// Requests of a step are fewer than this.
@@ -192,7 +211,7 @@ const DRIFT_PPM: i64 = 2_000;
 const HOUR_US: i64 = 3_600_000_000;
 
 /// With a horizon below this entries are forgotten within a run, µs.
-const FORGETS_BELOW_US: u64 = 120_000_000;
+const FORGETS_BELOW_US: u64 = 200_000_000;
 
 impl Plan {
     /// What a seed chooses.
@@ -210,10 +229,10 @@ impl Plan {
     }
 }
 
-/// Two nodes.
-fn two_of(nodes: usize, rng: &mut fastrand::Rng) -> (usize, usize) {
+/// From one node to another, or to all.
+fn sluggish(nodes: usize, rng: &mut fastrand::Rng) -> (usize, usize) {
     let one = rng.usize(..nodes);
-    (one, (one + rng.usize(1..nodes)) % nodes)
+    (one, if rng.bool() { one } else { (one + rng.usize(1..nodes)) % nodes })
 }
 
 fn step(number: u64, nodes: usize, limits: &Limits, rng: &mut fastrand::Rng) -> Step {
@@ -221,17 +240,24 @@ fn step(number: u64, nodes: usize, limits: &Limits, rng: &mut fastrand::Rng) -> 
     // In a long cut worse ones would drift further apart than the judges allow for.
     let worst_ppm = if limits.forget() { DRIFT_PPM / 10 } else { DRIFT_PPM };
     let drift = |rng: &mut fastrand::Rng| if drifts { rng.i64(-worst_ppm..=worst_ppm) } else { 0 };
-    let forgets = limits.forget() && rng.u8(..) < 128;
+    let fault = faults::choose(rng, nodes, limits);
+    let forgets = limits.forget() && (fault == Fault::Rest || rng.u8(..) < 128);
     Step {
         number,
         seed: rng.u64(..),
         load_us: rng.u64(500_000..2_000_000),
-        fault: faults::choose(rng, nodes, limits),
+        fault,
         // Long enough that what was written before is forgotten when it is over.
         lasts_us: if forgets { limits.horizon_us() + 12_000_000 } else { rng.u64(100_000..6_000_000) },
         drift_ppm: (0..nodes).map(|_| drift(rng)).collect(),
-        sluggish: (rng.u8(..) < 96).then(|| two_of(nodes, rng)),
-        jump: (rng.u8(..) < 80).then(|| Jump { node: rng.usize(..nodes), by_us: rng.i64(-HOUR_US..HOUR_US) }),
+        sluggish: (rng.u8(..) < 112).then(|| sluggish(nodes, rng)),
+        jump: (rng.u8(..) < if fault.is_of_all() { 160 } else { 80 }).then(|| jump(nodes, rng)),
         wire_versions: versions::choose(rng, nodes),
     }
+}
+
+/// All wall clocks together jump only back: where they all say that an hour has passed, an hour has passed.
+fn jump(nodes: usize, rng: &mut fastrand::Rng) -> Jump {
+    let (node, by_us, all) = (rng.usize(..nodes), rng.i64(-HOUR_US..HOUR_US), rng.bool());
+    Jump { node, by_us: if all { -by_us.abs() } else { by_us }, all }
 }

@@ -53,10 +53,10 @@ impl Versions {
         self.heard[node].insert(of, version);
     }
 
-    /// A node said good-bye: nobody waits for it.
-    pub(super) fn parts(&mut self, node: usize) {
-        for heard in &mut self.heard {
-            heard.remove(&node);
+    /// A node said good-bye: of those who hear it nobody waits for it.
+    pub(super) fn parts(&mut self, node: usize, hear: &[usize]) {
+        for other in hear {
+            self.heard[*other].remove(&node);
         }
     }
 
@@ -83,6 +83,12 @@ impl Versions {
             }
             None => Ok(()),
         }
+    }
+
+    /// What a node may write instead as long as nobody told it that an absent one has said good-bye.
+    pub(super) fn remembered(&self, node: usize, runs: impl Fn(usize) -> bool) -> u8 {
+        let absent = self.heard[node].iter().filter(|(of, _)| !runs(**of)).map(|(_, version)| *version);
+        absent.chain([self.common(&runs)]).min().unwrap_or(VERSION_MAX)
     }
 
     /// What all that run write once they have heard each other.

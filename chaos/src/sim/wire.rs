@@ -9,6 +9,9 @@ use super::world::{Happening, World};
 /// Between two looks whether a path passes again, µs.
 const STALLED_US: u64 = 10_000;
 
+/// Of so many dials in 256, those of which nothing comes: a node is linked with one peer well before the next.
+const DIALS_LOST_IN_256: u8 = 64;
+
 impl World {
     pub(super) fn is_idle(&self, node: usize, pair: Pair) -> bool {
         let end = self.net.get(pair).map(|connection| &connection.ends[end_of(node, pair)]);
@@ -66,6 +69,9 @@ impl World {
 
     fn dial(&mut self, pair: Pair) {
         let (one, two, class) = pair;
+        if self.rng.u8(..) < DIALS_LOST_IN_256 {
+            return;
+        }
         if self.nodes[one].process.as_ref().is_none_or(|process| process.leaving)
             || self.nodes[two].process.as_ref().is_none_or(|process| process.leaving)
         {
@@ -114,25 +120,35 @@ impl World {
             return;
         }
         let peer = self.nodes[to].id.clone();
-        let mut bytes = Vec::new();
+        let mut bytes = std::mem::take(&mut self.buffer);
+        bytes.clear();
         let wrote = self.with(from, |process, now| {
             (process.replication.transmit(&peer, class, &mut bytes, now), Effects::default())
         });
-        if wrote != Some(true) {
-            return;
+        if wrote == Some(true) {
+            self.put_on_its_way((from, to, class), &bytes);
+            self.after(50, Happening::Pump { from, to, class });
         }
+        self.buffer = bytes;
+    }
+
+    /// Frames that a node wrote for another one.
+    fn put_on_its_way(&mut self, (from, to, class): (usize, usize, Class), bytes: &[u8]) {
         let delay_us = if self.rng.u8(..) < 8 { self.rng.u64(1_000..60_000) } else { self.rng.u64(100..2_000) };
         let slow_us = if self.slow == Some(from) { self.rng.u64(200_000..700_000) } else { 0 };
-        let sluggish_us = if self.sluggish == Some((from, to)) { self.rng.u64(50_000..200_000) } else { 0 };
+        let sluggish = self.sluggish.is_some_and(|(one, other)| one == from && (other == to || other == from));
+        // What has to wait for room is under way twice as long.
+        let most_us = if self.net.is_narrow() { 110_000 } else { 200_000 };
+        let sluggish_us = if sluggish { self.rng.u64(50_000..most_us) } else { 0 };
         let arrives_us = self.now_us + delay_us + slow_us + sluggish_us;
-        for frame in frames(&bytes) {
+        let pair = pair(from, to, class);
+        for frame in frames(bytes) {
             self.alarm = self.alarm.take().or(self.versions.judge_written(from, frame).err());
             self.traffic.sends(from, class, frame);
             if let Some((id, at_us)) = self.net.send(from, to, class, frame.to_vec(), arrives_us) {
                 self.at(at_us, Happening::Arrival { pair, id, end: end_of(to, pair) });
             }
         }
-        self.after(50, Happening::Pump { from, to, class });
     }
 
     pub(super) fn arrive(&mut self, pair: Pair, id: u64, end: usize) {

@@ -1,7 +1,6 @@
 //! The simulated world: virtual time, the order of everything that happens, and how effects become frames. Judges nothing.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use aorta::replication::{Effects, Event, Member};
 use aorta_proto::frame::Class;
@@ -12,13 +11,14 @@ use super::line::{Line, Off};
 use super::net::{Net, Pair, end_of, pair};
 use super::node::Node;
 use super::phones::{PHONES, Phone};
-use super::plan::{Limits, Plan};
+use super::plan::{Ack, Limits, Plan};
+use super::queue::Queue;
 use super::stamps::Stamps;
 use super::traffic::Traffic;
 use super::versions::Versions;
 
 /// What happens at some moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Happening {
     Arrival { pair: Pair, id: u64, end: usize },
     Pump { from: usize, to: usize, class: Class },
@@ -33,10 +33,15 @@ pub(super) enum Happening {
     Silent { judged: u64 },
 }
 
+/// In what a node says that lost changes between two links.
+const GAP: &str = "lost between two links";
+
 const TICK_US: u64 = 20_000;
 const NETWORK_US: u64 = 100_000;
 const GOSSIP_US: u64 = 200_000;
 const SNAPSHOT_US: u64 = 500_000;
+/// Where every change goes to disk by itself; not longer than the ceiling is ahead.
+const RARE_SNAPSHOT_US: u64 = 1_900_000;
 
 /// Figures of a run.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -140,7 +145,7 @@ pub(super) struct World {
     pub(super) versions: Versions,
     /// A node whose frames take long.
     pub(super) slow: Option<usize>,
-    /// A path on which frames take long, but not longer than acks are waited for.
+    /// A path, or all from one node, on which frames take long, but not longer than acks are waited for.
     pub(super) sluggish: Option<(usize, usize)>,
     /// Whether nothing died for good since all held the same.
     pub(super) gentle: bool,
@@ -154,10 +159,16 @@ pub(super) struct World {
     pub(super) unheard: Option<usize>,
     /// Whether a removal that was answered must be known everywhere: not while only an absent disk has it.
     pub(super) judge_ghosts: bool,
+    /// AoRs to be judged at once: something was answered in full, or a node began to serve.
+    pub(super) news: BTreeSet<usize>,
+    /// Whether they are: nothing is cut.
+    pub(super) judges_news: bool,
     /// The last thing that a correct node never makes another say.
     pub(super) alarm: Option<String>,
     gossips: Vec<Gossip>,
-    queue: BinaryHeap<Reverse<(u64, u64, Happening)>>,
+    /// What a node writes, before it is cut into frames.
+    pub(super) buffer: Vec<u8>,
+    queue: Queue<Happening>,
     pub(super) order: u64,
     /// Which request, of whom, waits for which reply.
     pub(super) asked: BTreeMap<u64, (u64, usize)>,
@@ -171,11 +182,11 @@ impl World {
         let machines = (0..nodes)
             .map(|index| Node::new(index, rng.u64(1_000_000..1_000_000_000), rng.i64(-hour_us..hour_us)))
             .collect();
-        let phone = |(line, number)| Phone::new(line, number, limits.expires_max_s);
+        let phone = |(line, number)| Phone::new(line, number, limits.grants_s(0));
         let mut world = Self {
             now_us: 0,
             nodes: machines,
-            net: Net::new(nodes),
+            net: Net::new(nodes, limits.window_bytes),
             phones: (0..aors).flat_map(|line| (0..PHONES).map(move |number| (line, number))).map(phone).collect(),
             lines: (0..aors).map(Line::new).collect(),
             seed,
@@ -205,9 +216,12 @@ impl World {
             silent: BTreeMap::new(),
             unheard: None,
             judge_ghosts: true,
+            news: BTreeSet::new(),
+            judges_news: false,
             alarm: None,
             gossips: (0..nodes).map(|_| Gossip::new(nodes)).collect(),
-            queue: BinaryHeap::new(),
+            buffer: Vec::new(),
+            queue: Queue::new(),
             order: 0,
             asked: BTreeMap::new(),
         };
@@ -222,7 +236,7 @@ impl World {
 
     pub(super) fn at(&mut self, at_us: u64, happening: Happening) {
         self.order += 1;
-        self.queue.push(Reverse((at_us, self.order, happening)));
+        self.queue.push(at_us, self.order, happening);
     }
 
     pub(super) fn after(&mut self, us: u64, happening: Happening) {
@@ -245,16 +259,16 @@ impl World {
     ) -> Result<bool, String> {
         let until_us = self.now_us + us;
         let mut next_watch_us = self.now_us;
-        while let Some(Reverse((at_us, _, _))) = self.queue.peek() {
-            if *at_us > until_us {
-                break;
-            }
-            let Some(Reverse((at_us, order, happening))) = self.queue.pop() else { break };
+        self.judges_news = false;
+        while let Some((at_us, order, happening)) = self.queue.pop(until_us) {
             self.now_us = at_us;
             self.note(order ^ at_us.rotate_left(20));
             self.happen(happening);
             if let Some(alarm) = self.alarm.take() {
                 return Err(alarm);
+            }
+            if self.judges_news && !self.news.is_empty() {
+                self.judge_news()?;
             }
             if self.now_us >= next_watch_us {
                 next_watch_us = self.now_us + 50_000;
@@ -299,7 +313,8 @@ impl World {
             Happening::Snapshot { node } => {
                 let now_us = self.now_us;
                 self.nodes[node].snapshot(now_us);
-                self.after(SNAPSHOT_US, happening);
+                let disks_follow = self.limits.ack == Ack::Disk;
+                self.after(if disks_follow { RARE_SNAPSHOT_US } else { SNAPSHOT_US }, happening);
             }
             Happening::Commit { node } => self.commit(node),
             Happening::Committed { node, boot } => self.committed(node, boot),
@@ -357,12 +372,19 @@ impl World {
         for event in effects.events {
             self.note(node as u64 + 1);
             match &event {
-                Event::Fenced { .. } => self.figures.fenced += 1,
+                Event::Fenced { why } => {
+                    self.figures.fenced += 1;
+                    // A peer acks nothing that it lacks, so nobody goes on beyond what it acked.
+                    if why.contains(GAP) {
+                        self.alarm = Some(format!("{} rejoins because {why}", self.nodes[node].id));
+                    }
+                }
                 Event::ExchangeDone { .. } => {
                     self.figures.exchanges += 1;
                     self.traffic.exchanged();
                 }
                 Event::Overflow { .. } => self.figures.overflows += 1,
+                Event::Ready => self.news.extend(0..self.lines.len()),
                 Event::Drained => {
                     if let Some(process) = &mut self.nodes[node].process {
                         process.drained = true;
@@ -394,16 +416,21 @@ impl World {
         let (now_us, min) = (self.now_us, self.bootstrap_min_nodes);
         self.gossips[node] = Gossip::new(self.nodes.len());
         let seeds = self.seeds_unreached(node);
+        let names = self.names(&seeds);
+        self.nodes[node].seeds_unreached = seeds;
         self.nodes[node].wire_version_max = self.versions.starts(node);
         let limits = self.limits;
-        self.nodes[node].start(now_us, node, seeds, min, &limits);
+        self.nodes[node].start(now_us, node, names, min, &limits);
     }
 
     /// Every node is a seed of all: those with whom this one has no connection.
-    fn seeds_unreached(&self, node: usize) -> Vec<String> {
+    fn seeds_unreached(&self, node: usize) -> Vec<usize> {
         let others = (0..self.nodes.len()).filter(|other| *other != node);
-        let unreached = others.filter(|other| !self.net.is_open(node, pair(node, *other, Class::Live)));
-        unreached.map(|other| self.nodes[other].id.to_string()).collect()
+        others.filter(|other| !self.net.is_open(node, pair(node, *other, Class::Live))).collect()
+    }
+
+    fn names(&self, nodes: &[usize]) -> Vec<String> {
+        nodes.iter().map(|node| self.nodes[*node].id.to_string()).collect()
     }
 
     /// A node's oscillator is off by so much from now on.
@@ -431,13 +458,18 @@ impl World {
     }
 
     fn tick(&mut self, node: usize) {
+        if !self.nodes[node].is_awake() {
+            return;
+        }
         let seeds = self.seeds_unreached(node);
-        self.with(node, |process, now| ((), process.replication.seeds_unreached(seeds, now)));
+        if self.nodes[node].seeds_unreached != seeds {
+            let names = self.names(&seeds);
+            self.nodes[node].seeds_unreached = seeds;
+            self.with(node, |process, now| ((), process.replication.seeds_unreached(names, now)));
+        }
         self.with(node, |process, now| ((), process.replication.timeout(now)));
         let idle: Vec<Pair> = self.net.of(node).filter(|pair| self.is_idle(node, *pair)).collect();
-        if self.nodes[node].is_awake() {
-            idle.into_iter().for_each(|pair| self.close(pair));
-        }
+        idle.into_iter().for_each(|pair| self.close(pair));
     }
 
     fn gossip(&mut self) {

@@ -35,6 +35,8 @@ pub(super) struct Device {
     pub(super) instance: bool,
     /// Asks for few seconds and never refreshes.
     pub(super) short_lived: bool,
+    /// Its lapse is, or will be, looked at: it does not register again before.
+    pub(super) watched: bool,
     /// Has to register with a new Call-ID as soon as it can.
     pub(super) storms: bool,
 }
@@ -68,6 +70,9 @@ pub(super) enum Errand {
     Register(Register),
     /// An INVITE; begun at this time.
     Call { began_ms: u64 },
+    /// An INVITE that asks whether the contact of a phone that does not refresh is served, before or after the end of its
+    /// time; begun at this time.
+    Look { device: usize, after: bool, began_ms: u64 },
     /// The INVITE to a contact that a redirect named.
     Deliver { node: std::net::SocketAddr, device: usize, uri: String },
 }
@@ -157,8 +162,8 @@ impl Aor {
         let own = &self.devices[device];
         let is_where = own.belief.is_where(now_ms);
         if own.short_lived {
-            // Never refreshed: it registers again once it has surely lapsed, or when nobody answered.
-            let again = is_where == Where::Nowhere || !own.belief.is_settled();
+            // Never refreshed: it registers again once it has surely lapsed and that was looked at, or when nobody answered.
+            let again = (is_where == Where::Nowhere && !own.watched) || !own.belief.is_settled();
             return again.then_some(Deed::Register);
         }
         match is_where {
