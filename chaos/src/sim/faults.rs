@@ -169,15 +169,7 @@ pub(super) fn strike(world: &mut World, step: &Step, rng: &mut fastrand::Rng) ->
         Fault::Deaf(one) => cut(world, others(one).map(|other| (other, one)).collect(), lasts_us),
         Fault::Mute(one) => cut(world, others(one).map(|other| (one, other)).collect(), lasts_us),
         Fault::Crash(node) | Fault::CrashEmpty(node) | Fault::CrashOlder(node) => {
-            world.crash(node);
-            match fault {
-                Fault::CrashEmpty(_) => world.nodes[node].disk = node::Disk::default(),
-                Fault::CrashOlder(_) => world.nodes[node].disk = world.nodes[node].older.clone(),
-                _ => world.nodes[node].disk.tear(rng.usize(..64)),
-            }
-            world.run(lasts_us, calm)?;
-            world.start(node);
-            world.run(rng.u64(1..2_000_000), calm).map(drop)
+            restarts::crash_one(world, step, node, rng)
         }
         Fault::Sleep(node) => {
             world.sleep(node);

@@ -19,6 +19,19 @@ pub(super) fn disk_full(world: &mut World, node: usize, lasts_us: u64, rng: &mut
     world.run(rng.u64(1..2_000_000), calm).map(drop)
 }
 
+/// One node crashes and comes back with its disk as it then was, an older copy of it, or none.
+pub(super) fn crash_one(world: &mut World, step: &Step, one: usize, rng: &mut fastrand::Rng) -> Result<(), String> {
+    world.crash(one);
+    match step.fault {
+        Fault::CrashEmpty(_) => world.nodes[one].disk = node::Disk::default(),
+        Fault::CrashOlder(_) => world.nodes[one].disk = world.nodes[one].older.clone(),
+        _ => world.nodes[one].disk.tear(rng.usize(..64)),
+    }
+    world.run(step.lasts_us, calm)?;
+    world.start(one);
+    world.run(rng.u64(1..2_000_000), calm).map(drop)
+}
+
 /// All die: with `ack = "disk"` under load, else when all disks have everything; a wall clock may be set while nobody runs.
 pub(super) fn crash_all(world: &mut World, step: &Step, rng: &mut fastrand::Rng) -> Result<(), String> {
     let nodes = world.nodes.len();
