@@ -48,6 +48,8 @@ mutants! {
     FloorLetsIn = "floor-lets-in",
     /// The floor follows the node's own longest lifetime, not the cluster's.
     HorizonOfItsOwn = "horizon-of-its-own",
+    /// The lifetimes of a member that was silent for longer than they last count no longer, though it did not part.
+    SilentLifetimesForgotten = "silent-lifetimes-forgotten",
     /// The digest does not count stamps.
     DigestWithoutStamps = "digest-without-stamps",
     /// The digest does not count `cleared`.

@@ -326,7 +326,7 @@ pub const FLOOR_STEP_US: u64 = 10_000_000;
 pub const HORIZON_MARGIN_S: u64 = 60;
 
 /// How long an entry is remembered after its stamp, microseconds. `expires_max_s` is the largest lifetime that any member
-/// announced or that was found on disk within the last such horizon.
+/// grants, also one that is not heard.
 #[must_use]
 pub fn horizon_us(expires_max_s: u32, clock_ahead_max_s: u32) -> u64 {
     (u64::from(expires_max_s) + u64::from(clock_ahead_max_s) + HORIZON_MARGIN_S) * 1_000_000

@@ -317,10 +317,12 @@ impl<R> Live<R> {
         let ahead_s = self.settings.clock_ahead_max_s;
         let linked = self.peers.values().filter(|peer| peer.link.is_some()).map(|peer| peer.state.expires_max_s);
         let shown = self.members.view.values().map(|member| member.expires_max_s);
-        let remembered =
-            self.members.last_known.values().filter(|known| {
-                known.seen_us.saturating_add(horizon_us(known.expires_max_s, ahead_s)) >= now.cluster_us
-            });
+        // However long it was silent: a member that did not part may serve where this node hears nothing of it, and what
+        // it granted a moment ago comes with it when they meet again.
+        let remembered = self.members.last_known.values().filter(|known| {
+            let until_us = known.seen_us.saturating_add(horizon_us(known.expires_max_s, ahead_s));
+            until_us >= now.cluster_us || !is(Mutant::SilentLifetimesForgotten)
+        });
         let remembered = remembered.map(|known| known.expires_max_s);
         let longest = linked.chain(shown).chain(remembered).filter(|_| !is(Mutant::HorizonOfItsOwn)).max().unwrap_or(0);
         horizon_us(longest.max(self.settings.expires_max_s), ahead_s)
