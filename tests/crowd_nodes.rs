@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aorta::cli::fleet::Fleet;
 use aorta::cli::layout;
-use aorta_phones::crowd::{Crowd, CrowdPlan, Running, Tally};
+use aorta_phones::crowd::{Crowd, CrowdPlan};
 
 /// Longest wait for anything here; a busy machine is slow, not wrong.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,20 +29,6 @@ fn fleet(dir: &Path, nodes: usize) -> Fleet {
     fleet
 }
 
-/// Looks every so often until `holds`.
-async fn until(running: &Running, what: &str, holds: impl Fn(&Tally) -> bool) -> Tally {
-    let deadline = Instant::now() + PATIENCE;
-    let mut looks = tokio::time::interval(Duration::from_millis(50));
-    loop {
-        looks.tick().await;
-        let tally = running.tally();
-        if holds(&tally) {
-            return tally;
-        }
-        assert!(Instant::now() < deadline, "not {what}: {tally:?}");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_a_crowd_was_told_is_lost_while_nodes_are_killed() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -58,13 +44,16 @@ async fn nothing_that_a_crowd_was_told_is_lost_while_nodes_are_killed() {
     for node in [0, 2] {
         let before = running.tally();
         fleet.kill(node).expect("killed");
-        until(&running, "passed over", |_| !running.is_up(nodes[node])).await;
-        until(&running, "served by the others", |now| now.full > before.full + 1000).await;
+        running.until("passed over", PATIENCE, |_| !running.is_up(nodes[node])).await.expect("in time");
+        running.until("served by the others", PATIENCE, |now| now.full > before.full + 1000).await.expect("in time");
         fleet.start(node).expect("started");
         fleet.wait_ready(node, PATIENCE).expect("ready");
-        until(&running, "back", |_| running.is_up(nodes[node])).await;
+        running.until("back", PATIENCE, |_| running.is_up(nodes[node])).await.expect("in time");
         let back = running.tally();
-        until(&running, "at work", |now| now.full > back.full + 500 && now.calls > back.calls + 100).await;
+        running
+            .until("at work", PATIENCE, |now| now.full > back.full + 500 && now.calls > back.calls + 100)
+            .await
+            .expect("in time");
     }
     let mut crowd = running.stop().await.expect("sockets");
     let tally = crowd.tally();

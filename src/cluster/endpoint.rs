@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aorta_proto::NodeId;
+use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     AckFrequencyConfig, ClientConfig, Connection, EndpointConfig, IdleTimeout, Incoming, MtuDiscoveryConfig,
@@ -49,6 +50,17 @@ const EARLY_BYTES_TOTAL: u64 = 4 * 1024 * 1024;
 
 /// First guess of a round trip: a lost first packet is sent again after three of these, before the dial is raced.
 const ROUND_TRIP_GUESS: Duration = Duration::from_millis(100);
+
+/// Later packets may overtake one by so many, and by so much of a round trip, before it counts as lost. Where delays vary,
+/// QUIC's usual 3 packets and 9/8 take most of what merely comes later for lost, and send less and less because of it. What
+/// really is lost is missed a round trip later for it, which between nodes is next to nothing. One that is overtaken by 128
+/// is lost: quinn's receiver remembers no more numbers, and takes it for one that it has.
+const OVERTAKEN_BY_PACKETS: u32 = 128;
+const OVERTAKEN_FOR_ROUND_TRIPS: f32 = 2.0;
+
+/// Bytes sent before the first ack of a connection, and under way until there is a loss. QUIC's usual 14 KB a round trip are
+/// plenty where that is short, so they never grow; where it then becomes long, what a loaded node writes in one has to fit.
+const FIRST_WINDOW_BYTES: u64 = 256 * 1024;
 
 /// Unread bytes that a peer may have on its way to this node, a stream and a connection.
 const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
@@ -188,6 +200,8 @@ impl Endpoint {
 }
 
 fn transport() -> TransportConfig {
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(FIRST_WINDOW_BYTES);
     let mut transport = TransportConfig::default();
     let mut paths = MtuDiscoveryConfig::default();
     paths.upper_bound(PACKET_BYTES_MAX);
@@ -199,6 +213,9 @@ fn transport() -> TransportConfig {
         .max_idle_timeout(IdleTimeout::try_from(IDLE).ok())
         .keep_alive_interval(Some(KEEP_ALIVE))
         .initial_rtt(ROUND_TRIP_GUESS)
+        .packet_threshold(OVERTAKEN_BY_PACKETS)
+        .time_threshold(OVERTAKEN_FOR_ROUND_TRIPS)
+        .congestion_controller_factory(Arc::new(congestion))
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(GOSSIP_STREAMS_MAX))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))

@@ -13,7 +13,7 @@ use aorta_proto::frame::Header;
 use bytes::Bytes;
 use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, VarInt};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::membership::MESSAGE_BYTES_MAX;
 use super::session::Session;
@@ -22,6 +22,14 @@ use super::{Class, Peers};
 
 /// Pings a link, so that four must be lost before it counts as silent.
 const PING_EVERY: Duration = Duration::from_millis(250);
+
+/// Of a round trip so small a part passes between two writes: where it is long, what comes meanwhile goes out in one packet.
+/// Else a loaded link whose delay varies by a tenth of a second has packets overtaken by so many others that they are lost
+/// (see `endpoint`).
+const WRITES_PER_ROUND_TRIP: u32 = 64;
+
+/// Shorter pauses are none: timers are no finer.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
 
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -229,6 +237,10 @@ async fn write_frames(session: Arc<Session>, mut send: SendStream, peers: Arc<dy
             // The stream stays until the peer has read it all and closes.
             let _ = send.stopped().await;
             return None;
+        }
+        let pause = session.connection.rtt() / WRITES_PER_ROUND_TRIP;
+        if pause >= PAUSE_MIN {
+            sleep(pause).await;
         }
         session.wake.notified().await;
     }

@@ -19,6 +19,7 @@ mod stripe;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use aorta_proto::digest::AorHash;
@@ -26,7 +27,7 @@ use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::{Aor, Digester, Merged, Record};
 use parking_lot::RwLock;
 
-use stripe::{Stripe, Tally};
+use stripe::{DirtyStripes, Stripe, Tally};
 
 pub use expiry::{SLIM_AFTER_LAPSE_US, Swept};
 
@@ -37,6 +38,8 @@ pub const STRIPES: usize = 256;
 pub struct Location {
     digester: Digester,
     stripes: Box<[RwLock<Stripe>]>,
+    /// `None` when there are no snapshots.
+    dirty: Option<Arc<DirtyStripes>>,
     /// What has a stamp at or below this does not exist, microseconds of cluster time.
     floor_us: AtomicU64,
     /// The bucket that the next sweep begins with.
@@ -72,9 +75,11 @@ impl Location {
     /// seen only if `snapshots`: without a disk that memory would never be emptied.
     #[must_use]
     pub fn new(digest_key: [u8; 16], snapshots: bool) -> Self {
+        let dirty = snapshots.then(Arc::<DirtyStripes>::default);
         Self {
             digester: Digester::new(digest_key),
-            stripes: (0..STRIPES).map(|_| RwLock::new(Stripe::new(snapshots))).collect(),
+            stripes: (0..STRIPES).map(|at| RwLock::new(Stripe::new(dirty.as_ref(), at))).collect(),
+            dirty,
             floor_us: AtomicU64::new(0),
             sweep_at: AtomicU32::new(0),
         }
@@ -146,7 +151,7 @@ impl Location {
     /// be written.
     #[must_use]
     pub fn take_dirty(&self) -> Vec<Aor> {
-        self.stripes.iter().flat_map(|stripe| stripe.write().take_dirty()).collect()
+        self.dirty_stripes().flat_map(|stripe| stripe.write().take_dirty()).collect()
     }
 
     /// Somebody waits until what is known of an AoR is on disk: if it is not, it is among the next that
@@ -158,7 +163,7 @@ impl Location {
 
     /// Somebody waits until all that is known is on disk.
     pub fn await_all_on_disk(&self) {
-        for stripe in &self.stripes {
+        for stripe in self.dirty_stripes() {
             stripe.write().await_all_on_disk(&self.digester);
         }
     }
@@ -166,7 +171,7 @@ impl Location {
     /// As [`Location::take_dirty`], but only those that somebody waits for: a commit must not wait behind a whole table.
     #[must_use]
     pub fn take_awaited(&self) -> Vec<Aor> {
-        self.stripes.iter().flat_map(|stripe| stripe.write().take_awaited()).collect()
+        self.dirty_stripes().flat_map(|stripe| stripe.write().take_awaited()).collect()
     }
 
     /// What is known of an AoR that was taken as dirty; an empty record means that it is to be deleted, `None` that its
@@ -220,6 +225,11 @@ impl Location {
 
     fn stripe(&self, hash: AorHash) -> &RwLock<Stripe> {
         &self.stripes[hash.bucket() as usize / stripe::BUCKETS]
+    }
+
+    /// Those in which something may be dirty.
+    fn dirty_stripes(&self) -> impl Iterator<Item = &RwLock<Stripe>> {
+        self.dirty.iter().flat_map(|dirty| dirty.stripes()).map(|at| &self.stripes[at])
     }
 
     fn load_floor(&self) -> u64 {

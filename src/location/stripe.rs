@@ -1,6 +1,8 @@
 //! What one lock guards: 256 buckets with their tables and sums, kept in step at every change. Takes no lock itself.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aorta_proto::digest::AorHash;
 use aorta_proto::mutant::{Mutant, is};
@@ -64,6 +66,27 @@ enum Unsaved {
     Awaited,
 }
 
+/// Which stripes hold something for the disk, so that a commit need not lock those that do not. Marked and cleared under
+/// the stripe's lock.
+#[derive(Debug, Default)]
+pub(super) struct DirtyStripes([AtomicU64; super::STRIPES / 64]);
+
+impl DirtyStripes {
+    fn mark(&self, stripe: usize) {
+        self.0[stripe / 64].fetch_or(1 << (stripe % 64), Ordering::Release);
+    }
+
+    fn clear(&self, stripe: usize) {
+        self.0[stripe / 64].fetch_and(!(1 << (stripe % 64)), Ordering::Release);
+    }
+
+    /// Those that were marked before this is asked.
+    pub(super) fn stripes(&self) -> impl Iterator<Item = usize> {
+        let marked = |at: &usize| self.0[at / 64].load(Ordering::Acquire) >> (at % 64) & 1 == 1;
+        (0..super::STRIPES).filter(marked)
+    }
+}
+
 /// AoRs for the disk to take. Bounded by the AoRs that are, and those forgotten since the last snapshot.
 struct Dirty {
     /// Those that changed, oldest change first. One that was taken as awaited meanwhile stays here until all are taken.
@@ -72,11 +95,24 @@ struct Dirty {
     awaited: VecDeque<Aor>,
     /// Counts how often all were taken, from 1.
     turn: u32,
+    /// Where this stripe is marked while it holds any, and which one it is.
+    all: Arc<DirtyStripes>,
+    stripe: usize,
 }
 
 impl Dirty {
-    fn new() -> Self {
-        Self { changed: VecDeque::new(), awaited: VecDeque::new(), turn: 1 }
+    fn new(all: Arc<DirtyStripes>, stripe: usize) -> Self {
+        Self { changed: VecDeque::new(), awaited: VecDeque::new(), turn: 1, all, stripe }
+    }
+
+    fn changes(&mut self, aor: Aor) {
+        self.changed.push_back(aor);
+        self.all.mark(self.stripe);
+    }
+
+    fn awaits(&mut self, aor: Aor) {
+        self.awaited.push_back(aor);
+        self.all.mark(self.stripe);
     }
 }
 
@@ -90,12 +126,13 @@ pub(super) struct Tally {
 }
 
 impl Stripe {
-    pub(super) fn new(snapshots: bool) -> Self {
+    /// `dirty` if there are snapshots, and which stripe this is.
+    pub(super) fn new(dirty: Option<&Arc<DirtyStripes>>, stripe: usize) -> Self {
         Self {
             buckets: Box::default(),
             sum: 0,
             tally: Tally::default(),
-            dirty: snapshots.then(Dirty::new),
+            dirty: dirty.map(|all| Dirty::new(Arc::clone(all), stripe)),
             floor_us: 0,
             lapses_us: NEVER_US,
             oldest_us: NEVER_US,
@@ -224,7 +261,7 @@ impl Stripe {
         let Self { buckets, dirty, .. } = self;
         match find_mut(buckets, hash, aor) {
             Some(stored) => soil(stored, dirty.as_mut()),
-            None => dirty.iter_mut().for_each(|dirty| dirty.changed.push_back(aor.clone())),
+            None => dirty.iter_mut().for_each(|dirty| dirty.changes(aor.clone())),
         }
     }
 
@@ -234,7 +271,7 @@ impl Stripe {
         let Some(dirty) = dirty else { return };
         if let Some(stored) = find_mut(buckets, hash, aor).filter(|stored| stored.unsaved == Unsaved::Yes) {
             stored.unsaved = Unsaved::Awaited;
-            dirty.awaited.push_back(aor.clone());
+            dirty.awaits(aor.clone());
         }
     }
 
@@ -256,7 +293,7 @@ impl Stripe {
     pub(super) fn put_back(&mut self, hash: AorHash, aor: &Aor) {
         let Self { buckets, dirty, .. } = self;
         let Some(dirty) = dirty else { return };
-        dirty.awaited.push_back(aor.clone());
+        dirty.awaits(aor.clone());
         if let Some(stored) = find_mut(buckets, hash, aor) {
             stored.unsaved = Unsaved::Awaited;
         }
@@ -287,6 +324,7 @@ impl Stripe {
         dirty.turn = dirty.turn.wrapping_add(1).max(1);
         let mut taken = std::mem::take(&mut dirty.awaited);
         taken.append(&mut dirty.changed);
+        dirty.all.clear(dirty.stripe);
         taken
     }
 
@@ -319,7 +357,7 @@ fn soil(stored: &mut Stored, dirty: Option<&mut Dirty>) {
         stored.unsaved = Unsaved::Yes;
     }
     if std::mem::replace(&mut stored.queued, dirty.turn) != dirty.turn {
-        dirty.changed.push_back(stored.aor.clone());
+        dirty.changes(stored.aor.clone());
     }
 }
 

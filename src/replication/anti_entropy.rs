@@ -174,16 +174,19 @@ impl<R> Live<R> {
         if !matches!(self.mode, Mode::Ready) || self.schedule.running.is_some() {
             return;
         }
+        let schedule = &mut self.schedule;
+        schedule.amiss.retain(|id| self.peers.get(id).is_some_and(|peer| peer.link.is_some()));
+        let looks = now.mono_us >= schedule.next_cut_look_us && self.members.shows_a_cut;
+        if !looks && schedule.amiss.is_empty() && now.mono_us < schedule.next_routine_us {
+            return;
+        }
         let able: Vec<NodeId> = self
             .peers
             .iter()
             .filter(|(_, peer)| peer.link.is_some() && peer.bulk && peer.state.is != PeerState::Left)
             .map(|(id, _)| id.clone())
             .collect();
-        let members = &self.members;
-        let schedule = &mut self.schedule;
-        schedule.amiss.retain(|id| self.peers.get(id).is_some_and(|peer| peer.link.is_some()));
-        if now.mono_us >= schedule.next_cut_look_us && members.shows_a_cut() {
+        if looks {
             schedule.next_cut_look_us = now.mono_us + CUT_INTERVAL_US;
             schedule.amiss.extend(able.iter().cloned());
         }

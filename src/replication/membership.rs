@@ -105,6 +105,8 @@ fn state_from(name: &str) -> Option<PeerState> {
 pub(super) struct Members {
     /// Alive, as gossip has it.
     pub(super) view: BTreeMap<NodeId, Member>,
+    /// Two members are in sync and not linked with each other.
+    pub(super) shows_a_cut: bool,
     /// Once a member, and neither parted nor forgotten.
     pub(super) last_known: BTreeMap<NodeId, LastKnown>,
     /// Parted or forgotten, at which cluster time, and which process: older news of them is void.
@@ -130,6 +132,7 @@ impl Members {
             self.alive(node, now_us);
         }
         self.lost.extend(vanished.iter().cloned());
+        self.shows_a_cut = shows_a_cut(&view);
         self.view = view;
         vanished
     }
@@ -219,15 +222,15 @@ impl Members {
         let lost: BTreeSet<NodeId> = self.lost.iter().cloned().chain(suspects).collect();
         members >= 3 && lost.len() * 2 > members
     }
+}
 
-    /// Whether gossip shows two members that are not linked with each other, though both are in sync.
-    pub(super) fn shows_a_cut(&self) -> bool {
-        let in_sync = |member: &&Member| matches!(member.state, PeerState::Ready | PeerState::Draining);
-        self.view.values().filter(in_sync).any(|one| {
-            let others = self.view.values().filter(in_sync).filter(|two| two.node != one.node);
-            others.into_iter().any(|two| !one.links.contains(&two.node))
-        })
-    }
+/// Whether gossip shows two members that are not linked with each other, though both are in sync.
+fn shows_a_cut(view: &BTreeMap<NodeId, Member>) -> bool {
+    let in_sync = |member: &&Member| matches!(member.state, PeerState::Ready | PeerState::Draining);
+    view.values().filter(in_sync).any(|one| {
+        let others = view.values().filter(in_sync).filter(|two| two.node != one.node);
+        others.into_iter().any(|two| !one.links.contains(&two.node))
+    })
 }
 
 #[cfg(test)]

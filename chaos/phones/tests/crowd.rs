@@ -6,7 +6,7 @@ mod double;
 use aorta_phones::crowd::{Crowd, CrowdPlan, Deed, Fault as Finds, Running, Tally};
 use double::{Double, Fault, Table};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Longest wait for anything here; a busy machine is slow, not wrong.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -21,20 +21,6 @@ fn plan(phones: usize, seed: u64) -> CrowdPlan {
     plan.patience.attempt = Duration::from_millis(300);
     plan.patience.whole = Duration::from_millis(1500);
     plan
-}
-
-/// Looks every so often until `holds`.
-async fn until(running: &Running, what: &str, holds: impl Fn(&Tally) -> bool) -> Tally {
-    let deadline = Instant::now() + PATIENCE;
-    let mut looks = tokio::time::interval(Duration::from_millis(20));
-    loop {
-        looks.tick().await;
-        let tally = running.tally();
-        if holds(&tally) {
-            return tally;
-        }
-        assert!(Instant::now() < deadline, "not {what}: {tally:?}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,20 +40,29 @@ async fn a_sound_registrar_is_never_accused() {
     ] {
         doubles[node].set(fault);
         let before = running.tally();
-        until(&running, "at work", |now| now.registers() > before.registers() + 600 && now.calls > before.calls + 300)
-            .await;
+        running
+            .until("at work", PATIENCE, |now| {
+                now.registers() > before.registers() + 600 && now.calls > before.calls + 300
+            })
+            .await
+            .expect("in time");
     }
     doubles.iter().for_each(|double| double.set(Fault::None));
-    let done = until(&running, "every deed done", |now| {
+    let done = running.until("every deed done", PATIENCE, |now| {
         Deed::ALL.iter().all(|deed| now.begun.get(deed).is_some_and(|n| *n > 3))
     });
-    let done = done.await;
+    let done = done.await.expect("in time");
+    assert!(done.lapses.before > 20 && done.lapses.after > 20, "{:?}", done.lapses);
     assert!(done.failovers > 100 && done.retransmitted > 10 && done.short > 100, "{done:?}");
 
     running.storm();
-    until(&running, "over the storm", |now| now.storming == 0 && now.registers() > done.registers() + 1500).await;
+    running
+        .until("over the storm", PATIENCE, |now| now.storming == 0 && now.registers() > done.registers() + 1500)
+        .await
+        .expect("in time");
     let mut crowd = running.stop().await.expect("sockets");
     let tally = crowd.tally();
+    assert_eq!((tally.lapses.early, tally.lapses.late), (0, 0));
     let accused = [&tally.lost, &tally.lost_after_short, &tally.ghosts, &tally.ghosts_after_short, &tally.wrong];
     assert_eq!(accused.map(|found| found.count), [0; 5], "{accused:?}");
     assert_eq!(tally.calls_completed, tally.calls, "{:?}", tally.calls_failed);
@@ -87,12 +82,15 @@ async fn nobody_can_be_accused_while_nobody_answers() {
     for fault in [Fault::LoseReply(1), Fault::LoseRequest(1)] {
         doubles.iter().for_each(|double| double.set(fault));
         let before = running.tally();
-        until(&running, "given up", |now| now.timeouts > before.timeouts + 100).await;
+        running.until("given up", PATIENCE, |now| now.timeouts > before.timeouts + 100).await.expect("in time");
     }
     doubles.iter().for_each(|double| double.set(Fault::None));
     let unheard = running.tally();
     assert!(unheard.unsure > 50, "{unheard:?}");
-    until(&running, "heard again", |now| now.full > unheard.full + 1000 && now.calls > unheard.calls + 300).await;
+    running
+        .until("heard again", PATIENCE, |now| now.full > unheard.full + 1000 && now.calls > unheard.calls + 300)
+        .await
+        .expect("in time");
     let mut crowd = running.stop().await.expect("sockets");
     let tally = crowd.tally();
     assert_eq!(tally.lost.count + tally.ghosts.count + tally.wrong.count, 0, "{tally:?}");
@@ -111,7 +109,7 @@ async fn with_lie(fault: Fault, enough: impl Fn(&Tally) -> bool) -> (Crowd, Tall
     crowd.fill(&addresses).await.expect("sockets");
     let running = crowd.start(&addresses).await.expect("sockets");
     doubles[1].set(fault);
-    let seen = until(&running, "found out", enough).await;
+    let seen = running.until("found out", PATIENCE, enough).await.expect("in time");
     let crowd = running.stop().await.expect("sockets");
     (crowd, seen, doubles)
 }
@@ -145,6 +143,16 @@ async fn a_removed_and_a_lapsed_contact_are_found() {
     assert_eq!(seen.lost.count, 0, "{seen:?}");
     let judgement = crowd.judge(&all(&doubles)).await.expect("sockets");
     assert!(judgement.count(Finds::Ghost) > 0, "{judgement:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_contact_that_lapses_early_or_late_is_found_by_the_phones_own_clock() {
+    let (_, seen, doubles) = with_lie(Fault::Hasty, |now| now.lapses.early > 3).await;
+    assert!(seen.lost.count >= seen.lapses.early && seen.lapses.late == 0, "{seen:?}");
+    let lost = &seen.lost.examples;
+    assert!(lost.iter().all(|found| found.node == doubles[1].address && found.what.contains("ms left")), "{lost:?}");
+    let (_, seen, _) = with_lie(Fault::Immortal, |now| now.lapses.late > 3).await;
+    assert!(seen.ghosts.count >= seen.lapses.late && seen.lapses.early == 0, "{seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,9 +190,12 @@ async fn nodes_come_and_go_and_rates_change_under_load() {
     running.set_nodes(&addresses[1..]).expect("loopback");
     let told_by_third = |running: &Running| running.is_up(addresses[2]) && !running.is_up(addresses[0]);
     let before = running.tally();
-    until(&running, "at the third", |now| now.full > before.full + 300 && told_by_third(&running)).await;
+    running
+        .until("at the third", PATIENCE, |now| now.full > before.full + 300 && told_by_third(&running))
+        .await
+        .expect("in time");
     running.hold();
-    let held = until(&running, "at rest", |_| running.open() == 0).await;
+    let held = running.until("at rest", PATIENCE, |_| running.open() == 0).await.expect("in time");
     let mut looks = tokio::time::interval(Duration::from_millis(50));
     for _ in 0..5 {
         looks.tick().await;
@@ -192,14 +203,14 @@ async fn nodes_come_and_go_and_rates_change_under_load() {
         assert_eq!((now.registers(), now.calls, running.open()), (held.registers(), held.calls, 0));
     }
     running.go_on();
-    until(&running, "going on", |now| now.full > held.full + 300).await;
+    running.until("going on", PATIENCE, |now| now.full > held.full + 300).await.expect("in time");
     let after = running.tally();
     let since = after.latency.since(&held.latency);
     assert!(since.quantile(0.5) < Duration::from_millis(150), "the hold counts for no latency: {since:?}");
     assert_eq!(after.not_made, held.not_made);
     running.set_rates(0, 0);
-    let quiet = until(&running, "at rest", |_| running.open() == 0).await;
+    let quiet = running.until("at rest", PATIENCE, |_| running.open() == 0).await.expect("in time");
     running.set_rates(500, 0);
-    until(&running, "at work again", |now| now.full > quiet.full + 100).await;
+    running.until("at work again", PATIENCE, |now| now.full > quiet.full + 100).await.expect("in time");
     running.stop().await.expect("sockets");
 }

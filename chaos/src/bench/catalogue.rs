@@ -1,4 +1,4 @@
-//! The rows by name: what is asked, how fast, from where. It measures nothing.
+//! The experiments by name: what is asked, how fast, from where. It measures nothing.
 
 use std::time::Duration;
 
@@ -8,9 +8,46 @@ use super::Options;
 use super::load::{Mix, Pace};
 use super::measure::Plan;
 
-/// A row of the benchmark.
+/// Something that is measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Entry {
+pub(super) enum Experiment {
+    /// A load on a cluster.
+    Load(Load),
+    /// Delays of single requests.
+    Lag,
+    /// Memory that each contact adds.
+    Memory,
+    /// Memory, join and restart.
+    Size,
+    /// What phones notice of snapshots.
+    Snapshot,
+}
+
+impl Experiment {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Load(load) => load.name,
+            Self::Lag => "lag",
+            Self::Memory => "memory",
+            Self::Size => "size",
+            Self::Snapshot => "snapshot",
+        }
+    }
+
+    fn about(&self) -> &'static str {
+        match self {
+            Self::Load(load) => load.about,
+            Self::Lag => "200 of a phone alone, and from it until the other nodes know",
+            Self::Memory => "memory that each of --contacts adds to a node",
+            Self::Size => "memory of a contact, join and restart, at --contacts; ours only",
+            Self::Snapshot => "p99 with and without snapshots at 20 000 refreshes/s, memory over --updates; ours only",
+        }
+    }
+}
+
+/// A load of the benchmark.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Load {
     pub(super) name: &'static str,
     pub(super) about: &'static str,
     mix: Mix,
@@ -30,57 +67,59 @@ const fn open(per_s: f64) -> Pace {
     Pace::Open { per_s, poisson: false }
 }
 
-const fn entry(name: &'static str, about: &'static str, mix: Mix, pace: Pace) -> Entry {
-    Entry { name, about, mix, pace, one_node: false, one_source: false }
+const fn load(name: &'static str, about: &'static str, mix: Mix, pace: Pace) -> Load {
+    Load { name, about, mix, pace, one_node: false, one_source: false }
 }
 
 /// A day of an office: mostly refreshes, some calls, few newcomers.
 const MIXED: Mix = Mix { new: 1, refresh: 79, query: 5, lookup: 15 };
 
-/// All rows.
-pub(super) const ALL: [Entry; 10] = [
-    entry("refresh", "refreshes spread over all nodes, closed loop", Mix::REFRESH, closed(256)),
-    Entry {
+/// All loads.
+const LOADS: [Load; 10] = [
+    load("refresh", "refreshes spread over all nodes, closed loop", Mix::REFRESH, closed(256)),
+    Load {
         one_source: true,
-        ..entry("refresh-sbc", "the same, all from one address and port", Mix::REFRESH, closed(256))
+        ..load("refresh-sbc", "the same, all from one address and port", Mix::REFRESH, closed(256))
     },
-    entry("new", "new registrations spread over all nodes, closed loop", Mix::NEW, closed(256)),
-    entry("refresh-open", "refreshes spread over all nodes, 4000 a second, open loop", Mix::REFRESH, open(4000.0)),
-    Entry { one_node: true, ..entry("lookup", "INVITE → 302 at one node, closed loop", Mix::LOOKUP, closed(128)) },
-    Entry {
+    load("new", "new registrations spread over all nodes, closed loop", Mix::NEW, closed(256)),
+    load("refresh-open", "refreshes spread over all nodes, 4000 a second, open loop", Mix::REFRESH, open(4000.0)),
+    Load { one_node: true, ..load("lookup", "INVITE → 302 at one node, closed loop", Mix::LOOKUP, closed(128)) },
+    Load {
         one_node: true,
-        ..entry("query", "REGISTER without Contact at one node, closed loop", Mix::QUERY, closed(128))
+        ..load("query", "REGISTER without Contact at one node, closed loop", Mix::QUERY, closed(128))
     },
-    entry("mixed", "79 refreshes, 15 calls, 5 queries, 1 new phone of 100, closed loop", MIXED, closed(256)),
-    Entry {
+    load("mixed", "79 refreshes, 15 calls, 5 queries, 1 new phone of 100, closed loop", MIXED, closed(256)),
+    Load {
         one_node: true,
-        ..entry("refresh-one", "refreshes at one node, 3000 a second, open loop", Mix::REFRESH, open(3000.0))
+        ..load("refresh-one", "refreshes at one node, 3000 a second, open loop", Mix::REFRESH, open(3000.0))
     },
-    Entry {
+    Load {
         one_node: true,
-        ..entry("new-one", "new registrations at one node, 3000 a second, open loop", Mix::NEW, open(3000.0))
+        ..load("new-one", "new registrations at one node, 3000 a second, open loop", Mix::NEW, open(3000.0))
     },
-    entry("refresh-64", "refreshes spread over all nodes, closed loop of 64", Mix::REFRESH, closed(64)),
+    load("refresh-64", "refreshes spread over all nodes, closed loop of 64", Mix::REFRESH, closed(64)),
 ];
 
-/// The rows of these names, in the order of the names.
+/// All experiments.
+pub(super) fn all() -> impl Iterator<Item = Experiment> {
+    let others = [Experiment::Lag, Experiment::Memory, Experiment::Size, Experiment::Snapshot];
+    LOADS.into_iter().map(Experiment::Load).chain(others)
+}
+
+/// The one of this name.
 ///
 /// # Errors
-/// When a name is unknown.
-pub(super) fn chosen(names: &[String]) -> anyhow::Result<Vec<Entry>> {
-    names.iter().map(|name| named(name)).collect()
-}
-
-fn named(name: &str) -> anyhow::Result<Entry> {
-    if let Some(entry) = ALL.iter().find(|entry| entry.name == name) {
-        return Ok(*entry);
+/// When there is none, with the nearest.
+pub(super) fn named(name: &str) -> anyhow::Result<Experiment> {
+    if let Some(found) = all().find(|experiment| experiment.name() == name) {
+        return Ok(found);
     }
-    let nearest = ALL.iter().min_by_key(|entry| strsim::damerau_levenshtein(name, entry.name));
-    let hint = nearest.map(|entry| format!("; did you mean {}?", entry.name)).unwrap_or_default();
-    bail!("there is no row {name}{hint} --list names all")
+    let nearest = all().min_by_key(|experiment| strsim::damerau_levenshtein(name, experiment.name()));
+    let hint = nearest.map(|experiment| format!("; did you mean {}?", experiment.name())).unwrap_or_default();
+    bail!("there is no experiment {name}{hint} --list names all")
 }
 
-impl Entry {
+impl Load {
     /// What is done, with what the command line changed.
     pub(super) fn plan(&self, options: &Options) -> Plan {
         let pace = match (self.pace, options.window, options.rate) {
@@ -110,5 +149,19 @@ impl Entry {
 
 /// Names and sentences, a line each.
 pub(super) fn list() -> String {
-    ALL.iter().map(|entry| format!("{:<14} {}", entry.name, entry.about)).collect::<Vec<_>>().join("\n")
+    all().map(|experiment| format!("{:<14} {}", experiment.name(), experiment.about())).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique_and_an_unknown_one_gets_the_nearest() {
+        let names: BTreeSet<_> = all().map(|experiment| experiment.name()).collect();
+        assert_eq!(names.len(), all().count());
+        let said = named("refesh").expect_err("unknown").to_string();
+        assert!(said.contains("did you mean refresh?"), "{said}");
+    }
 }

@@ -1,48 +1,72 @@
 //! The benchmark: a load generator of our own against real nodes, and against other registrars, on processors of their own.
 //!
 //! `load`: phones and callers · `echo`: what a server costs that does nothing · `cores`: who runs where · `processes`: what
-//! processes cost · `nodes`, `servers`, `program`: what is measured · `measure`: one row · `catalogue`: the rows by name.
+//! processes cost · `nodes`, `kamailio`, `servers`, `program`: what is measured · `measure`: one load · `size`, `snapshot`:
+//! what else is measured · `catalogue`: the experiments by name · `experiment`: doing one · `finding`: what it found ·
+//! `suite`, `targets`, `curves`: all of them · `report`, `chart`: for people.
 
 mod catalogue;
+mod chart;
 pub mod cores;
+pub mod curves;
 mod echo;
+mod experiment;
+pub mod finding;
+mod kamailio;
 pub mod load;
 pub mod measure;
 mod nodes;
 mod processes;
 mod program;
 mod progress;
+pub mod report;
 mod servers;
+pub mod size;
+mod snapshot;
+mod suite;
+pub mod targets;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::ensure;
 use clap::Args;
 
+use catalogue::Experiment;
 use cores::Cores;
-use load::{PHONES_MAX, Population};
-use measure::{Meter, Row};
-use nodes::AortaNodes;
-use progress::Line;
-use servers::Servers;
+use experiment::NEWCOMERS_MAX;
+use finding::Finding;
+use load::PHONES_MAX;
+use measure::Meter;
+use report::Report;
+use servers::Kind;
 
-/// Requests in flight while phones register before the measuring.
-const FILL_WINDOW: usize = 128;
-/// Phones that may come beside those that are registered before.
-const NEWCOMERS_MAX: u32 = 8_000_000;
+/// The name of everything.
+const ALL: &str = "all";
 
 /// What is measured, and how.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// Names of rows.
+    /// What is measured, by name; `all` is every target, ours beside Kamailio, and the curves.
     #[arg(required_unless_present = "list")]
-    pub rows: Vec<String>,
-    /// Says which rows there are.
+    pub experiments: Vec<String>,
+    /// Says what can be measured.
     #[arg(long)]
     pub list: bool,
     /// The aorta to measure [default: built from the sources as it is deployed].
     #[arg(long, value_name = "FILE")]
     pub program: Option<PathBuf>,
+    /// Measures Kamailio with DMQ (Debian: kamailio) instead.
+    #[arg(long)]
+    pub kamailio: bool,
+    /// `all` without Kamailio.
+    #[arg(long)]
+    pub no_kamailio: bool,
+    /// `all` without curves.
+    #[arg(long)]
+    pub no_curves: bool,
+    /// Where table, figures and pictures of `all` go.
+    #[arg(long, value_name = "DIRECTORY", default_value = "target/bench")]
+    pub out: PathBuf,
     /// Nodes of the cluster.
     #[arg(long, default_value_t = 3)]
     pub nodes: usize,
@@ -52,13 +76,19 @@ pub struct Options {
     /// Phones that are registered before.
     #[arg(long, default_value_t = 100_000)]
     pub phones: u32,
-    /// Seconds of a row, after its warm-up.
+    /// Contacts where memory, join and restart are measured.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub contacts: u32,
+    /// Updates over which memory must not grow.
+    #[arg(long, default_value_t = 10_000_000)]
+    pub updates: u64,
+    /// Seconds of a load, after its warm-up.
     #[arg(long, default_value_t = 5.0)]
     pub seconds: f64,
     /// Seconds before.
     #[arg(long, default_value_t = 1.0)]
     pub warm_up_s: f64,
-    /// How often each row is measured; of the rows that are not void the median counts.
+    /// How often each experiment is done; of those that are not void the median counts.
     #[arg(long, default_value_t = 1)]
     pub runs: usize,
     /// Closed loop: requests in flight, over all nodes.
@@ -81,65 +111,78 @@ pub struct Options {
     pub no_segments: bool,
 }
 
-/// Measures; whether no row is void.
+/// Measures; whether nothing is void.
 ///
 /// # Errors
-/// When a row is unknown, or something cannot be started.
+/// When an experiment is unknown, or something cannot be started.
 pub fn run(options: &Options) -> anyhow::Result<bool> {
     if options.list {
         println!("{}", catalogue::list());
         return Ok(true);
     }
-    let entries = catalogue::chosen(&options.rows)?;
+    let all = options.experiments == [ALL];
+    let names = options.experiments.iter().filter(|_| !all);
+    let experiments: Vec<Experiment> = names.map(|name| catalogue::named(name)).collect::<anyhow::Result<_>>()?;
     ensure!(options.phones <= PHONES_MAX - NEWCOMERS_MAX, "at most {} phones", PHONES_MAX - NEWCOMERS_MAX);
     ensure!(options.nodes > 0 && options.runs > 0 && options.seconds > 0.0, "nothing is to be measured");
     let cores = Cores::here()?;
-    let program = program::find(options.program.as_deref())?;
+    let program = if options.kamailio { PathBuf::new() } else { program::find(options.program.as_deref())? };
+    let kind = if options.kamailio { Kind::Kamailio } else { Kind::Aorta(&program, &options.node_config) };
     println!("{cores}");
     // What this thread starts runs where it runs.
     cores.enter_servers()?;
+    let report = Report { cores: cores.to_string(), ..Report::of(&program) };
     let mut meter = Meter::new(cores);
+    if all {
+        return suite::run(&mut meter, options, kind, report);
+    }
     let mut sound = true;
-    println!("{HEAD}");
-    for entry in &entries {
+    if experiments.iter().any(|experiment| matches!(experiment, Experiment::Load(_))) {
+        println!("{HEAD}");
+    }
+    for experiment in &experiments {
         for _ in 0..options.runs {
-            let row = measured(&mut meter, options, entry, &program)?;
-            println!("{}", told(entry.name, &row));
-            sound &= row.void.is_empty();
+            let finding = experiment::run(&mut meter, options, experiment, kind)?;
+            println!("{}", told(experiment, &finding));
+            sound &= finding.void.is_empty();
         }
     }
     Ok(sound)
 }
 
-/// One row on a cluster of its own.
-fn measured(meter: &mut Meter, options: &Options, entry: &catalogue::Entry, program: &Path) -> anyhow::Result<Row> {
-    let line = Line::begin(entry.name);
-    line.say("starting nodes".to_owned());
-    let mut nodes = AortaNodes::place(program, options.nodes, &options.node_config)?;
-    nodes.start(0..options.nodes)?;
-    let servers = Servers::Aorta(nodes);
-    let newcomers = if entry.brings_new() { NEWCOMERS_MAX } else { 0 };
-    let population = Population::new(options.phones + newcomers);
-    let sips = servers.sips();
-    let population = meter.fill(&sips, population, options.phones, FILL_WINDOW, |registered| {
-        line.say(format!("{registered} of {} phones registered", options.phones));
-    })?;
-    line.say("measuring".to_owned());
-    Ok(meter.row(&entry.plan(options), &servers, population)?.0)
-}
+/// Columns of a load: the figure, its width, and digits after the point.
+const COLUMNS: [(&str, usize, usize); 11] = [
+    ("per_s", 9, 0),
+    ("cpu_us", 8, 2),
+    ("busy_us", 8, 2),
+    ("p50_ms", 8, 3),
+    ("p99_ms", 8, 3),
+    ("p999_ms", 8, 3),
+    ("max_ms", 8, 1),
+    ("again", 7, 0),
+    ("dropped", 8, 0),
+    ("ceiling_per_s", 14, 0),
+    ("node_mib", 9, 0),
+];
 
-const HEAD: &str = "row            requests/s   CPU µs  busy µs   p50 ms   p99 ms p99.9 ms   max ms    again     lost  dropped ceiling/s node MiB";
+const HEAD: &str = "                   per_s   cpu_us  busy_us   p50_ms   p99_ms  p999_ms   max_ms   again  dropped  ceiling_per_s  node_mib";
 
-fn told(name: &str, row: &Row) -> String {
-    let Row { per_s, cpu_us, busy_us, latencies, retransmitted, lost, dropped, ceiling_per_s, node_mib, void, .. } =
-        row;
-    let mut text = format!(
-        "{name:<14} {per_s:>10.0} {cpu_us:>8.2} {busy_us:>8.2} {:>8.3} {:>8.3} {:>8.3} {:>8.2} {retransmitted:>8} {lost:>8} \
-         {dropped:>8} {ceiling_per_s:>9.0} {node_mib:>8.0}",
-        latencies.p50_ms, latencies.p99_ms, latencies.p999_ms, latencies.max_ms
-    );
-    if !void.is_empty() {
-        text.push_str(&format!("\n               VOID: {}", void.join("; ")));
+fn told(experiment: &Experiment, finding: &Finding) -> String {
+    let name = experiment.name();
+    let mut text = format!("{name:<14}");
+    match experiment {
+        Experiment::Load(_) => {
+            for (column, width, digits) in COLUMNS {
+                text.push_str(&format!(" {:>width$.digits$}", finding.figure(column).unwrap_or_default()));
+            }
+        }
+        Experiment::Lag | Experiment::Memory | Experiment::Size | Experiment::Snapshot => {
+            let figures = finding.figures.iter().map(|(figure, value)| format!("  {figure:<20} {value:>12.3}"));
+            text = format!("{name}\n{}", figures.collect::<Vec<_>>().join("\n"));
+        }
+    }
+    if !finding.void.is_empty() {
+        text.push_str(&format!("\n               VOID: {}", finding.void.join("; ")));
     }
     text
 }

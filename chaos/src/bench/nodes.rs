@@ -1,7 +1,7 @@
 //! The Aorta nodes that are measured: real processes of the deployed build, on loopback, with TLS between them.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -80,6 +80,35 @@ impl AortaNodes {
     /// Process ids of those that run.
     pub(super) fn pids(&self) -> Vec<u32> {
         self.fleet.nodes().iter().filter_map(|node| node.pid()).collect()
+    }
+
+    /// The process id of one.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub(super) fn pid(&self, node: usize) -> anyhow::Result<u32> {
+        self.fleet.nodes()[node].pid().context("the node does not run")
+    }
+
+    /// The sum of a metric of one node.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub(super) fn metric(&self, node: usize, name: &str) -> anyhow::Result<f64> {
+        self.fleet.nodes()[node].client().metric(name, "")
+    }
+
+    /// Ends one at once; `empty`: its disk goes, too.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(super) fn kill(&mut self, node: usize, empty: bool) -> anyhow::Result<()> {
+        self.fleet.kill(node)?;
+        let data: PathBuf = self.fleet.nodes()[node].place.folder.join("data");
+        if empty && data.exists() {
+            std::fs::remove_dir_all(&data).with_context(|| format!("removing {}", data.display()))?;
+        }
+        Ok(())
     }
 }
 

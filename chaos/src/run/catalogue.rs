@@ -27,6 +27,8 @@ const FILES: &[(&str, &str)] = files![
     "cut-pair",
     "cut-from-phones",
     "loss",
+    "loss-calm",
+    "loss-ten-minutes",
     "delay",
     "delay-one",
     "reorder-duplicate",
@@ -55,7 +57,7 @@ pub fn all() -> anyhow::Result<Vec<Scenario>> {
     FILES.iter().map(|(name, text)| Scenario::parse(name, text)).collect()
 }
 
-/// Those of these names, or in these files; `all` are all.
+/// Those of these names, or in these files; `all` are all but the long ones.
 ///
 /// # Errors
 /// When one is unknown, or no scenario.
@@ -64,7 +66,7 @@ pub fn chosen(names: &[String]) -> anyhow::Result<Vec<Scenario>> {
     let mut chosen = Vec::new();
     for name in names {
         if name == "all" {
-            chosen.extend(known.iter().cloned());
+            chosen.extend(known.iter().filter(|scenario| !scenario.long).cloned());
         } else if let Some(scenario) = known.iter().find(|scenario| scenario.name == *name) {
             chosen.push(scenario.clone());
         } else {
@@ -94,7 +96,10 @@ pub fn today() -> String {
 /// # Errors
 /// As [`all`].
 pub fn list() -> anyhow::Result<String> {
-    let line = |scenario: Scenario| format!("{:<24} {}", scenario.name, scenario.about);
+    let line = |scenario: Scenario| {
+        let long = if scenario.long { " (long: not in all)" } else { "" };
+        format!("{:<24} {}{long}", scenario.name, scenario.about)
+    };
     Ok(all()?.into_iter().map(line).collect::<Vec<_>>().join("\n"))
 }
 

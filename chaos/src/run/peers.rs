@@ -105,6 +105,7 @@ fn ours(number: u8, report: &Report) -> String {
             let _ = write!(text, "; not awaited after {suspect:.2} s, no member after {dropped:.2} s");
         }
         8 => text.push_str("; 503 until it is in sync"),
+        9 => runs.iter().for_each(|run| _ = write!(text, "; {}", run.story.totals.lapses)),
         _ => {}
     }
     let names: Vec<String> = runs

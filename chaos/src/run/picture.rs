@@ -67,21 +67,14 @@ fn header(story: &Story, verdict: &Verdict) -> String {
         Verdict::Failed(_) => "#c01c28",
         Verdict::Skipped(_) => "#777",
     };
-    let totals = &story.totals;
-    let slowest = story.heals.iter().filter_map(|heal| heal.converged_s).fold(0.0, f64::max);
     let facts = format!(
-        "{} phones · {} requests/s · {} nodes · seed {} · {} acknowledged in full, {} short · lost {} · ghosts {} · calls {} \
-         of {} · convergence at most {slowest:.2} s",
+        "{} phones · {} requests/s · {} nodes · seed {} · {} · convergence at most {:.2} s",
         story.phones,
         story.requests_per_s,
         story.nodes.len(),
         story.seed,
-        totals.full,
-        totals.short,
-        totals.lost,
-        totals.ghosts,
-        totals.calls_completed,
-        totals.calls_tried,
+        story.totals,
+        story.slowest_s(),
     );
     format!(
         "<text x=\"{LEFT}\" y=\"30\" font-size=\"19\" font-weight=\"bold\">{}</text>\n\

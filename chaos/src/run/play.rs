@@ -11,7 +11,7 @@ use super::fault::{Fault, Who};
 use super::program::Programs;
 use super::scenario::{Cycle, Scenario};
 use super::stage::{Ending, Stage};
-use super::story::{Band, Complaint, Heal, Sample, Story, Totals};
+use super::story::{Band, Complaint, Heal, Lapses, Sample, Story, Totals};
 
 /// Between two looks at what is due.
 const TICK: Duration = Duration::from_millis(10);
@@ -193,6 +193,13 @@ fn conclude(ending: Ending, story: &mut Story) {
         wrong: (last.wrong - first.wrong).saturating_sub(wrong_across)
             + judged(Wrong::Wrong)
             + judged(Wrong::Unanswered),
+        lapses: Lapses {
+            before: tally.lapses.before - before.lapses.before,
+            early: tally.lapses.early - before.lapses.early,
+            after: tally.lapses.after - before.lapses.after,
+            late: tally.lapses.late - before.lapses.late,
+        },
+        flaps: ending.flaps,
     };
     story.complaints = complaints(tally, ahead_s, story);
     let end_s = last.at_s;

@@ -9,7 +9,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::play::Watcher;
 use super::report::Judged;
 use super::story::Sample;
-use super::verdict::Verdict;
 
 /// Between two changes of the line.
 const EVERY: Duration = Duration::from_millis(250);
@@ -45,24 +44,13 @@ impl Line {
             bar.finish_and_clear();
         }
         let Judged { story, verdict } = judged;
-        let totals = &story.totals;
-        let slowest = story.heals.iter().filter_map(|heal| heal.converged_s).fold(0.0, f64::max);
-        println!(
-            "      {} {}: {:.0} s, {} in full, {} short, lost {}, ghosts {}, calls {}/{}, converged within {slowest:.2} s",
-            verdict.word(),
-            story.scenario,
-            story.took_s,
-            totals.full,
-            totals.short,
-            totals.lost,
-            totals.ghosts,
-            totals.calls_completed,
-            totals.calls_tried,
-        );
-        match verdict {
-            Verdict::Passed => {}
-            Verdict::Failed(reasons) => reasons.iter().for_each(|reason| println!("        ✗ {reason}")),
-            Verdict::Skipped(why) => println!("        {why}"),
+        let mut reasons = verdict.reasons().iter();
+        let first = reasons.next().map(|reason| format!(": {reason}")).unwrap_or_default();
+        println!("      {} {}{first}", verdict.word(), story.scenario);
+        reasons.for_each(|reason| println!("        ✗ {reason}"));
+        if story.totals.due > 0 {
+            let (took_s, slowest_s) = (story.took_s, story.slowest_s());
+            println!("        {took_s:.0} s · {} · convergence at most {slowest_s:.2} s", story.totals);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use aorta_phones::crowd::{Running, Tally};
 use aorta_phones::stats::Latency;
 
-use super::story::{LOOK_S, Quantiles, Sample};
+use super::story::{Flaps, LOOK_S, Quantiles, Sample};
 use crate::lab::Lab;
 
 /// A crowd at work, while it is.
@@ -35,8 +35,8 @@ pub(super) struct Seen {
     calm: Latency,
     faulty: Latency,
     counters: BTreeMap<(usize, &'static str), Growing>,
-    /// What had been repaired when the load began, bytes and records.
-    before: Option<(f64, f64)>,
+    /// What nodes had counted when the load began.
+    before: Option<[f64; COUNTERS.len()]>,
 }
 
 /// A counter that starts anew with its process.
@@ -141,6 +141,28 @@ impl Drop for Recorder {
 }
 
 impl Seen {
+    /// All nodes together, whatever began anew.
+    fn counted(&self) -> [f64; COUNTERS.len()] {
+        COUNTERS.map(|(name, _)| {
+            let its = self.counters.iter().filter(|((_, counter), _)| *counter == name);
+            its.map(|(_, growing)| growing.sum).sum()
+        })
+    }
+
+    /// The same since the load began.
+    fn grown(&self) -> [u64; COUNTERS.len()] {
+        let (counted, before) = (self.counted(), self.before.unwrap_or_default());
+        std::array::from_fn(|nth| (counted[nth] - before[nth]) as u64)
+    }
+
+    /// How often nodes lost confidence, as they count it and as was seen.
+    pub(super) fn flaps(&self) -> Flaps {
+        let [.., suspected, fenced] = self.grown();
+        let pairs = self.samples.iter().zip(self.samples.iter().skip(1));
+        let dropped = pairs.map(|(before, after)| after.uncounted.saturating_sub(before.uncounted)).sum();
+        Flaps { suspected, fenced, dropped, unlinked: 0 }
+    }
+
     /// Latencies without a fault, and under one.
     pub(super) fn quantiles(&self) -> (Quantiles, Quantiles) {
         (quantiles(&self.calm), quantiles(&self.faulty))
@@ -157,13 +179,10 @@ impl Shared {
         for node in 0..self.lab.nodes() {
             self.look_at(node, &mut seen, &mut sample);
         }
-        let sum = |name: &str| -> f64 {
-            seen.counters.iter().filter(|((_, counter), _)| *counter == name).map(|(_, growing)| growing.sum).sum()
-        };
-        let (bytes, records) = (sum(REPAIR_BYTES), sum(REPAIR_RECORDS));
-        let before = *seen.before.get_or_insert((bytes, records));
-        sample.repair_bytes = (bytes - before.0) as u64;
-        sample.repair_records = (records - before.1) as u64;
+        let counted = seen.counted();
+        seen.before.get_or_insert(counted);
+        let [bytes, records, ..] = seen.grown();
+        (sample.repair_bytes, sample.repair_records) = (bytes, records);
         tell(&tally, &mut sample);
         let window = tally.latency.since(&seen.tally.latency);
         if window.count() > 0 {
@@ -181,7 +200,7 @@ impl Shared {
     fn look_at(&self, node: usize, seen: &mut Seen, sample: &mut Sample) {
         let at = self.lab.sample(node);
         if !at.series.is_empty() {
-            for (name, label) in [(REPAIR_BYTES, "out"), (REPAIR_RECORDS, "out")] {
+            for (name, label) in COUNTERS {
                 seen.counters.entry((node, name)).or_default().see(at.metric(name, label));
             }
         }
@@ -195,11 +214,22 @@ impl Shared {
         sample.served_least = [sample.served_least, held].into_iter().flatten().min();
         sample.served_most = sample.served_most.max(held);
         sample.suspects += at.metric("aorta_suspects", "") as u64;
+        let counted = at.metric("aorta_members", "") as usize;
+        if counted > 0 {
+            sample.uncounted = sample.uncounted.max(sample.members.saturating_sub(counted) as u64);
+        }
     }
 }
 
 const REPAIR_BYTES: &str = "aorta_exchange_bytes_total";
-const REPAIR_RECORDS: &str = "aorta_exchange_records_total";
+
+/// What nodes count: bytes and records of exchanges, suspects, and how often they fenced themselves; each with its label.
+const COUNTERS: [(&str, &str); 4] = [
+    (REPAIR_BYTES, "out"),
+    ("aorta_exchange_records_total", "out"),
+    ("aorta_suspected_total", ""),
+    ("aorta_fenced_total", ""),
+];
 
 /// What the phones were told so far.
 fn tell(tally: &Tally, sample: &mut Sample) {

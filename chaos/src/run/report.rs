@@ -115,7 +115,6 @@ fn row(run: &Judged) -> String {
     if let Verdict::Skipped(why) = verdict {
         return format!("| {} | skipped: {why} | | | | | | | | | | | | |\n", story.scenario);
     }
-    let totals = &story.totals;
     let each = |value: &dyn Fn(&Heal) -> String| story.heals.iter().map(value).collect::<Vec<_>>().join(" · ");
     let slowest = |times: Vec<Option<f64>>| {
         let slowest =
@@ -125,15 +124,10 @@ fn row(run: &Judged) -> String {
     let suspect = slowest(story.bands.iter().map(|band| band.suspect_s).collect());
     let dropped = slowest(story.bands.iter().map(|band| band.dropped_s).collect());
     format!(
-        "| {} | {} | {} | {} | {} | {} | {} of {} | {} | {} | {} | {} | {} | {suspect} / {dropped} | {} |\n",
+        "| {} | {} | {} | {} | {} | {} | {} | {} | {suspect} / {dropped} | {} |\n",
         story.scenario,
         verdict.word(),
-        totals.full,
-        totals.short,
-        totals.lost,
-        totals.ghosts,
-        totals.calls_completed,
-        totals.calls_tried,
+        story.totals.cells().join(" | "),
         each(&|heal| heal.converged_s.map_or_else(|| "never".to_owned(), |took_s| format!("{took_s:.2}"))),
         each(&|heal| format!("{:.0}", heal.repair_bytes as f64 / 1024.0)),
         each(&|heal| heal.changed.to_string()),
@@ -151,11 +145,10 @@ fn latencies(quantiles: Quantiles) -> String {
 fn section(run: &Judged) -> String {
     let Judged { story, verdict } = run;
     let mut text = format!("\n## {}\n\n{}\n", story.scenario, story.about);
-    match verdict {
-        Verdict::Passed => {}
-        Verdict::Failed(reasons) => reasons.iter().for_each(|reason| _ = write!(text, "\n* **failed**: {reason}")),
-        Verdict::Skipped(why) => return format!("{text}\nSkipped: {why}\n"),
+    if let Verdict::Skipped(why) = verdict {
+        return format!("{text}\nSkipped: {why}\n");
     }
+    verdict.reasons().iter().for_each(|reason| _ = write!(text, "\n* **failed**: {reason}"));
     let totals = &story.totals;
     let _ = write!(
         text,
@@ -169,6 +162,7 @@ fn section(run: &Judged) -> String {
             totals.across_cuts
         );
     }
+    let _ = write!(text, "\n* {}\n* flaps: {}", totals.lapses, totals.flaps);
     if let Some(bytes) = story.idle_bytes_per_s {
         let _ = write!(text, "\n* idle: {bytes:.0} bytes/s of anti-entropy at the dearest node");
     }

@@ -58,6 +58,9 @@ pub struct Scenario {
     /// Which build each node starts with.
     #[serde(default)]
     pub build: Build,
+    /// Takes so long that it is only run when it is named; `all` leaves it out.
+    #[serde(default)]
+    pub long: bool,
     /// Load before the first fault, seconds.
     #[serde(default = "defaults::warm_up_s")]
     pub warm_up_s: f64,
@@ -123,7 +126,7 @@ impl Cycle {
 pub struct Bounds {
     /// From the heal until all nodes are ready and hold the same, seconds.
     pub converge_s: f64,
-    /// 200s may be short for this long after a fault began, seconds.
+    /// 200s may be short for this long after a fault began, and after it ended, seconds.
     pub short_after_fault_s: f64,
     /// Why 200s may be short until the nodes have got over the fault; empty: they may not.
     pub short_while_it_lasts: String,
@@ -137,6 +140,10 @@ pub struct Bounds {
     pub idle_bytes_per_s_max: Option<f64>,
     /// Memory of any node at its peak, MiB.
     pub rss_mib_max: u64,
+    /// Contacts that must have been looked at just before the end of their time, and just after it.
+    pub lapses_min: u64,
+    /// How often nodes may become suspect, fence themselves, end a link or drop a member; not bounded when it is missing.
+    pub flaps_max: Option<u64>,
 }
 
 impl Default for Bounds {
@@ -150,6 +157,8 @@ impl Default for Bounds {
             repair_bytes_max: None,
             idle_bytes_per_s_max: None,
             rss_mib_max: 1_024,
+            lapses_min: 0,
+            flaps_max: None,
         }
     }
 }

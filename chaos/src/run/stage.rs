@@ -20,6 +20,7 @@ use super::kamailio::Kamailio;
 use super::program::Programs;
 use super::record::{Cast, Load, Recorder, Seen, locked};
 use super::scenario::{Build, Sbc, Scenario};
+use super::story::Flaps;
 use crate::lab::{DiskCopy, End, Lab, LabPlan, NodePlan, NotHere, Signal};
 
 /// Longest wait for a node that starts or ends.
@@ -32,6 +33,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const PHONE_THREADS: usize = 2;
 /// Sockets of the crowd: with half a second to an answer, fewer have too few places for the requests that are due.
 const SOCKETS: usize = 4;
+/// Phones that never refresh: enough for a thousand lapses in half a minute, few enough that looking at them is no load.
+const LAPSING: usize = 1_000;
+/// Seconds that those ask for: longer than any copy of a request is on its way, for a copy that comes after its binding has
+/// lapsed has nothing left to be compared with.
+const LAPSING_S: u32 = 7;
 /// What every node's configuration says: phones with short lives, acks told to phones, a drain that is soon over.
 const EXTRA: &str = "expires_min_s = 1\ndrain_grace_s = 1\ndrain_timeout_s = 25\n[sip]\nack_header = true\n";
 /// Pairs of requests in flight of a chase.
@@ -61,6 +67,8 @@ pub(super) struct Stage<'a> {
     strangers: u64,
     wrong: Vec<String>,
     notes: Mutex<Vec<String>>,
+    /// Links that had ended before the load.
+    unlinked_before: u64,
 }
 
 /// What is left when the load is off and everybody was asked.
@@ -72,6 +80,7 @@ pub(super) struct Ending {
     pub(super) wrong: Vec<String>,
     pub(super) notes: Vec<String>,
     pub(super) nodes: Vec<String>,
+    pub(super) flaps: Flaps,
 }
 
 impl<'a> Stage<'a> {
@@ -115,7 +124,7 @@ impl<'a> Stage<'a> {
         }
         running.set_rates(scenario.requests_per_s, scenario.calls_per_s);
         let load: Load = Arc::new(Mutex::new(Some(running)));
-        let begun = Instant::now();
+        let (begun, unlinked_before) = (Instant::now(), unlinked(&lab));
         let recorder = Recorder::start(&lab, &load, begun, Cast { members: members.clone(), under_fault: false })?;
         Ok(Self {
             scenario,
@@ -135,6 +144,7 @@ impl<'a> Stage<'a> {
             strangers: 0,
             wrong: Vec::new(),
             notes: Mutex::default(),
+            unlinked_before,
         })
     }
 
@@ -352,7 +362,10 @@ impl<'a> Stage<'a> {
         drop(crowd);
         drop(self.sbc.take());
         self.runtime.shutdown_timeout(Duration::from_secs(1));
-        Ok(Ending { seen: self.recorder.finish(), judgement, accidents, wrong: self.wrong, notes, nodes })
+        let unlinked = unlinked(&self.lab) - self.unlinked_before;
+        let seen = self.recorder.finish();
+        let flaps = Flaps { unlinked, ..seen.flaps() };
+        Ok(Ending { seen, judgement, accidents, wrong: self.wrong, notes, nodes, flaps })
     }
 
     /// Members that do not run, and nodes that wrote of a panic; sled's over a damaged log are caught and set aside.
@@ -362,13 +375,23 @@ impl<'a> Stage<'a> {
             Some(format!("node{} ({status}): {}", node + 1, self.lab.last_words(*node)))
         });
         let panicked = (0..self.lab.nodes()).filter_map(|node| {
-            let log = std::fs::read(self.lab.place(node).log).unwrap_or_default();
-            let log = String::from_utf8_lossy(&log);
+            let log = log(&self.lab, node);
             let line = log.lines().find(|line| line.contains("panicked at") && !line.contains("/sled-"))?;
             Some(format!("node{}: {line}", node + 1))
         });
         gone.chain(panicked).collect()
     }
+}
+
+/// What a node has written so far.
+fn log(lab: &Lab, node: usize) -> String {
+    String::from_utf8_lossy(&std::fs::read(lab.place(node).log).unwrap_or_default()).into_owned()
+}
+
+/// Live links that have ended so far, as nodes write it.
+fn unlinked(lab: &Lab) -> u64 {
+    let ended = |node: usize| log(lab, node).lines().filter(|line| line.contains("unlinked")).count() as u64;
+    (0..lab.nodes()).map(ended).sum()
 }
 
 /// The lab that a scenario needs, or on loopback when that is enough and namespaces are not allowed.
@@ -407,6 +430,8 @@ async fn fill(scenario: &Scenario, seed: u64, via: Option<SocketAddr>, sips: &[S
     let mut plan = CrowdPlan {
         per_second: 0,
         calls_per_second: 0,
+        short_lived_percent: (100 * LAPSING / scenario.phones) as u32,
+        short_expires_s: LAPSING_S,
         via,
         sockets: SOCKETS,
         ..CrowdPlan::new(scenario.phones, seed)

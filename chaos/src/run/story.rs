@@ -2,6 +2,8 @@
 //!
 //! Times are seconds since the load began; latencies are milliseconds from the moment that a request was due.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// Looks are this far apart, seconds.
@@ -93,6 +95,8 @@ pub struct Sample {
     pub rss_mib: u64,
     /// Members that some node counts as suspect.
     pub suspects: u64,
+    /// Members that some ready node does not count, the most.
+    pub uncounted: u64,
 }
 
 /// A fault from its beginning to its end.
@@ -171,6 +175,81 @@ pub struct Totals {
     pub ghosts: u64,
     /// Answers that no registrar may give, at any time and at the end.
     pub wrong: u64,
+    /// Contacts looked at around the end of their time.
+    pub lapses: Lapses,
+    /// How often nodes lost confidence in one another.
+    pub flaps: Flaps,
+}
+
+/// Contacts that nobody refreshed, looked at around the end of their time by the phones' own monotonic clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Lapses {
+    /// Looks a moment before the end.
+    pub before: u64,
+    /// Of these, not served any more.
+    pub early: u64,
+    /// Looks a second after the end.
+    pub after: u64,
+    /// Of these, still served.
+    pub late: u64,
+}
+
+/// How often nodes lost confidence in one another, or in themselves, under load.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Flaps {
+    /// A node became suspect to another.
+    pub suspected: u64,
+    /// A node fenced itself off and rejoined.
+    pub fenced: u64,
+    /// A live link ended.
+    pub unlinked: u64,
+    /// A ready node was seen to count fewer members than there are.
+    pub dropped: u64,
+}
+
+impl Totals {
+    /// What an operator asks first, a cell each: in full, short, lost, ghosts, calls.
+    #[must_use]
+    pub fn cells(&self) -> [String; 5] {
+        let Self { full, short, lost, ghosts, calls_completed, calls_tried, .. } = self;
+        let calls = format!("{calls_completed} of {calls_tried}");
+        [full.to_string(), short.to_string(), lost.to_string(), ghosts.to_string(), calls]
+    }
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [full, short, lost, ghosts, calls] = self.cells();
+        write!(f, "{full} acknowledged in full, {short} short · lost {lost} · ghosts {ghosts} · calls {calls}")
+    }
+}
+
+impl fmt::Display for Lapses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { before, early, after, late } = self;
+        write!(
+            f,
+            "live contacts expired early: {early} of {before} looked at a moment before their end; served beyond their time \
+             + 1 s: {late} of {after} looked at then"
+        )
+    }
+}
+
+impl Flaps {
+    /// All of them.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        self.suspected + self.fenced + self.unlinked + self.dropped
+    }
+}
+
+impl fmt::Display for Flaps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { suspected, fenced, unlinked, dropped } = self;
+        write!(f, "{suspected} suspected, {fenced} fenced, {unlinked} links ended, {dropped} dropped from membership")
+    }
 }
 
 /// One thing that must not be.
@@ -208,6 +287,12 @@ impl Story {
     pub fn over_s(&self, band: &Band) -> f64 {
         let heal = self.heals.iter().find(|heal| heal.at_s >= band.until_s);
         band.until_s + heal.and_then(|heal| heal.converged_s).unwrap_or_default() + LOOK_S
+    }
+
+    /// The longest convergence after a heal, seconds.
+    #[must_use]
+    pub fn slowest_s(&self) -> f64 {
+        self.heals.iter().filter_map(|heal| heal.converged_s).fold(0.0, f64::max)
     }
 
     /// Whether nodes that all answer phones could not hear one another then, or have not yet got over it.

@@ -28,6 +28,16 @@ impl Verdict {
         if reasons.is_empty() { Self::Passed } else { Self::Failed(reasons) }
     }
 
+    /// Why it is not passed, each a sentence.
+    #[must_use]
+    pub fn reasons(&self) -> &[String] {
+        match self {
+            Self::Passed => &[],
+            Self::Failed(reasons) => reasons,
+            Self::Skipped(why) => std::slice::from_ref(why),
+        }
+    }
+
     /// In one word.
     #[must_use]
     pub fn word(&self) -> &'static str {
@@ -49,6 +59,8 @@ fn reasons(scenario: &Scenario, story: &Story) -> Vec<String> {
     found.extend(repair_is_cheap(bounds, story));
     found.extend(calls_complete(bounds, story));
     found.extend(load_was_there(scenario, story));
+    found.extend(lifetimes_are_kept(bounds, story));
+    found.extend(nodes_are_calm(bounds, story));
     found.extend(story.accidents.iter().map(|words| format!("a node ended, or panicked: {words}")));
     if story.rss_mib() > bounds.rss_mib_max {
         found.push(format!("a node took {} MiB of memory, at most {}", story.rss_mib(), bounds.rss_mib_max));
@@ -68,14 +80,15 @@ fn nothing_lost_no_ghosts(story: &Story) -> Option<String> {
     Some(format!("{counts}, {} complaints: {}", story.complaints.len(), quoted.join("; ")))
 }
 
-/// Short 200s outside the time that a fault is given to be noticed.
+/// Short 200s outside the time that a fault, and its end, are given to be noticed: nodes that meet again await one another
+/// before they have told each other all.
 fn short_only_after_a_fault(bounds: &Bounds, story: &Story) -> Option<String> {
     let allowed = |at_s: f64| {
         story.bands.iter().any(|band| {
             let noticed = |from_s: f64| (from_s..=from_s + bounds.short_after_fault_s + LOOK_S).contains(&at_s);
             let throughout =
                 !bounds.short_while_it_lasts.is_empty() && (band.from_s..=story.over_s(band)).contains(&at_s);
-            throughout || noticed(band.from_s) || band.again_s.iter().copied().any(noticed)
+            throughout || noticed(band.from_s) || noticed(band.until_s) || band.again_s.iter().copied().any(noticed)
         })
     };
     let mut outside = 0;
@@ -87,7 +100,7 @@ fn short_only_after_a_fault(bounds: &Bounds, story: &Story) -> Option<String> {
     }
     let first_s = first_s?;
     let limit = bounds.short_after_fault_s;
-    Some(format!("{outside} short 200s more than {limit} s after a fault began, the first at {first_s:.1} s"))
+    Some(format!("{outside} short 200s more than {limit} s after a fault began or ended, the first at {first_s:.1} s"))
 }
 
 fn every_heal_converges(scenario: &Scenario, story: &Story) -> Vec<String> {
@@ -135,6 +148,18 @@ fn calls_complete(bounds: &Bounds, story: &Story) -> Option<String> {
     (share < least).then(|| format!("{completed} of {tried} calls completed: {share:.2} %, at least {least}"))
 }
 
+/// Lives that were too short or too long are lost ones and ghosts; where clocks are wrong enough of them must have been seen.
+fn lifetimes_are_kept(bounds: &Bounds, story: &Story) -> Option<String> {
+    let lapses = story.totals.lapses;
+    let seen = lapses.before.min(lapses.after);
+    (seen < bounds.lapses_min).then(|| format!("{lapses}; at least {} of each are to be looked at", bounds.lapses_min))
+}
+
+fn nodes_are_calm(bounds: &Bounds, story: &Story) -> Option<String> {
+    let (flaps, most) = (story.totals.flaps, bounds.flaps_max?);
+    (flaps.sum() > most).then(|| format!("nodes flap: {flaps}; at most {most} in all"))
+}
+
 /// A run with less load than it names proves less than it says.
 fn load_was_there(scenario: &Scenario, story: &Story) -> Vec<String> {
     let totals = &story.totals;
@@ -157,7 +182,7 @@ fn load_was_there(scenario: &Scenario, story: &Story) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::story::{Band, Complaint, Heal, Sample};
+    use crate::run::story::{Band, Complaint, Heal, Lapses, Sample};
 
     const TEXT: &str =
         "about = \"x\"\n[[cycle]]\ntimes = 3\nlasts_s = 5\nfaults = [{ do = \"kill\", who = \"turn\" }]\n";
@@ -220,7 +245,11 @@ mod tests {
         assert!(judged("", short_from(1.5)).contains("4 short 200s"));
         assert!(judged("", short_from(5.0)).contains("the first at 5.0 s"));
         assert_eq!(judged("[bounds]\nshort_while_it_lasts = \"why\"\n", short_from(5.0)), "passed");
-        assert!(judged("[bounds]\nshort_while_it_lasts = \"why\"\n", short_from(8.0)).contains("short"));
+        let calm_soon = "[bounds]\nshort_after_fault_s = 1.0\n";
+        assert_eq!(judged(calm_soon, short_from(8.0)), "passed");
+        assert!(judged(calm_soon, short_from(8.5)).contains("the first at 8.5 s"));
+        let excused = format!("{calm_soon}short_while_it_lasts = \"why\"\n");
+        assert!(judged(&excused, short_from(8.5)).contains("short"));
         let again = |story: &mut Story| {
             story.bands[0].again_s = vec![4.0];
             short_from(5.0)(story);
@@ -256,6 +285,19 @@ mod tests {
         assert!(judged("", |story| story.totals.judged = 0).contains("nobody was asked"));
         let all_short = |story: &mut Story| (story.totals.short, story.totals.full) = (100, 0);
         assert!(judged("", all_short).contains("in full"));
+    }
+
+    #[test]
+    fn lifetimes_hardly_looked_at_and_flaps_fail() {
+        let lapses = Lapses { before: 1000, after: 999, ..Lapses::default() };
+        assert_eq!(judged("", |_| {}), "passed");
+        let more = "[bounds]\nlapses_min = 1000\n";
+        assert!(judged(more, |story| story.totals.lapses = lapses).contains("0 of 999"));
+        assert_eq!(judged(more, |story| story.totals.lapses = Lapses { after: 1000, ..lapses }), "passed");
+        let flap = |story: &mut Story| story.totals.flaps.unlinked = 1;
+        assert_eq!(judged("", flap), "passed");
+        assert!(judged("[bounds]\nflaps_max = 0\n", flap).contains("1 links ended"));
+        assert_eq!(judged("[bounds]\nflaps_max = 1\n", flap), "passed");
     }
 
     #[test]

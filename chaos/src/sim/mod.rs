@@ -4,6 +4,7 @@
 //! | file | what |
 //! |---|---|
 //! | `world` | virtual time, the order of everything, effects into frames |
+//! | `queue` | what is to happen, in that order |
 //! | `commits` | group commits onto its disk |
 //! | `node` | one machine: the real pure rooms, a clock, a disk |
 //! | `net`, `wire`, `gossip` | connections that delay, stall and break; membership in small |
@@ -28,6 +29,7 @@ mod net;
 mod node;
 mod phones;
 mod plan;
+mod queue;
 mod registrar;
 mod shrink;
 mod stamps;

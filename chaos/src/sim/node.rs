@@ -79,6 +79,8 @@ pub(super) struct Node {
     drift_ppm: i64,
     /// Its wall clock minus the true one, µs.
     wall_skew_us: i64,
+    /// The seeds that its process knows to be unreached.
+    pub(super) seeds_unreached: Vec<usize>,
     /// The highest wire version of its build.
     pub(super) wire_version_max: u8,
     boots: u64,
@@ -108,6 +110,7 @@ impl Node {
             set_mono_us: mono_offset_us,
             drift_ppm: 0,
             wall_skew_us,
+            seeds_unreached: Vec::new(),
             wire_version_max: aorta_proto::frame::VERSION_MAX,
             boots: 0,
             snapshots: 0,

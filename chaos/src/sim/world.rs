@@ -1,7 +1,6 @@
 //! The simulated world: virtual time, the order of everything that happens, and how effects become frames. Judges nothing.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use aorta::replication::{Effects, Event, Member};
 use aorta_proto::frame::Class;
@@ -13,12 +12,13 @@ use super::net::{Net, Pair, end_of, pair};
 use super::node::Node;
 use super::phones::{PHONES, Phone};
 use super::plan::{Limits, Plan};
+use super::queue::Queue;
 use super::stamps::Stamps;
 use super::traffic::Traffic;
 use super::versions::Versions;
 
 /// What happens at some moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Happening {
     Arrival { pair: Pair, id: u64, end: usize },
     Pump { from: usize, to: usize, class: Class },
@@ -157,7 +157,7 @@ pub(super) struct World {
     /// The last thing that a correct node never makes another say.
     pub(super) alarm: Option<String>,
     gossips: Vec<Gossip>,
-    queue: BinaryHeap<Reverse<(u64, u64, Happening)>>,
+    queue: Queue<Happening>,
     pub(super) order: u64,
     /// Which request, of whom, waits for which reply.
     pub(super) asked: BTreeMap<u64, (u64, usize)>,
@@ -207,7 +207,7 @@ impl World {
             judge_ghosts: true,
             alarm: None,
             gossips: (0..nodes).map(|_| Gossip::new(nodes)).collect(),
-            queue: BinaryHeap::new(),
+            queue: Queue::new(),
             order: 0,
             asked: BTreeMap::new(),
         };
@@ -222,7 +222,7 @@ impl World {
 
     pub(super) fn at(&mut self, at_us: u64, happening: Happening) {
         self.order += 1;
-        self.queue.push(Reverse((at_us, self.order, happening)));
+        self.queue.push(at_us, self.order, happening);
     }
 
     pub(super) fn after(&mut self, us: u64, happening: Happening) {
@@ -245,11 +245,7 @@ impl World {
     ) -> Result<bool, String> {
         let until_us = self.now_us + us;
         let mut next_watch_us = self.now_us;
-        while let Some(Reverse((at_us, _, _))) = self.queue.peek() {
-            if *at_us > until_us {
-                break;
-            }
-            let Some(Reverse((at_us, order, happening))) = self.queue.pop() else { break };
+        while let Some((at_us, order, happening)) = self.queue.pop(until_us) {
             self.now_us = at_us;
             self.note(order ^ at_us.rotate_left(20));
             self.happen(happening);
@@ -394,16 +390,21 @@ impl World {
         let (now_us, min) = (self.now_us, self.bootstrap_min_nodes);
         self.gossips[node] = Gossip::new(self.nodes.len());
         let seeds = self.seeds_unreached(node);
+        let names = self.names(&seeds);
+        self.nodes[node].seeds_unreached = seeds;
         self.nodes[node].wire_version_max = self.versions.starts(node);
         let limits = self.limits;
-        self.nodes[node].start(now_us, node, seeds, min, &limits);
+        self.nodes[node].start(now_us, node, names, min, &limits);
     }
 
     /// Every node is a seed of all: those with whom this one has no connection.
-    fn seeds_unreached(&self, node: usize) -> Vec<String> {
+    fn seeds_unreached(&self, node: usize) -> Vec<usize> {
         let others = (0..self.nodes.len()).filter(|other| *other != node);
-        let unreached = others.filter(|other| !self.net.is_open(node, pair(node, *other, Class::Live)));
-        unreached.map(|other| self.nodes[other].id.to_string()).collect()
+        others.filter(|other| !self.net.is_open(node, pair(node, *other, Class::Live))).collect()
+    }
+
+    fn names(&self, nodes: &[usize]) -> Vec<String> {
+        nodes.iter().map(|node| self.nodes[*node].id.to_string()).collect()
     }
 
     /// A node's oscillator is off by so much from now on.
@@ -431,13 +432,18 @@ impl World {
     }
 
     fn tick(&mut self, node: usize) {
+        if !self.nodes[node].is_awake() {
+            return;
+        }
         let seeds = self.seeds_unreached(node);
-        self.with(node, |process, now| ((), process.replication.seeds_unreached(seeds, now)));
+        if self.nodes[node].seeds_unreached != seeds {
+            let names = self.names(&seeds);
+            self.nodes[node].seeds_unreached = seeds;
+            self.with(node, |process, now| ((), process.replication.seeds_unreached(names, now)));
+        }
         self.with(node, |process, now| ((), process.replication.timeout(now)));
         let idle: Vec<Pair> = self.net.of(node).filter(|pair| self.is_idle(node, *pair)).collect();
-        if self.nodes[node].is_awake() {
-            idle.into_iter().for_each(|pair| self.close(pair));
-        }
+        idle.into_iter().for_each(|pair| self.close(pair));
     }
 
     fn gossip(&mut self) {

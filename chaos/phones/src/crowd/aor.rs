@@ -37,6 +37,8 @@ pub(super) struct Device {
     pub(super) short_lived: bool,
     /// Gained its `reg-id`, and no full 200 has said since that its contact without one is superseded.
     pub(super) two_keys: bool,
+    /// Its lapse is, or will be, looked at: it does not register again before.
+    pub(super) watched: bool,
     /// Has to register with a new Call-ID as soon as it can.
     pub(super) storms: bool,
 }
@@ -70,6 +72,9 @@ pub(super) enum Errand {
     Register(Register),
     /// An INVITE; begun at this time.
     Call { began_ms: u64 },
+    /// An INVITE that asks whether the contact of a phone that does not refresh is served, before or after the end of its
+    /// time; begun at this time.
+    Look { device: usize, after: bool, began_ms: u64 },
     /// The INVITE to a contact that a redirect named.
     Deliver { node: std::net::SocketAddr, device: usize, uri: String },
 }
@@ -159,8 +164,8 @@ impl Aor {
         let own = &self.devices[device];
         let is_where = own.belief.is_where(now_ms);
         if own.short_lived {
-            // Never refreshed: it registers again once it has surely lapsed, or when nobody answered.
-            let again = is_where == Where::Nowhere || !own.belief.is_settled();
+            // Never refreshed: it registers again once it has surely lapsed and that was looked at, or when nobody answered.
+            let again = (is_where == Where::Nowhere && !own.watched) || !own.belief.is_settled();
             return again.then_some(Deed::Register);
         }
         match is_where {

@@ -131,6 +131,15 @@ impl Belief {
         (0..PORTS).filter(|port| self.must(*port, now_ms) != Must::NotRing).fold(0, |bits, port| bits | 1 << port)
     }
 
+    /// The port where the phone surely is or was last, and the span (ms) in which it lapses; `None` while anything else may
+    /// be true.
+    pub(crate) fn lapses(&self) -> Option<(u8, u64, u64)> {
+        match self.settled {
+            Some(World::At { port, from_ms, to_ms }) if self.is_settled() => Some((port, from_ms, to_ms)),
+            _ => None,
+        }
+    }
+
     /// Whether a 200 answered the last thing that was asked.
     pub(crate) fn is_settled(&self) -> bool {
         self.asked.is_empty()

@@ -25,6 +25,7 @@ mod belief;
 mod device;
 mod heard;
 mod judgement;
+mod lapses;
 mod outcomes;
 mod plan;
 mod questions;
@@ -40,7 +41,7 @@ use tokio::task::JoinHandle;
 
 pub use judgement::{FINDINGS_MAX, Fault, Finding, Judgement};
 pub use plan::{CrowdPlan, Mix, PHONES_MAX};
-pub use tally::{Deed, Observation, Tally, Told};
+pub use tally::{Deed, Lapses, Observation, Tally, Told};
 
 use self::questions::Questions;
 use self::share::{Orders, Part, Share};
@@ -53,6 +54,8 @@ use crate::stats::{Counted, Stats};
 
 /// A node may take so long for its word about one AoR, when it is judged.
 const WORD: Duration = Duration::from_secs(3);
+/// Time between two looks of somebody who waits.
+const LOOK: Duration = Duration::from_millis(20);
 /// Questions in flight per socket while the nodes are judged.
 const QUESTIONS: usize = 32;
 
@@ -273,6 +276,23 @@ impl Running {
     #[must_use]
     pub fn tally(&self) -> Tally {
         sum(&self.tallies)
+    }
+
+    /// Looks at what was counted until `holds`, and gives it.
+    ///
+    /// # Errors
+    /// It does not within `patience`: says what was waited for, and what was counted.
+    pub async fn until(&self, what: &str, patience: Duration, holds: impl Fn(&Tally) -> bool) -> anyhow::Result<Tally> {
+        let deadline = Instant::now() + patience;
+        let mut looks = tokio::time::interval(LOOK);
+        loop {
+            looks.tick().await;
+            let tally = self.tally();
+            if holds(&tally) {
+                return Ok(tally);
+            }
+            anyhow::ensure!(Instant::now() < deadline, "not {what} within {patience:?}: {tally:?}");
+        }
     }
 
     /// Whether the small SBC believes that this node answers.

@@ -47,6 +47,9 @@ impl Share {
             let place = u8::try_from(outcome.place).unwrap_or_default();
             let told = Told { deed: register.deed, at_ms: now_ms, place, full: !acks.unwrap_or_default().short };
             self.aors[at].settles(&register, told);
+            if self.aors[at].devices[register.device].short_lived {
+                self.watches_lapse(at, register.device);
+            }
         }
         self.counts(at, &register, outcome, acks);
         let full = acks.is_some_and(|acks| !acks.short);
@@ -250,7 +253,7 @@ impl Share {
         }
     }
 
-    fn note(&self, at: usize, fault: Fault, device: usize, node: SocketAddr, what: String) {
+    pub(super) fn note(&self, at: usize, fault: Fault, device: usize, node: SocketAddr, what: String) {
         let seen = self.observation(at, device, node, what);
         let full = seen.told.is_none_or(|told| told.full);
         let mut tally = self.tally();

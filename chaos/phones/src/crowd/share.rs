@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::aor::{Aor, Device, Errand, Register, Wish};
 use super::belief::Where;
+use super::lapses::Looks;
 use super::plan::CrowdPlan;
 use super::tally::{Deed, Observation, Tally};
 use crate::engine::{Next, Outcome, Request, To, Work};
@@ -93,6 +94,7 @@ pub(super) struct Share {
     pub(super) epoch: Instant,
     registers: Pacer,
     calls: Pacer,
+    pub(super) looks: Looks,
     counted_at: Instant,
     storms_seen: u64,
     /// Phones that still have to register in a storm.
@@ -116,17 +118,20 @@ impl Share {
     ) -> Self {
         let now = Instant::now();
         let pacer = || Pacer { due: now };
+        let mut aors = Arc::try_unwrap(part.aors).unwrap_or_else(|shared| (*shared).clone());
+        aors.iter_mut().flat_map(|aor| &mut aor.devices).for_each(|device| device.watched = false);
         Share {
             plan: plan.clone(),
             household: household.clone(),
             nodes: nodes.clone(),
-            aors: Arc::try_unwrap(part.aors).unwrap_or_else(|shared| (*shared).clone()),
+            aors,
             tally: part.tally,
             orders: orders.clone(),
             rng: part.rng,
             epoch,
             registers: pacer(),
             calls: pacer(),
+            looks: Looks::default(),
             counted_at: now,
             storms_seen: orders.storms.load(Ordering::Relaxed),
             storming: 0,
@@ -340,6 +345,10 @@ impl Share {
         if self.storm_only {
             return Next::Wait(now + PAUSE);
         }
+        let held = self.orders.held.load(Ordering::Relaxed);
+        if let Some(request) = if held { None } else { self.due_look() } {
+            return Next::Start(request);
+        }
         match self.next_due(now) {
             Some(request) => Next::Start(request),
             None if self.storming > 0 => Next::Wait(now + PAUSE),
@@ -353,6 +362,10 @@ impl Share {
         match *errand {
             Errand::Register(register) => self.registered(at, register, outcome),
             Errand::Call { began_ms } => self.called(at, began_ms, outcome),
+            Errand::Look { device, after, began_ms } => {
+                self.looked(at, device, after, began_ms, outcome);
+                None
+            }
             Errand::Deliver { node, device, uri } => self.delivered(at, node, device, &uri, outcome),
         }
     }

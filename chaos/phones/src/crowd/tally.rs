@@ -90,6 +90,29 @@ pub struct Observation {
     pub what: String,
 }
 
+/// Looks at contacts that nobody refreshes, around the end of their time by the phones' own clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lapses {
+    /// Looks a moment before the end.
+    pub before: u64,
+    /// Of these, contacts that were not served any more; each is in [`Tally::lost`] too.
+    pub early: u64,
+    /// Looks a second after the end.
+    pub after: u64,
+    /// Of these, contacts that were still served; each is in [`Tally::ghosts`] too.
+    pub late: u64,
+}
+
+impl Lapses {
+    /// Adds others.
+    pub fn merge(&mut self, other: Lapses) {
+        self.before += other.before;
+        self.early += other.early;
+        self.after += other.after;
+        self.late += other.late;
+    }
+}
+
 /// Counts since the crowd was made. Two of them subtract field by field; [`Latency::since`] does it for latencies.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
@@ -129,6 +152,8 @@ pub struct Tally {
     pub ghosts_after_short: Counted<Observation>,
     /// Anything else that no registrar may say: unknown contacts, altered parameters, a 4xx to a REGISTER.
     pub wrong: Counted<Observation>,
+    /// What became of contacts at the end of their time.
+    pub lapses: Lapses,
     /// From the due time of a REGISTER to its 200.
     pub latency: Latency,
     /// From the due time of a call to the callee's 200.
@@ -174,6 +199,7 @@ impl Tally {
         self.ghosts.merge(other.ghosts.clone());
         self.ghosts_after_short.merge(other.ghosts_after_short.clone());
         self.wrong.merge(other.wrong.clone());
+        self.lapses.merge(other.lapses);
         self.latency.merge(&other.latency);
         self.setup.merge(&other.setup);
         self.bound += other.bound;

@@ -2,13 +2,15 @@
 //! while it runs, and knows neither what serves nor what a good answer is worth.
 //!
 //! `message`: what is sent · [`Population`]: who asks · [`Pace`]: when · `flight`: which answer belongs to which request ·
-//! `sockets`: many datagrams a system call · `generator`: all of it together · [`Tally`]: what was met.
+//! `sockets`: many datagrams a system call · `generator`: all of it together · [`Tally`]: what was met · `probe`:
+//! delays of single requests.
 
 mod flight;
 mod generator;
 mod message;
 mod pace;
 mod population;
+mod probe;
 mod sockets;
 mod tally;
 
@@ -29,6 +31,7 @@ use generator::Generator;
 pub use message::PHONES_MAX;
 pub use pace::Pace;
 pub use population::Population;
+pub use probe::{Delays, delays};
 pub use tally::{Latencies, Tally};
 
 /// Longest wait for a figure of the load's thread.

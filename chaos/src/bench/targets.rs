@@ -1,0 +1,327 @@
+//! What is asked of our nodes, beside what Kamailio does in the same run; and the figures that Kamailio showed once, by which
+//! a run is told from one on a machine that was busy, or with a Kamailio that was set up badly. It measures nothing.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::finding::Finding;
+
+/// Findings by the name of their experiment.
+pub type Findings = BTreeMap<String, Finding>;
+
+/// Three nodes on loopback, servers on three processors, the load on a fourth, `ack = "all"`, TLS on.
+const TARGETS: [Target; 17] = [
+    target(
+        "refreshes at all nodes, closed loop: CPU of the cluster",
+        "refresh",
+        "cpu_us",
+        "µs",
+        Most(10.0),
+        Less(10.0),
+    ),
+    target("the same: throughput", "refresh", "per_s", "/s", Least(240_000.0), More(8.0)),
+    target("the same, all from one address and port", "refresh-sbc", "per_s", "/s", LeastOfRefresh(0.8), Alone),
+    target(
+        "new REGISTERs at all nodes, closed loop: CPU of the cluster",
+        "new",
+        "cpu_us",
+        "µs",
+        Most(14.0),
+        Less(10.0),
+    ),
+    target("refreshes, 4000/s, open loop: CPU of the cluster", "refresh-open", "cpu_us", "µs", Most(60.0), Less(3.0)),
+    target("the same: p99", "refresh-open", "p99_ms", "ms", Most(1.0), Alone),
+    target("INVITE → 302 and its ACK, one node, closed loop: CPU", "lookup", "cpu_us", "µs", Most(6.0), Less(2.5)),
+    target("the same: throughput", "lookup", "per_s", "/s", Least(220_000.0), Alone),
+    target("200 OK → known at the last node, longest", "lag", "visible_max_ms", "ms", Most(0.0), Alone),
+    target("200 OK, idle: p50", "lag", "answer_p50_ms", "ms", Most(0.4), Alone),
+    target("memory of a contact, fresh process", "size", "joined_bytes", "B", Most(350.0), LessThanMemory(1.0 / 0.6)),
+    target("join of an empty node", "size", "join_s", "s", Most(4.0), Alone),
+    target("the same under load: p99 of phones at the others, times", "size", "join_p99_rise", "×", Most(2.0), Alone),
+    target("restart from the disk", "size", "restart_s", "s", Most(3.0), Alone),
+    target("snapshots at 20 000 refreshes/s: p99, times", "snapshot", "p99_rise", "×", Most(1.5), Alone),
+    target("memory over all updates: growth", "snapshot", "growth_percent", "%", Most(5.0), Alone),
+    target(
+        "refreshes at all nodes, closed loop of 64: CPU of the cluster",
+        "refresh-64",
+        "cpu_us",
+        "µs",
+        Nothing,
+        Less(10.0),
+    ),
+];
+
+use Absolute::{Least, LeastOfRefresh, Most, Nothing};
+use Relative::{Alone, Less, LessThanMemory, More};
+
+/// What a value must be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Absolute {
+    Most(f64),
+    Least(f64),
+    /// At least this share of the throughput of refreshes from many ports.
+    LeastOfRefresh(f64),
+    Nothing,
+}
+
+/// What it must be beside Kamailio's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Relative {
+    Alone,
+    /// So many times less.
+    Less(f64),
+    /// So many times more.
+    More(f64),
+    /// So many times less than a contact takes there.
+    LessThanMemory(f64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Target {
+    work: &'static str,
+    experiment: &'static str,
+    figure: &'static str,
+    unit: &'static str,
+    absolute: Absolute,
+    relative: Relative,
+}
+
+const fn target(
+    work: &'static str,
+    experiment: &'static str,
+    figure: &'static str,
+    unit: &'static str,
+    absolute: Absolute,
+    relative: Relative,
+) -> Target {
+    Target { work, experiment, figure, unit, absolute, relative }
+}
+
+/// What became of a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As asked.
+    Met,
+    /// Not as asked.
+    Missed,
+    /// Measured, and not to be believed.
+    Void,
+    /// Not measured.
+    Absent,
+}
+
+impl Verdict {
+    /// As people read it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Met => "met",
+            Self::Missed => "MISSED",
+            Self::Void => "void",
+            Self::Absent => "–",
+        }
+    }
+}
+
+/// A target with what was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// What was done.
+    pub work: String,
+    /// The unit of its values.
+    pub unit: String,
+    /// Ours.
+    pub measured: Option<f64>,
+    /// What was asked, as text.
+    pub asked: String,
+    /// Kamailio's.
+    pub kamailio: Option<f64>,
+    /// By how many times ours is better.
+    pub ratio: Option<f64>,
+    /// By how many it should be.
+    pub ratio_asked: Option<f64>,
+    /// Whether it is.
+    pub verdict: Verdict,
+}
+
+/// Every target beside what was found.
+#[must_use]
+pub fn lines(ours: &Findings, kamailio: &Findings) -> Vec<Line> {
+    TARGETS.iter().map(|target| target.line(ours, kamailio)).collect()
+}
+
+impl Target {
+    fn line(&self, ours: &Findings, kamailio: &Findings) -> Line {
+        let finding = ours.get(self.experiment);
+        let measured = figure(ours, self.experiment, self.figure);
+        let (other, ratio, ratio_asked) = self.beside(measured, kamailio);
+        let bound = self.bound(ours);
+        let in_bound = match (measured, bound) {
+            (Some(value), Some((true, most))) => value <= most,
+            (Some(value), Some((false, least))) => value >= least,
+            (_, None) => true,
+            (None, _) => false,
+        };
+        let in_ratio = ratio.is_none_or(|ratio| ratio >= ratio_asked.unwrap_or_default());
+        let verdict = match finding {
+            None => Verdict::Absent,
+            Some(_) if measured.is_none() => Verdict::Absent,
+            Some(finding) if !finding.void.is_empty() => Verdict::Void,
+            Some(_) if in_bound && in_ratio => Verdict::Met,
+            Some(_) => Verdict::Missed,
+        };
+        let asked = match bound {
+            Some((true, most)) => format!("≤ {}", short(most)),
+            Some((false, least)) => format!("≥ {}", short(least)),
+            None => String::new(),
+        };
+        let (work, unit) = (self.work.to_owned(), self.unit.to_owned());
+        Line { work, unit, measured, asked, kamailio: other, ratio, ratio_asked, verdict }
+    }
+
+    /// Whether it is an upper bound, and which.
+    fn bound(&self, ours: &Findings) -> Option<(bool, f64)> {
+        match self.absolute {
+            Most(most) => Some((true, most)),
+            Least(least) => Some((false, least)),
+            LeastOfRefresh(share) => figure(ours, "refresh", "per_s").map(|per_s| (false, per_s * share)),
+            Nothing => None,
+        }
+    }
+
+    /// Kamailio's value, by how many times ours is better, and by how many it should be.
+    fn beside(&self, measured: Option<f64>, kamailio: &Findings) -> (Option<f64>, Option<f64>, Option<f64>) {
+        let theirs = || figure(kamailio, self.experiment, self.figure);
+        let (other, asked, ratio): (_, _, fn(f64, f64) -> f64) = match self.relative {
+            Alone => return (theirs(), None, None),
+            Less(asked) => (theirs(), asked, |ours, theirs| theirs / ours),
+            More(asked) => (theirs(), asked, |ours, theirs| ours / theirs),
+            LessThanMemory(asked) => (figure(kamailio, "memory", "contact_bytes"), asked, |ours, theirs| theirs / ours),
+        };
+        let both = measured.zip(other).filter(|(ours, theirs)| *ours > 0.0 && *theirs > 0.0);
+        (other, both.map(|(ours, theirs)| ratio(ours, theirs)), Some(asked))
+    }
+}
+
+fn figure(findings: &Findings, experiment: &str, figure: &str) -> Option<f64> {
+    findings.get(experiment).and_then(|finding| finding.figure(figure))
+}
+
+/// Kamailio 5.6.3 as it was measured when the targets were written (2026-11, four processors): experiment, figure, value.
+const BASELINES: [(&str, &str, f64); 5] = [
+    ("new-one", "cpu_us", 238.0),
+    ("refresh-one", "cpu_us", 198.0),
+    ("refresh-64", "cpu_us", 121.0),
+    ("refresh-64", "per_s", 23_852.0),
+    ("lookup", "cpu_us", LOOKUP_BASELINE_US),
+];
+
+/// Its INVITE → 302: by this the others are scaled to the machine.
+const LOOKUP_BASELINE_US: f64 = 17.0;
+
+/// How far Kamailio may be from its baselines.
+const BASELINE_TOLERANCE: f64 = 0.25;
+
+/// Kamailio's figure beside its baseline.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Baseline {
+    /// Experiment and figure.
+    pub name: String,
+    /// Now.
+    pub measured: f64,
+    /// As it was, scaled to this machine.
+    pub expected: f64,
+    /// Whether they are near enough.
+    pub is_near: bool,
+}
+
+/// Kamailio's figures beside their baselines, as far as there are any.
+#[must_use]
+pub fn baselines(kamailio: &Findings) -> Vec<Baseline> {
+    let scale = figure(kamailio, "lookup", "cpu_us").map_or(1.0, |cpu_us| cpu_us / LOOKUP_BASELINE_US);
+    let beside = |(experiment, name, then): &(&str, &str, f64)| {
+        let measured = figure(kamailio, experiment, name)?;
+        // A machine that takes longer for each request takes fewer of them.
+        let expected = if *name == "per_s" { then / scale } else { then * scale };
+        let is_near = (measured / expected - 1.0).abs() <= BASELINE_TOLERANCE;
+        Some(Baseline { name: format!("{experiment} {name}"), measured, expected, is_near })
+    };
+    BASELINES.iter().filter_map(beside).collect()
+}
+
+/// A number as short as it can be without a lie.
+#[must_use]
+pub fn short(value: f64) -> String {
+    match value.abs() {
+        v if v >= 1000.0 => {
+            let digits = format!("{value:.0}");
+            let groups: Vec<&str> =
+                digits.as_bytes().rchunks(3).rev().filter_map(|g| std::str::from_utf8(g).ok()).collect();
+            groups.join(" ")
+        }
+        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        0.0 => "0".to_owned(),
+        _ => format!("{value:.2}").trim_end_matches('0').trim_end_matches('.').to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(values: &[(&str, &str, f64)]) -> Findings {
+        let mut findings = Findings::new();
+        for (experiment, figure, value) in values {
+            let finding = findings.remove(*experiment).unwrap_or_default();
+            findings.insert((*experiment).to_owned(), finding.with(figure, *value));
+        }
+        findings
+    }
+
+    fn verdict(ours: &Findings, kamailio: &Findings, nth: usize) -> (Verdict, Option<f64>) {
+        let line = &lines(ours, kamailio)[nth];
+        (line.verdict, line.ratio)
+    }
+
+    #[test]
+    fn a_target_is_met_by_its_bound_and_its_ratio() {
+        let kamailio = found(&[("refresh", "cpu_us", 121.0), ("refresh", "per_s", 24_000.0)]);
+        let ours = |cpu_us, per_s| found(&[("refresh", "cpu_us", cpu_us), ("refresh", "per_s", per_s)]);
+        assert_eq!(verdict(&ours(10.0, 250_000.0), &kamailio, 0), (Verdict::Met, Some(12.1)));
+        assert_eq!(verdict(&ours(10.1, 250_000.0), &kamailio, 0).0, Verdict::Missed);
+        assert_eq!(verdict(&ours(9.0, 250_000.0), &found(&[("refresh", "cpu_us", 80.0)]), 0).0, Verdict::Missed);
+        assert_eq!(verdict(&ours(9.0, 250_000.0), &kamailio, 1).0, Verdict::Met);
+        assert_eq!(verdict(&ours(9.0, 239_000.0), &kamailio, 1).0, Verdict::Missed);
+        let mut void = ours(1.0, 1e6);
+        void.get_mut("refresh").expect("there").void.push("busy".to_owned());
+        assert_eq!(verdict(&void, &kamailio, 0).0, Verdict::Void);
+        assert_eq!(verdict(&Findings::new(), &kamailio, 0).0, Verdict::Absent);
+    }
+
+    #[test]
+    fn one_source_is_held_against_many() {
+        let ours = |one| found(&[("refresh", "per_s", 100_000.0), ("refresh-sbc", "per_s", one)]);
+        assert_eq!(verdict(&ours(80_000.0), &Findings::new(), 2).0, Verdict::Met);
+        assert_eq!(verdict(&ours(79_000.0), &Findings::new(), 2).0, Verdict::Missed);
+    }
+
+    #[test]
+    fn baselines_are_scaled_to_the_machine() {
+        let twice =
+            found(&[("lookup", "cpu_us", 34.0), ("refresh-64", "cpu_us", 240.0), ("refresh-64", "per_s", 8000.0)]);
+        let near: Vec<(String, bool)> = baselines(&twice).into_iter().map(|line| (line.name, line.is_near)).collect();
+        let expected = [("refresh-64 cpu_us", true), ("refresh-64 per_s", false), ("lookup cpu_us", true)];
+        assert_eq!(near, expected.map(|(name, near)| (name.to_owned(), near)));
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        assert_eq!(
+            [0.0, 0.4, 9.96, 14.0, 350.4, 240_000.0, 1_234_567.0].map(short),
+            ["0", "0.4", "9.96", "14.0", "350", "240 000", "1 234 567"]
+        );
+    }
+}
