@@ -363,6 +363,29 @@ fn what_a_member_grants_is_remembered_however_long_it_is_not_heard() {
 }
 
 #[test]
+fn a_joiner_that_has_not_heard_that_a_node_serves_may_serve_without_its_mark() {
+    let mut bench = Bench::default();
+    for name in ["n1", "n2"] {
+        let settings = |settings: &mut Settings| {
+            (settings.bootstrap_min_nodes, settings.outbox_bytes_max) = (2, 20_000);
+        };
+        bench.start(name, settings, Start { wall_us: EPOCH_US, ..Start::default() });
+    }
+    // What n1 says first gets through, and for long nothing after it: not the Mark, nor that n1 serves.
+    bench.slow.insert(id("n2"), 1);
+    bench.link_all();
+    bench.pass(0);
+    let effects = bench.core("n1").force_ready(bench.now("n1"));
+    bench.take("n1", effects);
+    assert!(bench.is_ready("n1") && !bench.is_ready("n2"));
+    (0..500).for_each(|phone| bench.register("n1", phone));
+    assert!(bench.events("n1").contains(&Event::Overflow { peer: id("n2") }), "it has subscribed");
+    let released = bench.released("n1");
+    assert_eq!(released.len(), 500, "nobody else is awaited");
+    assert!(released.iter().all(|(_, short)| *short), "n2 may join another node meanwhile: {released:?}");
+}
+
+#[test]
 fn a_drain_that_finds_nobody_says_what_only_this_node_holds() {
     let mut bench = three();
     (0..10).for_each(|phone| bench.register("n1", phone));

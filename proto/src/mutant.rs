@@ -100,7 +100,7 @@ mutants! {
     SuspectShortensNothing = "suspect-shortens-nothing",
     /// A reply that nobody is there to ack is called full.
     EmptyAckSetIsFull = "empty-ack-set-is-full",
-    /// Two nodes that begin to serve at once, and are not linked yet, do not count with each other.
+    /// A node that begins to serve does not count with another that may begin to before it hears so.
     TwoBeginUnawaited = "two-begin-unawaited",
     /// A suspect is not told.
     SuspectUntold = "suspect-untold",

@@ -109,10 +109,11 @@ impl<R> Live<R> {
             return false;
         }
         // With its Mark a joiner lacks nothing that it must have from here, and as long as it has its link it may serve
-        // before it hears that it does. Of a node that began to serve just now it may not have heard at all.
+        // before it hears that it does. It awaits the Mark of a node that it knows to serve: of one that began just now
+        // it may not have heard, linked or not, and not of the node itself either.
         let linked = || self.members.view.get(id).is_some_and(|member| member.links.contains(&self.settings.node));
         let had_all = place.is_some_and(|place| place.mark_at.is_none()) && (self.is_linked(id) || linked());
-        let unheard = !self.is_linked(id) && now_us.saturating_sub(self.served_since_us) < ANNOUNCED_US;
+        let unheard = now_us.saturating_sub(self.served_since_us) < ANNOUNCED_US;
         had_all || (unheard && !is(Mutant::TwoBeginUnawaited))
     }
 

@@ -42,6 +42,11 @@ impl Disk {
         self.torn = self.records.keys().nth(which % self.records.len().max(1)).cloned();
     }
 
+    /// How many others it knows to be members.
+    pub(super) fn members(&self) -> usize {
+        self.last_known.len()
+    }
+
     /// What a commit wrote. A snapshot may have written something newer meanwhile.
     pub(super) fn take(&mut self, records: Vec<(Aor, Record)>) {
         for (aor, record) in records.into_iter().filter(|(_, record)| !record.is_empty()) {

@@ -2,11 +2,14 @@
 
 use super::faults::{Fault, jump};
 use super::plan::{Ack, Step};
-use super::world::World;
+use super::world::{RARE_SNAPSHOT_US, World};
 use super::{bounded, calm, node};
 
 /// Until a node that is cut off is no member any more, and its links are gone, µs.
 const GIVEN_UP_US: u64 = 2_200_000;
+
+/// Within this whoever is a member is on the disk of every other one, µs.
+const REMEMBERED_WITHIN_US: u64 = 2 * RARE_SNAPSHOT_US;
 
 /// Nothing is written for a while, not even the ceiling; there is room again when it starts anew.
 pub(super) fn disk_full(world: &mut World, node: usize, lasts_us: u64, rng: &mut fastrand::Rng) -> Result<(), String> {
@@ -66,6 +69,11 @@ pub(super) fn crash_all(world: &mut World, step: &Step, rng: &mut fastrand::Rng)
 /// Those that are back first hold old tables and must deny nobody until the last one is back.
 pub(super) fn crash_all_one_late(world: &mut World, late: usize, rng: &mut fastrand::Rng) -> Result<(), String> {
     let nodes = world.nodes.len();
+    // A disk from before its node had heard of the others is an empty one, and those with empty disks may start a cluster.
+    let know_all = |world: &mut World| Ok(world.nodes.iter().all(|node| node.disk.members() + 1 == nodes));
+    if !world.run(REMEMBERED_WITHIN_US, |world| calm(world).and_then(|_| know_all(world)))? {
+        return Err("members are not on every disk two snapshots after all had settled".into());
+    }
     let old: Vec<node::Disk> = world.nodes.iter().map(|node| node.disk.clone()).collect();
     world.run(rng.u64(500_000..1_500_000), calm)?;
     world.load(false);

@@ -41,7 +41,7 @@ const NETWORK_US: u64 = 100_000;
 const GOSSIP_US: u64 = 200_000;
 const SNAPSHOT_US: u64 = 500_000;
 /// Where every change goes to disk by itself; not longer than the ceiling is ahead.
-const RARE_SNAPSHOT_US: u64 = 1_900_000;
+pub(super) const RARE_SNAPSHOT_US: u64 = 1_900_000;
 
 /// Figures of a run.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
