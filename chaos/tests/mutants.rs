@@ -8,7 +8,7 @@ use aorta_chaos::sim;
 const SEEDS: u64 = 100;
 
 /// Found, but not in each so few seeds: what they break shows only where two rare things meet.
-const RARE: [&str; 10] = [
+const RARE: [&str; 12] = [
     "cold-start-below-ceiling",
     "floor-lets-in",
     "horizon-of-its-own",
@@ -16,6 +16,7 @@ const RARE: [&str; 10] = [
     "two-begin-unawaited",
     "saved-before-commit",
     "trail-only-when-left",
+    "ready-on-old-exchange",
     "ready-unsubscribed",
     "meeting-without-repair",
     "mark-before-backlog",
