@@ -336,6 +336,74 @@ fn a_joiner_that_lost_its_place_may_serve_before_it_hears_of_it() {
     assert!(released.iter().all(|(_, short)| *short), "it may have finished its exchange meanwhile: {released:?}");
 }
 
+/// A joiner that waits for a link to n3, which serves.
+fn three_and_one_that_does_not_reach_the_third() -> Bench {
+    let mut bench = three();
+    bench.start("n4", |_| {}, Start { wall_us: EPOCH_US, ..Start::default() });
+    bench.link_two("n4", "n1");
+    bench.link_two("n4", "n2");
+    bench.pass(500_000);
+    assert!(bench.reason("n4").contains("waits for a link to n3"), "{}", bench.reason("n4"));
+    bench
+}
+
+#[test]
+fn an_exchange_lasts_only_while_all_who_serve_are_heard() {
+    let mut bench = three_and_one_that_does_not_reach_the_third();
+    bench.register("n3", 0);
+    bench.pass(1_000);
+    assert_eq!(bench.released("n3"), [(0, false)], "all who serve hold it");
+    assert!(!bench.knows("n4", 0), "changes are not relayed");
+    let effects = bench.core("n3").slept(1_000_000, bench.now("n3"));
+    bench.take("n3", effects);
+    // It does not find back, and nobody shows it any more.
+    bench.unlink("n1", "n3");
+    bench.unlink("n2", "n3");
+    // One tick: before anything else repairs what n4 lacks.
+    bench.pass(20_000);
+    assert!(bench.is_ready("n4"), "nobody who serves is out of reach: {}", bench.reason("n4"));
+    assert!(bench.knows("n4", 0), "it asked again for what it could not hear");
+}
+
+#[test]
+fn a_reply_of_a_node_that_ceases_to_serve_is_short_while_somebody_is_not_awaited() {
+    let mut bench = three_and_one_that_does_not_reach_the_third();
+    bench.register("n3", 0);
+    let effects = bench.core("n3").slept(1_000_000, bench.now("n3"));
+    bench.take("n3", effects);
+    bench.pass(1_000);
+    assert_eq!(bench.released("n3"), [(0, true)], "n4 no longer waits for n3, and may have asked its donor before");
+}
+
+#[test]
+fn a_node_that_serves_and_has_not_subscribed_yet_goes_without() {
+    let mut bench = Bench::default();
+    for name in ["n1", "n2"] {
+        bench.start(name, |settings| settings.bootstrap_min_nodes = 1, Start { wall_us: EPOCH_US, ..Start::default() });
+    }
+    bench.pass(2_000_000);
+    assert!(bench.is_ready("n1") && bench.is_ready("n2"), "each has begun without the other");
+    bench.link_all();
+    bench.register("n1", 0);
+    assert_eq!(bench.released("n1"), [(0, true)], "n2 serves, and its Subscribe is under way");
+}
+
+#[test]
+fn a_joiner_may_have_begun_to_serve_before_it_heard_that_another_does() {
+    for (served_for_us, short) in [(100_000, true), (2_000_000, false)] {
+        let mut bench = Bench::default();
+        for (name, min) in [("n1", 1), ("n2", 2)] {
+            let start = Start { wall_us: EPOCH_US, ..Start::default() };
+            bench.start(name, |settings| settings.bootstrap_min_nodes = min, start);
+        }
+        bench.pass(served_for_us);
+        assert!(bench.is_ready("n1"));
+        bench.link_all();
+        bench.register("n1", 0);
+        assert_eq!(bench.released("n1"), [(0, short)], "later every joiner has heard, and waits for a Mark");
+    }
+}
+
 #[test]
 fn what_a_member_grants_is_remembered_however_long_it_is_not_heard() {
     let mut bench = Bench::default();

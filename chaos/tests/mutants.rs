@@ -17,6 +17,7 @@ const RARE: &[&str] = &[
     "two-begin-unawaited",
     "saved-before-commit",
     "trail-only-when-left",
+    "ready-on-old-exchange",
     "ready-unsubscribed",
     "meeting-without-repair",
     "mark-before-backlog",

@@ -118,6 +118,8 @@ mutants! {
     MarkBeforeBacklog = "mark-before-backlog",
     /// A joiner serves before its exchange is finished.
     ReadyBeforeExchange = "ready-before-exchange",
+    /// A joiner serves with an exchange from a time in which it did not hear somebody who served.
+    ReadyOnOldExchange = "ready-on-old-exchange",
     /// A joiner waits for no Mark.
     ReadyWithoutMark = "ready-without-mark",
     /// A joiner exchanges with a node that is out of sync itself.

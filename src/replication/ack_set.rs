@@ -103,7 +103,9 @@ impl<R> Live<R> {
             return false;
         }
         if self.is_in_sync(id) {
-            return place.is_some() || !self.is_linked(id);
+            // Its link may be so young that its Subscribe is still under way; one that said good-bye is a member no more.
+            let will_subscribe = self.members.last_known.contains_key(id) && !is(Mutant::TwoBeginUnawaited);
+            return place.is_some() || !self.is_linked(id) || will_subscribe;
         }
         if self.state_of(id) != Some(PeerState::Joining) {
             return false;
@@ -272,6 +274,16 @@ impl<R> Live<R> {
         }
         for waiting in self.replies.iter_mut().rev().take_while(|waiting| waiting.seq > covers) {
             waiting.short = true;
+        }
+    }
+
+    /// A node that ceases to serve no longer keeps a joiner that it does not await from serving: what is still unanswered
+    /// may not have reached the joiner's donor when that was asked.
+    pub(super) fn shorten_for_the_unawaited(&mut self) {
+        let place = |id: &NodeId| self.peers.get(id).and_then(|peer| peer.subscriber.as_ref());
+        let unawaited = |id: &NodeId| !place(id).is_some_and(|place| place.awaited);
+        if self.members.last_known.keys().any(unawaited) {
+            self.shorten_after(0);
         }
     }
 

@@ -1,6 +1,7 @@
 //! When this node may serve. Ready = linked to every member that is in sync, Mark received on each link, and one
 //! exchange that began after the last Mark is finished. Equality of digests is not asked for: changes are always under
-//! way, and what changed since arrives live and is awaited.
+//! way, and what changed since arrives live and is awaited. So an exchange counts only as long as all who serve are heard
+//! live: of one that was not linked and then ceases to serve nobody asks a link any more, but what it published is answered.
 
 use std::collections::BTreeSet;
 
@@ -36,6 +37,9 @@ pub(super) struct Joining {
     pub(super) served_before: bool,
     /// `marks` when the last finished exchange with a node in sync began.
     pub(super) exchanged_at: Option<u64>,
+    /// Since that exchange began a node in sync was not linked, or owed its Mark: what it published may be missing here,
+    /// though it is in sync no more.
+    pub(super) missed_somebody: bool,
     /// Donors that broke off, to be tried last.
     pub(super) tried: BTreeSet<NodeId>,
     /// Cold start: whose table has been merged.
@@ -57,6 +61,7 @@ impl Joining {
             since_us: now_us,
             served_before: true,
             exchanged_at: None,
+            missed_somebody: false,
             tried: BTreeSet::new(),
             gathered: BTreeSet::new(),
             retry_us: now_us,
@@ -141,11 +146,18 @@ impl<R> Live<R> {
 
     /// Goes on until there is nothing to do but wait.
     pub(super) fn advance(&mut self, now: Now) {
+        let misses_somebody = self.misses_somebody();
+        if let Mode::Joining(joining) = &mut self.mode {
+            joining.missed_somebody |= misses_somebody;
+        }
         let Mode::Joining(joining) = &self.mode else { return };
         match self.step(joining, now) {
             Step::Wait(_) => {}
             Step::Exchange(peer, purpose) => {
                 self.set_start_clock_if(purpose == Purpose::ColdStart, now);
+                if let Mode::Joining(joining) = &mut self.mode {
+                    joining.missed_somebody = misses_somebody;
+                }
                 self.begin_exchange(&peer, purpose);
             }
             Step::Serve { cold } => {
@@ -178,10 +190,11 @@ impl<R> Live<R> {
         let unlinked: Vec<&NodeId> =
             in_sync.into_iter().filter(|id| !self.is_linked(id) && !is(Mutant::ReadyWithoutLinks)).collect();
         let exchanged = joining.exchanged_at == Some(self.marks) || is(Mutant::ReadyBeforeExchange);
-        if exchanged && unlinked.is_empty() && self.clock.is_set() {
+        let lacks_nothing = exchanged && !joining.missed_somebody;
+        if lacks_nothing && unlinked.is_empty() && self.clock.is_set() {
             return Step::Serve { cold: false };
         }
-        if exchanged {
+        if lacks_nothing || (exchanged && !unlinked.is_empty()) {
             let name = unlinked.first().map_or("a clock", |id| id.as_str());
             return Step::Wait(format!("waits for a link to {name}"));
         }
@@ -215,6 +228,16 @@ impl<R> Live<R> {
             !peer.intake.marked && !is(Mutant::ReadyWithoutMark) && (in_sync || waited_us < JOINING_MARK_WAIT_US)
         };
         self.peers.iter().find(owes).map(|(id, _)| id)
+    }
+
+    /// Whether what some node in sync publishes does not come here.
+    fn misses_somebody(&self) -> bool {
+        let comes = |id: &NodeId| self.peers.get(id).is_some_and(|peer| peer.link.is_some() && peer.intake.marked);
+        let forgiven = is(Mutant::ReadyOnOldExchange)
+            || is(Mutant::ReadyBeforeExchange)
+            || is(Mutant::ReadyWithoutMark)
+            || is(Mutant::ReadyWithoutLinks);
+        matches!(self.mode, Mode::Joining(_)) && !forgiven && !self.in_sync().into_iter().all(comes)
     }
 
     /// A linked node in sync that would miss what is published here.
@@ -273,6 +296,7 @@ impl<R> Live<R> {
         match &mut self.mode {
             Mode::Joining(joining) => joining.exchanged_at = None,
             Mode::Ready if others_can_serve => {
+                self.shorten_for_the_unawaited();
                 self.mode = Mode::Joining(Joining::again(why, now.mono_us));
                 self.schedule.cancel();
                 self.effects.events.push(Event::Fenced { why: why.to_owned() });
