@@ -281,6 +281,29 @@ fn a_process_that_comes_after_a_good_bye_keeps_what_it_said_on_one_connection_wh
 }
 
 #[test]
+fn a_joiner_asks_again_when_one_that_served_without_a_link_to_it_serves_no_longer() {
+    let mut bench = three();
+    bench.start("n4", |_| {}, Start { wall_us: EPOCH_US, ..Start::default() });
+    bench.link_two("n4", "n1");
+    bench.link_two("n4", "n2");
+    bench.pass(1_000_000);
+    assert!(bench.reason("n4").contains("waits for a link to n3"), "{}", bench.reason("n4"));
+    bench.register("n3", 7);
+    bench.pass(100_000);
+    assert!(bench.knows("n1", 7) && bench.knows("n2", 7) && !bench.knows("n4", 7), "n4 exchanged before");
+    for name in ["n1", "n2"] {
+        bench.unlink(name, "n3");
+    }
+    for _ in 0..2_000 {
+        if bench.is_ready("n4") {
+            break;
+        }
+        bench.pass(1_000);
+    }
+    assert!(bench.is_ready("n4") && bench.knows("n4", 7), "{}", bench.reason("n4"));
+}
+
+#[test]
 fn ones_own_address_and_strangers_are_not_linked() {
     let mut bench = three();
     let own = bench.core("n1").hello(bench.now("n1"));

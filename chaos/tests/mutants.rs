@@ -8,7 +8,7 @@ use aorta_chaos::sim;
 const SEEDS: u64 = 100;
 
 /// Found, but not in each so few seeds: what they break shows only where two rare things meet.
-const RARE: [&str; 10] = [
+const RARE: [&str; 12] = [
     "cold-start-below-ceiling",
     "floor-lets-in",
     "horizon-of-its-own",
@@ -17,6 +17,7 @@ const RARE: [&str; 10] = [
     "saved-before-commit",
     "trail-only-when-left",
     "ready-unsubscribed",
+    "unlinked-not-heard-out",
     "meeting-without-repair",
     "mark-before-backlog",
     "suspect-untold",

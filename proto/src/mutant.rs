@@ -124,6 +124,8 @@ mutants! {
     PartialNotPassedOn = "partial-not-passed-on",
     /// A joiner serves though it is not linked with all who serve.
     ReadyWithoutLinks = "ready-without-links",
+    /// A joiner that was not linked with one who served asks nobody again once that one serves no longer.
+    UnlinkedNotHeardOut = "unlinked-not-heard-out",
     /// A joiner serves though those who serve do not yet send it changes.
     ReadyUnsubscribed = "ready-unsubscribed",
     /// A node that starts over keeps its epoch.

@@ -44,7 +44,8 @@ pub(super) struct Live<R> {
     pub(super) served_since_us: u64,
     /// This node's epoch as a subscriber; rises at each rejoin.
     pub(super) epoch: u64,
-    /// Counts Marks: an exchange makes ready only if none came after it began.
+    /// Counts Marks, and ends of times in which somebody who serves was not linked: an exchange makes ready only if none
+    /// came after it began.
     pub(super) marks: u64,
     /// Members that were missing at the cold start and have not been heard out since.
     pub(super) partial: BTreeSet<NodeId>,

@@ -1,6 +1,6 @@
 //! When this node may serve. Ready = linked to every member that is in sync, Mark received on each link, and one
-//! exchange that began after the last Mark is finished. Equality of digests is not asked for: changes are always under
-//! way, and what changed since arrives live and is awaited.
+//! exchange that began after the last Mark is finished, and after one of them that was not linked ceased to serve.
+//! Equality of digests is not asked for: changes are always under way, and what changed since arrives live and is awaited.
 
 use std::collections::BTreeSet;
 
@@ -36,6 +36,8 @@ pub(super) struct Joining {
     pub(super) served_before: bool,
     /// `marks` when the last finished exchange with a node in sync began.
     pub(super) exchanged_at: Option<u64>,
+    /// Somebody who serves was not linked at the last look.
+    pub(super) lacks: bool,
     /// Donors that broke off, to be tried last.
     pub(super) tried: BTreeSet<NodeId>,
     /// Cold start: whose table has been merged.
@@ -57,6 +59,7 @@ impl Joining {
             since_us: now_us,
             served_before: true,
             exchanged_at: None,
+            lacks: false,
             tried: BTreeSet::new(),
             gathered: BTreeSet::new(),
             retry_us: now_us,
@@ -141,6 +144,7 @@ impl<R> Live<R> {
 
     /// Goes on until there is nothing to do but wait.
     pub(super) fn advance(&mut self, now: Now) {
+        self.look_for_unlinked();
         let Mode::Joining(joining) = &self.mode else { return };
         match self.step(joining, now) {
             Step::Wait(_) => {}
@@ -153,6 +157,18 @@ impl<R> Live<R> {
                 self.serve(cold, now);
             }
         }
+    }
+
+    /// What somebody answers who serves and is not linked reaches this node by no link. Once it is linked, or serves no
+    /// longer, an exchange that began before does not tell what it answered last.
+    fn look_for_unlinked(&mut self) {
+        if !matches!(self.mode, Mode::Joining(_)) {
+            return;
+        }
+        let lacks = self.in_sync().into_iter().any(|id| !self.is_linked(id));
+        let Mode::Joining(joining) = &mut self.mode else { return };
+        let lacked = std::mem::replace(&mut joining.lacks, lacks);
+        self.marks += u64::from(lacked && !lacks && !is(Mutant::UnlinkedNotHeardOut));
     }
 
     fn step(&self, joining: &Joining, now: Now) -> Step {
