@@ -83,6 +83,10 @@ const PACKET_BYTES_MAX: u16 = 8952;
 /// unless they ride along with what it says anyway. Without this it would be every second one.
 const PACKETS_UNACKED_MAX: u32 = 10;
 
+/// It waits no longer than this for them. Where packets are lost, no more than two may be under way: with QUIC's usual 25 ms
+/// each such pair would take that long.
+const UNACKED_FOR_MAX: Duration = Duration::from_millis(2);
+
 /// The socket buffers asked of the system, bytes; what it grants is enough to start with.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
@@ -206,7 +210,7 @@ fn transport() -> TransportConfig {
     let mut paths = MtuDiscoveryConfig::default();
     paths.upper_bound(PACKET_BYTES_MAX);
     let mut acks = AckFrequencyConfig::default();
-    acks.ack_eliciting_threshold(VarInt::from_u32(PACKETS_UNACKED_MAX));
+    acks.ack_eliciting_threshold(VarInt::from_u32(PACKETS_UNACKED_MAX)).max_ack_delay(Some(UNACKED_FOR_MAX));
     transport
         .mtu_discovery_config(Some(paths))
         .ack_frequency_config(Some(acks))

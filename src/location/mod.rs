@@ -182,8 +182,13 @@ impl Location {
     /// latest change was taken already. A later change makes it dirty again.
     #[must_use]
     pub fn take_record(&self, aor: &Aor) -> Option<Record> {
+        self.take_with(aor, Record::clone)
+    }
+
+    /// As [`Location::take_record`], shown to `write` under a lock: it must be short and must not touch this table.
+    pub fn take_with<T>(&self, aor: &Aor, write: impl FnOnce(&Record) -> T) -> Option<T> {
         let hash = self.digester.aor(aor);
-        self.stripe(hash).write().take_record(hash, aor)
+        self.stripe(hash).write().take_with(hash, aor, write)
     }
 
     /// Makes AoRs dirty again that were taken and could not be written.

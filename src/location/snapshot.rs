@@ -6,11 +6,12 @@
 //! In the data directory: `node-id` (whose it is; locked while in use), `clock` ([`Ceiling`]), `location.sled`, and `saves`,
 //! the number of the last flush, which is in the database too.
 //!
-//! Measured faults of sled 0.34.7 that this works around: batches above some 200 records leak for good; a cut `snap.*`
+//! Measured faults of sled 0.34.7 that this works around: a cut `snap.*`
 //! fails `open` until it is deleted (nothing is lost by that); a damaged log panics, or is silently cut at the damage, which
 //! only the number of the last flush tells; after one failed write every later one fails until it is opened again; its
 //! flush does not reach the disk itself.
 
+mod blocks;
 mod ceiling;
 mod directory;
 mod slots;
@@ -24,18 +25,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aorta_proto::{Aor, NodeId};
+use aorta_proto::{Aor, NodeId, Record};
 use serde::{Deserialize, Serialize};
 
 use super::Location;
+use blocks::{Block, Pushed, Reader, Shelf};
 use directory::{at, claim, is_full, set_aside};
 use slots::Slots;
 
 pub use ceiling::{CEILING_LEAD_US, CEILING_RENEW_US, Ceiling, KeptClock};
 pub use directory::SnapshotError;
-
-/// Records in one batch: sled leaks memory for good above some 200.
-pub const BATCH_RECORDS_MAX: usize = 128;
 
 /// Records between two flushes of a long save: what is put back, should a flush fail.
 const FLUSH_RECORDS: usize = 8192;
@@ -59,7 +58,9 @@ const KEPT_BYTES_MAX: usize = 1 << 20;
 const CLOCK_FILE: &str = "clock";
 const SAVES_FILE: &str = "saves";
 const DATABASE: &str = "location.sled";
-const RECORDS: &str = "records";
+const BLOCKS: &str = "blocks";
+/// Where an earlier aorta kept each record under its AoR.
+const FORMER_RECORDS: &str = "records";
 const MEMBERS: &str = "members";
 const EXPIRES: &str = "expires-max";
 const SAVES: &str = "saves";
@@ -117,13 +118,14 @@ pub struct Snapshot {
     /// The number of the last flush.
     saves: u64,
     saves_file: Slots,
+    shelf: Shelf,
     members: Option<Vec<u8>>,
     expires: Vec<ExpiresSeen>,
 }
 
 struct Open {
     database: sled::Db,
-    records: sled::Tree,
+    blocks: sled::Tree,
     /// Sled's log, to flush it for good.
     log: File,
 }
@@ -158,6 +160,7 @@ impl Snapshot {
             loaded: false,
             saves: saves.map_or(0, |[saves, ..]| saves),
             saves_file,
+            shelf: Shelf::default(),
             members: None,
             expires: Vec::new(),
         };
@@ -187,18 +190,43 @@ impl Snapshot {
         mut meanwhile: impl FnMut(&mut Self) -> Result<(), SnapshotError>,
     ) -> Result<Saved, SnapshotError> {
         self.open_again(location)?;
-        let dirty = in_order(location.take_dirty());
+        let outworn = self.shelf.is_outworn(location.counts().aors);
+        if outworn {
+            location.soil_all();
+        }
+        let (first, lay) = (self.shelf.next, self.shelf.records);
+        let dirty = location.take_dirty();
         let mut saved = Saved::default();
         for unflushed in (0..dirty.len()).step_by(FLUSH_RECORDS) {
             let until = dirty.len().min(unflushed + FLUSH_RECORDS);
             let written = self.write(location, &dirty[unflushed..until], &mut saved, &mut meanwhile);
             if let Err(error) = written.and_then(|()| self.flush()) {
                 location.put_back(&dirty[unflushed..]);
+                if outworn {
+                    self.shelf.put_off();
+                }
                 self.close();
                 return Err(error);
             }
         }
+        if outworn && let Err(error) = self.drop_blocks_before(first, lay) {
+            self.close();
+            return Err(error);
+        }
         Ok(saved)
+    }
+
+    /// Everything is in block `first` and later ones, before which `lay` records lay in blocks.
+    fn drop_blocks_before(&mut self, first: u64, lay: usize) -> Result<(), SnapshotError> {
+        let blocks = self.guarded(|open| open.blocks.iter().keys().map(|key| key.map(|key| number(&key))).collect())?;
+        let blocks: Vec<u64> = blocks;
+        let records = self.shelf.records.saturating_sub(lay);
+        let old: Vec<u64> = self.shelf.renewed(first, records, blocks.into_iter()).collect();
+        self.guarded(|open| {
+            old.iter().try_for_each(|block| open.blocks.remove(block.to_be_bytes()).map(drop))?;
+            open.database.drop_tree(FORMER_RECORDS).map(drop)
+        })?;
+        self.flush()
     }
 
     /// Writes what is awaited ([`Location::await_on_disk`]) and flushes it: everything that was awaited before the call is
@@ -208,7 +236,7 @@ impl Snapshot {
     /// As [`Snapshot::save`].
     pub fn commit(&mut self, location: &Location) -> Result<Saved, SnapshotError> {
         self.open_again(location)?;
-        let awaited = in_order(location.take_awaited());
+        let awaited = location.take_awaited();
         let mut saved = Saved::default();
         // Also when nothing is awaited any more: a save that is under way may have written it, and not flushed yet.
         let written = self.write(location, &awaited, &mut saved, &mut |_| Ok(()));
@@ -243,7 +271,7 @@ impl Snapshot {
         if self.open.is_some() { Ok(()) } else { self.open_database(location, &mut Loaded::default()) }
     }
 
-    /// Writes what is known of these AoRs, in batches, with `meanwhile` between them.
+    /// Writes what is known of these AoRs, in blocks, with `meanwhile` between them.
     fn write(
         &mut self,
         location: &Location,
@@ -251,31 +279,30 @@ impl Snapshot {
         saved: &mut Saved,
         meanwhile: &mut dyn FnMut(&mut Self) -> Result<(), SnapshotError>,
     ) -> Result<(), SnapshotError> {
-        for (nth, aors) in aors.chunks(BATCH_RECORDS_MAX).enumerate() {
-            if nth > 0 {
+        let mut block = Block::default();
+        for aor in aors {
+            // One that is in there twice was taken the first time.
+            let Some(pushed) = location.take_with(aor, |record| block.push(aor, record)) else { continue };
+            match pushed {
+                Ok(Pushed::Removal) => saved.deleted += 1,
+                Ok(Pushed::Record) => saved.written += 1,
+                // No record that a REGISTER can make gets here; peers have it.
+                Err(error) => tracing::error!(%error, "a record could not be encoded for the snapshot"),
+            }
+            if block.is_full() {
+                self.put(&block)?;
+                block.clear();
                 meanwhile(self)?;
             }
-            let (mut batch, before) = (sled::Batch::default(), *saved);
-            for aor in aors {
-                let Some(record) = location.take_record(aor) else { continue };
-                let key = aor.as_str().as_bytes();
-                match value::encode(aor, &record) {
-                    _ if record.is_empty() => {
-                        batch.remove(key);
-                        saved.deleted += 1;
-                    }
-                    Ok(value) => {
-                        batch.insert(key, value);
-                        saved.written += 1;
-                    }
-                    // No record that a REGISTER can make gets here; peers have it.
-                    Err(error) => tracing::error!(%error, "a record could not be encoded for the snapshot"),
-                }
-            }
-            if *saved != before {
-                self.guarded(|open| open.records.apply_batch(batch))?;
-            }
         }
+        if block.records > 0 { self.put(&block) } else { Ok(()) }
+    }
+
+    /// Puts a block behind the others.
+    fn put(&mut self, block: &Block) -> Result<(), SnapshotError> {
+        self.guarded(|open| open.blocks.insert(self.shelf.next.to_be_bytes(), block.as_bytes()).map(drop))?;
+        self.shelf.next += 1;
+        self.shelf.records += block.records;
         Ok(())
     }
 
@@ -316,8 +343,9 @@ impl Snapshot {
         let opened = guard(|| {
             let open = open_past_damage(&path)?;
             if !self.loaded {
-                load(&open, location, loaded)?;
+                self.shelf = load(&open, location, loaded)?;
             }
+            self.shelf.next = open.blocks.last()?.map_or(0, |(key, _)| number(&key) + 1);
             // Only now: what is left of it is as good as ever.
             match open.saves()? {
                 saves if saves < self.saves => {
@@ -330,6 +358,7 @@ impl Snapshot {
             Ok(open) => open,
             Err(Trouble::Damaged(why)) => {
                 loaded.set_aside = Some(set_aside(&self.dir, DATABASE, &why)?);
+                self.shelf = Shelf::default();
                 location.soil_all();
                 open_past_damage(&path).map_err(|trouble| trouble.at(&path))?
             }
@@ -422,11 +451,9 @@ fn guard<T>(work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
     })
 }
 
-/// In the order of keys: neighbours in the database share its pages, which more than halves the time of a long save.
-fn in_order(mut aors: Vec<Aor>) -> Vec<Aor> {
-    aors.sort_unstable();
-    aors.dedup();
-    aors
+/// The number of a block.
+fn number(key: &[u8]) -> u64 {
+    key.try_into().map_or(0, u64::from_be_bytes)
 }
 
 /// Opens. Threads of a database that this process just dropped may hold sled's lock a moment longer; another process does
@@ -447,12 +474,12 @@ fn try_open_at(path: &Path) -> Result<Open, Trouble> {
     guard(|| {
         let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         let database = config.open()?;
-        let records = database.open_tree(RECORDS)?;
+        let blocks = database.open_tree(BLOCKS)?;
         let log = File::open(path.join(SLED_LOG)).map_err(sled::Error::from)?;
         for dir in [Some(path), path.parent()].into_iter().flatten() {
             File::open(dir).and_then(|dir| dir.sync_all()).map_err(sled::Error::from)?;
         }
-        Ok(Open { database, records, log })
+        Ok(Open { database, blocks, log })
     })
 }
 
@@ -471,34 +498,30 @@ fn open_past_damage(path: &Path) -> Result<Open, Trouble> {
 }
 
 /// Reads everything into the table.
-fn load(open: &Open, location: &Location, loaded: &mut Loaded) -> Result<(), Trouble> {
+fn load(open: &Open, location: &Location, loaded: &mut Loaded) -> Result<Shelf, Trouble> {
     guard(|| {
         loaded.members = open.database.get(MEMBERS)?.map(|bytes| bytes.to_vec());
         let codec = bincode::config::standard().with_limit::<KEPT_BYTES_MAX>();
         let expires = open.database.get(EXPIRES)?;
         let expires = expires.and_then(|bytes| bincode::serde::decode_from_slice(&bytes, codec).ok());
         loaded.expires = expires.map(|(expires, _): (Vec<ExpiresSeen>, usize)| expires).unwrap_or_default();
-        for item in &open.records {
+        let (mut shelf, mut reader) = (Shelf::default(), Reader::default());
+        let mut restore = |aor: &Aor, record: Record| {
+            loaded.aors += 1;
+            loaded.latest_us = loaded.latest_us.max(record.latest().map_or(0, |stamp| stamp.time_us));
+            location.restore(aor, record);
+        };
+        for item in open.blocks.iter().rev() {
             let (key, bytes) = item?;
-            let Ok(name) = std::str::from_utf8(&key) else {
-                open.records.remove(&key)?;
-                loaded.damaged += 1;
-                continue;
-            };
-            let aor = Aor::from_canonical(name);
-            match value::decode(&aor, &bytes) {
-                Ok(record) => {
-                    loaded.aors += 1;
-                    loaded.latest_us = loaded.latest_us.max(record.latest().map_or(0, |stamp| stamp.time_us));
-                    location.restore(&aor, record);
-                }
-                Err(value::ValueError::Version(_)) => loaded.newer += 1,
-                Err(value::ValueError::Damaged) => {
-                    loaded.damaged += 1;
-                    location.put_back([&aor]);
-                }
+            reader.read(&mut shelf, number(&key), &bytes, &mut restore);
+        }
+        if open.database.tree_names().iter().any(|name| name == FORMER_RECORDS.as_bytes()) {
+            for item in &open.database.open_tree(FORMER_RECORDS)? {
+                let (key, bytes) = item?;
+                reader.read_former(&mut shelf, &key, &bytes, &mut restore);
             }
         }
-        Ok(())
+        (loaded.damaged, loaded.newer) = (reader.damaged, reader.newer);
+        Ok(shelf)
     })
 }

@@ -333,12 +333,12 @@ impl Stripe {
         self.dirty.as_mut().map(|dirty| std::mem::take(&mut dirty.awaited)).unwrap_or_default()
     }
 
-    /// What is known of an AoR that was taken as dirty, for the disk: the next change makes it dirty again. `None` when it
-    /// was taken once more since it was queued, and has not changed since.
-    pub(super) fn take_record(&mut self, hash: AorHash, aor: &Aor) -> Option<Record> {
-        let Some(stored) = find_mut(&mut self.buckets, hash, aor) else { return Some(Record::EMPTY) };
+    /// Shows what is known of an AoR that was taken as dirty to `write`, for the disk: the next change makes it dirty again.
+    /// `None` when it was taken once more since it was queued, and has not changed since.
+    pub(super) fn take_with<T>(&mut self, hash: AorHash, aor: &Aor, write: impl FnOnce(&Record) -> T) -> Option<T> {
+        let Some(stored) = find_mut(&mut self.buckets, hash, aor) else { return Some(write(&Record::EMPTY)) };
         let unsaved = std::mem::replace(&mut stored.unsaved, Unsaved::No);
-        (unsaved != Unsaved::No).then(|| stored.record.clone())
+        (unsaved != Unsaved::No).then(|| write(&stored.record))
     }
 }
 

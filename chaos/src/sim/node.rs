@@ -193,7 +193,8 @@ impl Node {
 
     /// A record as the disk gives it back: what is torn does not come back.
     fn loaded(&self, aor: &Aor, record: &Record, torn: bool) -> Option<Record> {
-        let mut bytes = value::encode(aor, record).ok()?;
+        let mut bytes = Vec::new();
+        value::encode(aor, record, &mut bytes).ok()?;
         bytes.truncate(if torn { bytes.len() / 2 } else { bytes.len() });
         let mut record = value::decode(aor, &bytes).ok()?;
         let lives = |entry: &Entry| entry.lapses_us().is_none_or(|lapses_us| lapses_us > self.disk.cluster_us);

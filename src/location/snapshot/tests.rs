@@ -250,28 +250,111 @@ fn damaged_databases_do_not_pile_up() {
     assert_eq!(set_aside_dirs(dir.path()), kept);
 }
 
+fn raw(dir: &Path) -> Open {
+    open_at(&dir.join(DATABASE)).ok().expect("opens")
+}
+
+/// Where an AoR's name begins in a block.
+fn place(block: &[u8], name: usize) -> usize {
+    let name = aor(name);
+    block.windows(name.as_str().len()).position(|bytes| bytes == name.as_str().as_bytes()).expect("it is in there")
+}
+
 #[test]
 fn a_damaged_value_is_dropped_and_the_rest_is_read() {
     let dir = TempDir::new().unwrap();
     let location = saved(dir.path(), 0..10);
-    let open_raw = open_at(&dir.path().join(DATABASE)).ok().expect("opens");
-    let good = open_raw.records.get("user3@example.com").unwrap().unwrap();
-    open_raw.records.insert("user3@example.com", &good[..good.len() - 1]).unwrap();
-    open_raw.records.insert("user4@example.com", &good).unwrap();
-    open_raw.records.insert(b"\xff\xfe", &good).unwrap();
-    open_raw.records.insert("later@example.com", b"\x02whatever").unwrap();
-    open_raw.database.flush().unwrap();
-    drop(open_raw);
+    let database = raw(dir.path());
+    let (key, good) = database.blocks.last().unwrap().expect("a block");
+    let mut block = good.to_vec();
+    let value = place(&block, 3) + aor(3).as_str().len() + 4;
+    block[value + 12] ^= 1;
+    // Another's value, and a name that is no text.
+    let (four, five) = (place(&block, 4), place(&block, 5));
+    block[four] = b'w';
+    block[five] = 0xff;
+    database.blocks.insert(key, block).unwrap();
+    database.blocks.insert(10u64.to_be_bytes(), b"\x01\0x\xff\0\0\0cut").unwrap();
+    database.blocks.insert(11u64.to_be_bytes(), b"\x11\0later@example.com\x03\0\0\0\x02xx").unwrap();
+    database.database.flush().unwrap();
+    drop(database);
 
     let (again, mut snapshot, _, loaded) = open(dir.path());
-    assert_eq!((loaded.aors, loaded.damaged, loaded.newer), (8, 3, 1));
+    assert_eq!((loaded.aors, loaded.damaged, loaded.newer), (7, 4, 1));
     let mut expected = dump(&location);
-    expected.retain(|name, _| *name != aor(3) && *name != aor(4));
+    expected.retain(|name, _| ![aor(3), aor(4), aor(5)].contains(name));
     assert_eq!(dump(&again), expected);
-    assert_eq!(snapshot.save(&again).unwrap(), Saved { written: 0, deleted: 2 });
+    assert_eq!(snapshot.save(&again).unwrap(), Saved { written: 7, deleted: 0 }, "all anew");
     drop(snapshot);
     let (_, _, _, loaded) = open(dir.path());
-    assert_eq!((loaded.aors, loaded.damaged, loaded.newer), (8, 0, 1));
+    assert_eq!((loaded.aors, loaded.damaged, loaded.newer), (7, 0, 1));
+}
+
+#[test]
+fn what_was_written_often_is_written_anew_and_the_old_blocks_go() {
+    let dir = TempDir::new().unwrap();
+    let (location, mut snapshot, ..) = open(dir.path());
+    fill(&location, 1000..1500);
+    let mut saves = 0;
+    let renewed = loop {
+        for name in 0..1000 {
+            location.apply(&aor(name), entry(4, 200 + saves, Some(60)).into());
+        }
+        let lay = snapshot.shelf.records;
+        let saved = snapshot.save(&location).unwrap();
+        if snapshot.shelf.records < lay {
+            break saved;
+        }
+        saves += 1;
+        assert!(saves < 200, "it is never renewed");
+    };
+    let aors = location.counts().aors as usize;
+    assert_eq!((renewed.written, snapshot.shelf.records), (aors, aors));
+    drop(snapshot);
+    assert_eq!(raw(dir.path()).blocks.len(), aors.div_ceil(blocks::RECORDS_MAX));
+    assert_eq!(dump(&open(dir.path()).0), dump(&location));
+}
+
+#[test]
+fn what_comes_while_all_is_written_anew_is_not_lost_with_the_old_blocks() {
+    let dir = TempDir::new().unwrap();
+    let (location, mut snapshot, ..) = open(dir.path());
+    fill(&location, 0..1000);
+    snapshot.save(&location).unwrap();
+    snapshot.shelf.records += 1_000_000;
+    let mut turn = 0;
+    let saved = snapshot.save_and(&location, |snapshot| {
+        turn += 1;
+        let (known, new) = (aor(turn * 60), aor(2000 + turn));
+        for aor in [&known, &new] {
+            location.apply(aor, entry(4, 3000, Some(60)).into());
+            location.await_on_disk(aor);
+        }
+        snapshot.commit(&location).map(drop)
+    });
+    assert!(saved.unwrap().written > 900 && turn > 10);
+    assert!(snapshot.shelf.records < 2000);
+    let found = found_after(dir.path());
+    assert_eq!(dump(&found), dump(&location));
+}
+
+#[test]
+fn what_an_earlier_aorta_wrote_is_read_and_written_anew() {
+    let dir = TempDir::new().unwrap();
+    drop(open(dir.path()));
+    let database = raw(dir.path());
+    let records = database.database.open_tree(FORMER_RECORDS).unwrap();
+    let mut bytes = Vec::new();
+    value::encode(&aor(1), &entry(1, 100, Some(60)).into(), &mut bytes).unwrap();
+    records.insert(aor(1).as_str(), bytes).unwrap();
+    records.insert("user2@example.com", "\x01damaged").unwrap();
+    drop((records, database));
+    let (location, mut snapshot, _, loaded) = open(dir.path());
+    assert_eq!((loaded.aors, loaded.damaged), (1, 1));
+    assert_eq!(snapshot.save(&location).unwrap().written, 1);
+    drop(snapshot);
+    assert!(!raw(dir.path()).database.tree_names().iter().any(|name| name == FORMER_RECORDS.as_bytes()));
+    assert_eq!(dump(&open(dir.path()).0), dump(&location));
 }
 
 /// Runs one test of this file again, in a process of its own that finds `dir`; `shell` runs before it.

@@ -14,6 +14,9 @@ const VERSION: u8 = 1;
 /// The largest record that is read, bytes: thousands of times what a REGISTER may write, yet no decoder allocates more.
 const RECORD_BYTES_MAX: usize = 16 << 20;
 
+/// Bytes of the check.
+const CHECK_BYTES: usize = 8;
+
 /// Turns the check into ours; not a secret.
 const CHECK_KEY: &[u8; 16] = b"aorta snapshot/1";
 
@@ -28,17 +31,19 @@ pub enum ValueError {
     Damaged,
 }
 
-/// The bytes of a record.
+/// Appends the bytes of a record.
 ///
 /// # Errors
-/// Whatever the codec refuses: no record that a REGISTER can make.
-pub fn encode(aor: &Aor, record: &Record) -> Result<Vec<u8>, bincode::error::EncodeError> {
-    let body = bincode::serde::encode_to_vec(record, codec())?;
-    let mut bytes = Vec::with_capacity(1 + 8 + body.len());
-    bytes.push(VERSION);
-    bytes.extend_from_slice(&check(aor, &body).to_le_bytes());
-    bytes.extend_from_slice(&body);
-    Ok(bytes)
+/// Whatever the codec refuses: no record that a REGISTER can make. Then some bytes may have been appended.
+pub fn encode(aor: &Aor, record: &Record, out: &mut Vec<u8>) -> Result<(), bincode::error::EncodeError> {
+    out.push(VERSION);
+    let check_at = out.len();
+    out.extend_from_slice(&[0; CHECK_BYTES]);
+    bincode::serde::encode_into_std_write(record, out, codec())?;
+    if let Some((place, body)) = out.get_mut(check_at..).and_then(|rest| rest.split_first_chunk_mut::<CHECK_BYTES>()) {
+        *place = check(aor, body).to_le_bytes();
+    }
+    Ok(())
 }
 
 /// The record of these bytes.
@@ -50,7 +55,7 @@ pub fn decode(aor: &Aor, bytes: &[u8]) -> Result<Record, ValueError> {
     if version != VERSION {
         return Err(ValueError::Version(version));
     }
-    let (expected, body) = rest.split_first_chunk::<8>().ok_or(ValueError::Damaged)?;
+    let (expected, body) = rest.split_first_chunk::<CHECK_BYTES>().ok_or(ValueError::Damaged)?;
     if u64::from_le_bytes(*expected) != check(aor, body) {
         return Err(ValueError::Damaged);
     }
@@ -77,6 +82,12 @@ mod tests {
     use super::super::super::tests::{aor, entry};
     use super::*;
 
+    fn encoded(aor: &Aor, record: &Record) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode(aor, record, &mut bytes).unwrap();
+        bytes
+    }
+
     fn sample() -> Record {
         let mut record = Record::from(entry(1, 100, Some(60)));
         record.merge(&entry(2, 200, None).into());
@@ -85,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_record_comes_back_and_every_damaged_byte_is_noticed() {
-        let bytes = encode(&aor(1), &sample()).unwrap();
+        let bytes = encoded(&aor(1), &sample());
         assert_eq!(decode(&aor(1), &bytes), Ok(sample()));
         assert_eq!(decode(&aor(2), &bytes), Err(ValueError::Damaged));
         for at in 1..bytes.len() {
@@ -109,14 +120,14 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_not_damage() {
-        let mut bytes = encode(&aor(1), &sample()).unwrap();
+        let mut bytes = encoded(&aor(1), &sample());
         bytes[0] = 2;
         assert_eq!(decode(&aor(1), &bytes), Err(ValueError::Version(2)));
     }
 
     #[test]
     fn the_bytes_are_those_of_yesterday() {
-        let bytes = encode(&aor(2), &entry(2, 200, None).into()).unwrap();
+        let bytes = encoded(&aor(2), &entry(2, 200, None).into());
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex,
