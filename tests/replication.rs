@@ -5,7 +5,7 @@ mod replication_ack_disk;
 mod replication_bench;
 
 use aorta::replication::{AckMode, Event, Linked, Purpose, Settings, Start};
-use aorta_proto::frame::{Class, Envelope, Frame, LastKnown, VERSION_MAX};
+use aorta_proto::frame::{Class, Envelope, Frame, LastKnown, VERSION_MAX, VERSION_MIN};
 use aorta_proto::record::horizon_us;
 use replication_bench::{Bench, EPOCH_US, id};
 
@@ -256,6 +256,52 @@ fn a_twin_is_refused_while_the_first_answers_and_replaces_it_when_it_does_not() 
     assert!(matches!(claim(&mut bench), Linked::AskAgain { .. }));
     bench.pass(300_000);
     assert_eq!(claim(&mut bench), Linked::Accepted);
+}
+
+#[test]
+fn a_process_that_comes_after_a_good_bye_keeps_what_it_said_on_one_connection_when_the_old_other_ends() {
+    let mut bench = three();
+    let effects = bench.core("n3").leave(bench.now("n3"));
+    bench.take("n3", effects);
+    bench.pass(100_000);
+    bench.kill("n3");
+    bench.pass(1_500_000);
+    let mut later = Bench::default();
+    let older = |settings: &mut Settings| (settings.boot.0, settings.wire_version_max) = (999, VERSION_MIN);
+    later.start("n3", older, Start { wall_us: EPOCH_US, ..Start::default() });
+    let hello = later.core("n3").hello(later.now("n3"));
+    let (linked, effects) = bench.core("n1").linked(&id("n3"), Class::Bulk, &hello, bench.now("n1"));
+    bench.take("n1", effects);
+    assert_eq!((linked, bench.view("n1").wire_version), (Linked::Accepted, VERSION_MIN));
+    let effects = bench.core("n1").unlinked(&id("n3"), Class::Live, bench.now("n1"));
+    bench.take("n1", effects);
+    assert_eq!(bench.view("n1").wire_version, VERSION_MIN, "its Bulk connection is up, and it says Hello there once");
+    let effects = bench.core("n1").unlinked(&id("n3"), Class::Bulk, bench.now("n1"));
+    bench.take("n1", effects);
+    assert_eq!(bench.view("n1").wire_version, VERSION_MAX, "it is not there, and was no member");
+}
+
+#[test]
+fn a_joiner_asks_again_when_one_that_served_without_a_link_to_it_serves_no_longer() {
+    let mut bench = three();
+    bench.start("n4", |_| {}, Start { wall_us: EPOCH_US, ..Start::default() });
+    bench.link_two("n4", "n1");
+    bench.link_two("n4", "n2");
+    bench.pass(1_000_000);
+    assert!(bench.reason("n4").contains("waits for a link to n3"), "{}", bench.reason("n4"));
+    bench.register("n3", 7);
+    bench.pass(100_000);
+    assert!(bench.knows("n1", 7) && bench.knows("n2", 7) && !bench.knows("n4", 7), "n4 exchanged before");
+    for name in ["n1", "n2"] {
+        bench.unlink(name, "n3");
+    }
+    for _ in 0..2_000 {
+        if bench.is_ready("n4") {
+            break;
+        }
+        bench.pass(1_000);
+    }
+    assert!(bench.is_ready("n4") && bench.knows("n4", 7), "{}", bench.reason("n4"));
 }
 
 #[test]

@@ -178,22 +178,22 @@ impl<R> Live<R> {
             Class::Live => {
                 peer.link = None;
                 peer.intake.marked = false;
-                if is(Mutant::LostLinkReleases) {
+                if is(Mutant::LostLinkReleases) || !self.members.last_known.contains_key(peer_id) {
                     self.unsubscribe(peer_id, true);
-                }
-                if !self.members.last_known.contains_key(peer_id) {
-                    // It parted, and nothing of it is needed any more.
-                    self.unsubscribe(peer_id, true);
-                    self.peers.remove(peer_id);
-                    self.commands.push(Command::Down { peer: peer_id.clone() });
                 }
                 self.announce();
-                self.trim();
             }
             Class::Bulk => {
                 peer.bulk = false;
                 self.commands.push(Command::Down { peer: peer_id.clone() });
             }
         }
+        // Nothing is needed of one that parted. The other connection may be up, also that of a process that came instead:
+        // what it said in its Hello it says once.
+        let connected = |peer: &mut Peer| peer.link.is_some() || peer.bulk;
+        if !self.members.last_known.contains_key(peer_id) && !self.peers.get_mut(peer_id).is_some_and(connected) {
+            self.peers.remove(peer_id);
+        }
+        self.trim();
     }
 }

@@ -115,6 +115,8 @@ pub(super) struct Members {
     pub(super) lost: BTreeSet<NodeId>,
     /// When (monotonic µs) each was last seen alive.
     alive_us: BTreeMap<NodeId, u64>,
+    /// Wire versions that last-known members showed in gossip last.
+    offers_shown: BTreeMap<NodeId, u8>,
     /// Wire versions that last-known members offered at least, as others say.
     offers_told: BTreeMap<NodeId, u8>,
 }
@@ -128,8 +130,11 @@ impl Members {
             .filter(|node| !view.contains_key(node) && self.last_known.contains_key(node))
             .cloned()
             .collect();
-        for node in view.keys() {
+        for (node, member) in &view {
             self.alive(node, now_us);
+            if self.last_known.contains_key(node) {
+                self.offers_shown.insert(node.clone(), member.wire_version_max);
+            }
         }
         self.lost.extend(vanished.iter().cloned());
         self.shows_a_cut = shows_a_cut(&view);
@@ -190,6 +195,7 @@ impl Members {
     /// Somebody parted or is forgotten: nobody waits for it. Whether that is news.
     pub(super) fn part(&mut self, node: &NodeId, boot: Option<BootId>, cluster_us: u64) -> bool {
         let news = self.last_known.remove(node).is_some();
+        self.offers_shown.remove(node);
         self.offers_told.remove(node);
         self.lost.remove(node);
         if self.parted.len() < MEMBERS_MAX || self.parted.contains_key(node) {
@@ -206,9 +212,9 @@ impl Members {
         }
     }
 
-    /// The wire version that a member offered, as others say.
+    /// The wire version that a member offered without a Hello to this process: as it showed last, else as others say.
     pub(super) fn offer_told_of(&self, node: &NodeId) -> Option<u8> {
-        self.offers_told.get(node).copied()
+        self.offers_shown.get(node).or_else(|| self.offers_told.get(node)).copied()
     }
 
     /// Members that are remembered and that gossip does not show.

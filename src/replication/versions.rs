@@ -35,7 +35,8 @@ impl<R> Live<R> {
     }
 
     /// The highest version that a member reads, as far as is known: the Hello of its link; without a link the lowest of
-    /// its last Hello and of what gossip shows, which may be of an earlier or later process.
+    /// its last Hello and of what gossip shows, which may be of an earlier or later process. Without a Hello what gossip
+    /// showed last counts: one that left while this process joined said no good-bye to it, and is missing from then on.
     pub(super) fn offer_of(&self, id: &NodeId) -> u8 {
         let heard = self.peers.get(id).map(|peer| peer.wire_version_max).or_else(|| self.members.offer_told_of(id));
         let shown = self.members.view.get(id).map(|member| member.wire_version_max).filter(|_| !self.is_linked(id));

@@ -226,9 +226,12 @@ impl World {
             }
             // Where nodes grant differently, the same request means another thing at the next one.
             Some(Ok(Answer::Refused(Refusal::ReusedCSeq))) if self.limits.expires_more_s > 0 => {}
-            // Of later copies one may have been accepted, and undone, before.
+            // Of several copies another may have been accepted, and undone, before; it may also overtake the first.
             Some(Ok(Answer::Refused(refusal)))
-                if message.kind == Kind::First && message.tried == 1 && waited_us == 0 =>
+                if message.kind == Kind::First
+                    && message.tried == 1
+                    && waited_us == 0
+                    && !self.lines[self.phones[phone].line].is_granted(request) =>
             {
                 self.alarm = Some(format!("{id} refuses {:?}, which did nothing wrong: {refusal:?}", message.register));
             }

@@ -149,6 +149,11 @@ impl Line {
         }
     }
 
+    /// Whether a node accepted a copy.
+    pub(super) fn is_granted(&self, id: u64) -> bool {
+        self.asked.iter().any(|asked| asked.id == id && asked.granted_s.is_some())
+    }
+
     /// A node finds a contact silent: what its phone asked for until now may end, what it asks for from now on may not.
     pub(super) fn doubts(&mut self, entry: &aorta_proto::Entry, now_us: u64) {
         let Some(binding) = entry.binding() else { return };
