@@ -59,8 +59,9 @@ const OVERTAKEN_BY_PACKETS: u32 = 128;
 const OVERTAKEN_FOR_ROUND_TRIPS: f32 = 2.0;
 
 /// Bytes sent before the first ack of a connection, and under way until there is a loss. QUIC's usual 14 KB a round trip are
-/// plenty where that is short, so they never grow; where it then becomes long, what a loaded node writes in one has to fit.
-const FIRST_WINDOW_BYTES: u64 = 256 * 1024;
+/// plenty where that is short, so they never grow; where it then becomes long, what a loaded node writes in one has to fit. More
+/// would lie for seconds before what matters on a link of 1 Mbit/s.
+const FIRST_WINDOW_BYTES: u64 = 64 * 1024;
 
 /// Unread bytes that a peer may have on its way to this node, a stream and a connection.
 const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
