@@ -269,20 +269,26 @@ impl<R> Live<R> {
         }
     }
 
-    /// The process slept: what it holds may be old, and nobody waited for it.
-    pub(super) fn handle_slept(&mut self, now: Now) {
+    /// The process slept for `gap_us` or since its last timeout: what it holds may be old, and nobody waited for it.
+    pub(super) fn handle_slept(&mut self, gap_us: u64, now: Now) {
+        let gap_us = gap_us.max(now.mono_us.saturating_sub(self.last_timeout_us));
         self.last_timeout_us = now.mono_us;
         if is(Mutant::SleepUnnoticed) {
             return;
         }
-        self.rejoin("it slept", None, now);
+        // Nobody gives up a node that has been silent for less than this, so nobody began to serve without it.
+        if gap_us >= self.settings.ack_timeout_us {
+            self.rejoin_unless_alone("it slept", now);
+        } else {
+            self.rejoin("it slept", None, now);
+        }
     }
 
     /// What time brings.
     pub(super) fn handle_timeout(&mut self, now: Now) {
         let gap_us = now.mono_us.saturating_sub(self.last_timeout_us);
         if gap_us > self.settings.ack_timeout_us * SLEPT_ACK_TIMEOUTS {
-            self.handle_slept(now);
+            self.handle_slept(gap_us, now);
         }
         self.last_timeout_us = now.mono_us;
         self.find_suspects(now.mono_us);

@@ -145,8 +145,8 @@ impl<R> Replication<R> {
 
     /// The process slept `gap_us` (a thread saw its own tick late by half the ack timeout or more). Before any datagram
     /// that waited is looked at.
-    pub fn slept(&self, _gap_us: u64, now: Now) -> Effects<R> {
-        self.with_live(now, |live| live.handle_slept(now))
+    pub fn slept(&self, gap_us: u64, now: Now) -> Effects<R> {
+        self.with_live(now, |live| live.handle_slept(gap_us, now))
     }
 
     // What the cluster shell needs.

@@ -285,6 +285,19 @@ impl<R> Live<R> {
     /// Starts over: a new epoch on every link, and, if others can serve meanwhile, 503 until this node is in sync again.
     /// Of two that accuse each other the one that was cut off from most members goes, else the greater id.
     pub(super) fn rejoin(&mut self, why: &str, accuser: Option<&NodeId>, now: Now) {
+        let others_can_serve = self.others_can_serve(accuser);
+        self.start_over(why, accuser, others_can_serve, now);
+    }
+
+    /// The same of a node that others may have given up meanwhile: what it knows of them is from before. Those that were
+    /// joining may have started the cluster without it, and answered in full.
+    pub(super) fn rejoin_unless_alone(&mut self, why: &str, now: Now) {
+        let may_serve = |peer: &super::peer::Peer| matches!(peer.state.is, PeerState::Ready | PeerState::Joining);
+        let others_may_serve = self.peers.values().any(|peer| peer.link.is_some() && may_serve(peer));
+        self.start_over(why, None, others_may_serve, now);
+    }
+
+    fn start_over(&mut self, why: &str, accuser: Option<&NodeId>, others_can_serve: bool, now: Now) {
         self.epoch += u64::from(!is(Mutant::RejoinInOldEpoch));
         for peer in self.peers.values_mut() {
             peer.intake.marked = false;
@@ -292,7 +305,6 @@ impl<R> Live<R> {
                 link.subscribe_due = true;
             }
         }
-        let others_can_serve = self.others_can_serve(accuser);
         match &mut self.mode {
             Mode::Joining(joining) => joining.exchanged_at = None,
             Mode::Ready if others_can_serve => {

@@ -1,0 +1,55 @@
+//! A node that slept knows of the others what was so before. Whole cores without sockets; that a process notices its
+//! sleep is `sip_transport`'s to show, and that sleepers deny nobody and serve no ghosts is the acceptance test's.
+
+#[allow(dead_code, reason = "the bench serves several tests, and none of them uses all of it")]
+mod replication_bench;
+
+use aorta::replication::{Settings, Start};
+use replication_bench::{Bench, EPOCH_US};
+
+/// Shorter than `ack_timeout_ms` as it is by default.
+const NAP_US: u64 = 200_000;
+/// Long enough for others to give a node up and start the cluster without it.
+const SLEEP_US: u64 = 5_000_000;
+
+/// n1 serves; n2 has just met it.
+fn one_that_serves_and_one_that_joins() -> Bench {
+    let mut bench = Bench::default();
+    for (name, min) in [("n1", 1), ("n2", 2)] {
+        let settings = |settings: &mut Settings| settings.bootstrap_min_nodes = min;
+        bench.start(name, settings, Start { wall_us: EPOCH_US, ..Start::default() });
+    }
+    bench.pass(100_000);
+    bench.link_all();
+    assert!(bench.is_ready("n1") && !bench.is_ready("n2"));
+    bench
+}
+
+fn sleep(bench: &mut Bench, name: &str, gap_us: u64) {
+    let effects = bench.core(name).slept(gap_us, bench.now(name));
+    bench.take(name, effects);
+}
+
+#[test]
+fn the_only_one_that_served_asks_those_that_may_have_begun_without_it() {
+    let mut bench = one_that_serves_and_one_that_joins();
+    sleep(&mut bench, "n1", SLEEP_US);
+    assert!(!bench.is_ready("n1"), "n2 may have started the cluster and answered in full");
+    bench.pass(1_000_000);
+    assert!(bench.is_ready("n1") && bench.is_ready("n2"), "{} {}", bench.reason("n1"), bench.reason("n2"));
+}
+
+#[test]
+fn the_only_one_that_serves_goes_on_after_a_nap() {
+    let mut bench = one_that_serves_and_one_that_joins();
+    sleep(&mut bench, "n1", NAP_US);
+    assert!(bench.is_ready("n1"), "nobody gave it up: {}", bench.reason("n1"));
+}
+
+#[test]
+fn who_is_alone_goes_on_however_long_it_slept() {
+    let mut bench = one_that_serves_and_one_that_joins();
+    bench.unlink("n1", "n2");
+    sleep(&mut bench, "n1", SLEEP_US);
+    assert!(bench.is_ready("n1"), "{}", bench.reason("n1"));
+}
