@@ -116,8 +116,8 @@ fn until_answered(running: &Running, answers: u64) {
 #[test]
 fn everybody_registers_once_though_answers_are_lost_and_refused() {
     let cores = Cores::here().expect("two processors");
-    let registrars =
-        [Registrar::start(Some(60), Duration::ZERO, Some(70)), Registrar::start(None, Duration::ZERO, None)];
+    // Both err: which of the two is asked more often is the machine's to say.
+    let registrars = [(); 2].map(|()| Registrar::start(Some(60), Duration::ZERO, Some(70)));
     let [one, two] = &registrars;
     let work = work(&[one, two], Mix::NEW, Pace::Closed { window: 16 });
     let running = Running::start(work, Population::new(500), &cores).expect("started");

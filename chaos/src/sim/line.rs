@@ -320,6 +320,7 @@ mod tests {
         line.asks(1, 0, live(60), 0);
         assert_eq!(must(&line, 0, 1), Must::Either);
         line.asks(2, 0, live(60), 100_000);
+        line.grants(2, 3600);
         line.hears_full(2, 100_010);
         assert_eq!((must(&line, 0, 100_011), must(&line, 1, 100_011)), (Must::Ring, Must::NotRing));
         assert_eq!(must(&line, 0, 70_000_000), Must::NotRing);
