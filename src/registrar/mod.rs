@@ -11,7 +11,7 @@
 //! - A contact matches the entry with its own key, and entries of the other kind of key with the same URI (firmware that
 //!   begins to send `reg-id`; an operator who removes by URI). What a write supersedes is hidden by the view, in whatever
 //!   order nodes hear of it; it keeps its own Call-ID and CSeq, so a late REGISTER of the superseded kind is still refused.
-//!   What a write means never depends on what the node that accepts it happens to know: a flow writes a [`trail`].
+//!   What a write means never depends on what the node that accepts it happens to know: a flow writes a `trail`.
 //! - A lower CSeq is judged per binding (§10.3 step 7), not per AoR: a phone that restarts with a persistent Call-ID, a
 //!   new port and CSeq 1 must not be locked out until its old entries are forgotten. An equal CSeq is judged per AoR: two
 //!   requests with one Call-ID and CSeq are either one request, sent again, or a fault.
