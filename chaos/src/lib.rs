@@ -2,5 +2,6 @@
 
 pub mod bench;
 pub mod lab;
+mod program;
 pub mod run;
 pub mod sim;

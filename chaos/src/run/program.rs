@@ -1,11 +1,11 @@
 //! The `aorta` that nodes run: given, or built here. It runs none.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 
 use super::scenario::Build;
+use crate::program::{self, Recipe, given};
 
 /// Feature of a build that speaks the previous version of the peer protocol only.
 const PREVIOUS_FEATURE: &str = "wire-v1";
@@ -47,24 +47,8 @@ impl Programs {
     }
 }
 
-fn given(file: &Path, flag: &str) -> anyhow::Result<PathBuf> {
-    file.canonicalize().with_context(|| format!("{flag} {} is not there", file.display()))
-}
-
-/// Builds `aorta` beside this program, or with a feature in a folder of its own.
-fn build(feature: Option<&str>) -> anyhow::Result<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("this crate lies in a workspace")?;
-    ensure!(root.join("Cargo.toml").exists(), "the sources are no longer in {}: give --program FILE", root.display());
-    let beside = std::env::current_exe().context("finding this program's own file")?;
-    let target = beside.parent().and_then(Path::parent).context("this program lies in a target folder")?;
-    let folder = feature.map_or_else(|| target.to_path_buf(), |feature| target.join(feature));
+/// Builds `aorta` with the assertions of tests, or with a feature.
+fn build(feature: Option<&'static str>) -> anyhow::Result<PathBuf> {
     println!("building aorta{} …", feature.map(|feature| format!(" with {feature}")).unwrap_or_default());
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(root).args(["build", "--release", "--locked", "--quiet", "--bin", "aorta", "--target-dir"]);
-    cargo.arg(&folder).args(feature.map(|feature| format!("--features={feature}")));
-    let status = cargo.status().context("starting cargo: give --program FILE where there is none")?;
-    ensure!(status.success(), "aorta does not build ({status}): see above, or give --program FILE");
-    let program = folder.join("release").join("aorta");
-    ensure!(program.exists(), "cargo built no {}", program.display());
-    Ok(program)
+    program::build(Recipe { profile: "release", feature, quiet: true })
 }
