@@ -156,6 +156,10 @@ mutants! {
     ForeignUnwritten = "foreign-unwritten",
     /// A process that slept goes on as if nothing was.
     SleepUnnoticed = "sleep-unnoticed",
+    /// The only one that served goes on after a sleep, whatever those did meanwhile that had been joining.
+    OldStatesTrusted = "old-states-trusted",
+    /// What gossip showed before a sleep is taken for what is.
+    OldViewTrusted = "old-view-trusted",
 }
 
 #[cfg(feature = "mutants")]

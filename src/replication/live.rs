@@ -148,10 +148,12 @@ impl<R> Live<R> {
         self.peers.iter().filter(|(_, peer)| peer.link.is_some()).map(|(id, _)| id)
     }
 
-    /// What a peer is: as its link says, else as gossip says; `None` when neither has said anything yet.
+    /// What a peer is: as its link says, else as gossip says; `None` when neither has said anything yet, or not since this
+    /// process slept.
     pub(super) fn state_of(&self, id: &NodeId) -> Option<PeerState> {
         let linked = self.peers.get(id).filter(|peer| peer.link.is_some()).map(|peer| peer.state.is);
-        linked.or_else(|| self.members.view.get(id).map(|member| member.state))
+        let shown = || self.members.view.get(id).filter(|_| !self.members.view_is_old).map(|member| member.state);
+        linked.or_else(shown)
     }
 
     /// Whether a peer is known to be in sync.
@@ -278,6 +280,7 @@ impl<R> Live<R> {
         }
         // Nobody gives up a node that has been silent for less than this, so nobody began to serve without it.
         if gap_us >= self.settings.ack_timeout_us {
+            self.members.view_is_old = !is(Mutant::OldViewTrusted);
             self.rejoin_unless_alone("it slept", now);
         } else {
             self.rejoin("it slept", None, now);
