@@ -280,6 +280,9 @@ impl Record {
                 if entry.order(mine) == Ordering::Greater {
                     merged.changed = true;
                     note(Change { key: Some(&entry.key), before: Some(mine.mark()), after });
+                    if is(Mutant::RefreshKeepsPath) {
+                        keep_path(mine, &mut entry);
+                    }
                     *mine = entry;
                 }
             }
@@ -318,6 +321,13 @@ fn bury(entry: &mut Entry, note: &mut impl FnMut(Change<'_>)) {
     note(Change { key: Some(&entry.key), before: Some(before), after: Some(entry.mark()) });
 }
 
+/// What [`Mutant::RefreshKeepsPath`] does.
+fn keep_path(before: &Entry, after: &mut Entry) {
+    if let (Some(before), Value::Live(after)) = (before.binding(), &mut after.value) {
+        Arc::make_mut(after).path.clone_from(&before.path);
+    }
+}
+
 /// The floor moves in steps of this many microseconds, so that linked nodes, whose clocks differ by a network delay,
 /// nearly always have the same.
 pub const FLOOR_STEP_US: u64 = 10_000_000;
@@ -329,6 +339,7 @@ pub const HORIZON_MARGIN_S: u64 = 60;
 /// grants, also one that is not heard.
 #[must_use]
 pub fn horizon_us(expires_max_s: u32, clock_ahead_max_s: u32) -> u64 {
+    let expires_max_s = if is(Mutant::ForgetsLiving) { expires_max_s / 8 } else { expires_max_s };
     (u64::from(expires_max_s) + u64::from(clock_ahead_max_s) + HORIZON_MARGIN_S) * 1_000_000
 }
 

@@ -249,7 +249,7 @@ impl<R> Live<R> {
         let lost = self.members.lost_most(self.peers.iter().filter_map(accused));
         if lost && !self.cut_off && !matches!(self.mode, Mode::Joining(_)) {
             self.cut_off = true;
-            self.doubt_until_us = Some(now_us + self.settings.doubt_us);
+            self.doubt_until_us = Some(now_us + self.settings.doubt_us).filter(|_| !is(Mutant::NothingDoubted));
             self.announce();
         } else if !lost && self.cut_off && matches!(self.mode, Mode::Ready) && self.schedule.running_with().is_none() {
             // All were silent for a moment and no link broke: nobody rejoins, so nothing else would ask what was missed.
