@@ -8,7 +8,7 @@ use aorta::clock::{Clock, Now};
 use aorta::location::Location;
 use aorta::replication::{ClusterView, Effects, Event, Linked, Member, Replication, Settings, Start, TICK_US};
 use aorta_proto::frame::{Class, Header};
-use aorta_proto::{Aor, Binding, BootId, ContactKey, Entry, NodeId, Octets, Record, Value};
+use aorta_proto::{Aor, Binding, BindingParts, BootId, ContactKey, Entry, NodeId, Record, Value};
 
 /// Some moment, µs since 1970.
 pub(crate) const EPOCH_US: u64 = 1_700_000_000_000_000;
@@ -158,22 +158,18 @@ impl Bench {
     /// The same of a contact that rings for so many seconds.
     pub(crate) fn grant(&mut self, name: &str, phone: u32, granted_s: u32) {
         let (aor, mut delta) = record(phone, &self.cores[&id(name)].clock);
-        let (uri, call_id) = (Octets::from("sip:phone@192.0.2.1"), Octets::from("call-id"));
-        let (nothing, accepted_by) = (Octets::from(""), id(name));
-        let (params, user_agent, source) = (nothing.clone(), nothing.clone(), nothing);
-        let first = delta.entries[0].stamp;
-        let binding = Binding {
-            first,
+        let binding = Binding::from(&BindingParts {
+            first: delta.entries[0].stamp,
             granted_s,
-            uri,
-            params,
+            uri: b"sip:phone@192.0.2.1",
+            params: b"",
             q: None,
-            path: Vec::new(),
-            call_id,
-            user_agent,
-            source,
-            accepted_by,
-        };
+            path: &[],
+            call_id: b"call-id",
+            user_agent: b"",
+            source: b"",
+            accepted_by: &id(name),
+        });
         delta.entries[0].value = Value::Live(Arc::new(binding));
         self.publish(name, phone, &aor, &delta);
     }
