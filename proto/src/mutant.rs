@@ -46,8 +46,8 @@ mutants! {
     HiddenAccepted = "hidden-accepted",
     /// Who else competes for the places of an AoR is not published with a change.
     RivalsUnpublished = "rivals-unpublished",
-    /// A refresh has the Path of what was there before.
-    RefreshKeepsPath = "refresh-keeps-path",
+    /// A refresh changes nothing but how long a contact lives.
+    RefreshKeepsValue = "refresh-keeps-value",
     /// A contact rings for a while after it lapsed.
     LapsedRings = "lapsed-rings",
     /// Each node forgets removals by its own timer.
@@ -58,6 +58,8 @@ mutants! {
     FloorLetsIn = "floor-lets-in",
     /// The floor follows the node's own longest lifetime, not the cluster's.
     HorizonOfItsOwn = "horizon-of-its-own",
+    /// How long what was merged may live does not count, only what members grant now.
+    MergedLifetimesIgnored = "merged-lifetimes-ignored",
     /// Entries are remembered for less than the longest lifetime.
     ForgetsLiving = "forgets-living",
     /// The lifetimes of a member that was silent for longer than they last count no longer, though it did not part.

@@ -78,7 +78,7 @@ pub enum Value {
     /// Removed, or lapsed and slimmed: enough is kept that a late REGISTER cannot bring it back.
     Gone,
     /// Registered; live until stamp + granted.
-    Live(Arc<Binding>),
+    Live(#[serde(deserialize_with = "Binding::deserialize_shared")] Arc<Binding>),
 }
 
 /// What a merge did.
@@ -280,8 +280,8 @@ impl Record {
                 if entry.order(mine) == Ordering::Greater {
                     merged.changed = true;
                     note(Change { key: Some(&entry.key), before: Some(mine.mark()), after });
-                    if is(Mutant::RefreshKeepsPath) {
-                        keep_path(mine, &mut entry);
+                    if is(Mutant::RefreshKeepsValue) && mine.binding().and(entry.binding()).is_some() {
+                        entry.value = mine.value.clone();
                     }
                     *mine = entry;
                 }
@@ -319,13 +319,6 @@ fn bury(entry: &mut Entry, note: &mut impl FnMut(Change<'_>)) {
         entry.cseq = 0;
     }
     note(Change { key: Some(&entry.key), before: Some(before), after: Some(entry.mark()) });
-}
-
-/// What [`Mutant::RefreshKeepsPath`] does.
-fn keep_path(before: &Entry, after: &mut Entry) {
-    if let (Some(before), Value::Live(after)) = (before.binding(), &mut after.value) {
-        Arc::make_mut(after).path.clone_from(&before.path);
-    }
 }
 
 /// The floor moves in steps of this many microseconds, so that linked nodes, whose clocks differ by a network delay,

@@ -333,8 +333,12 @@ impl<R> Live<R> {
             until_us >= now.cluster_us || !is(Mutant::SilentLifetimesForgotten)
         });
         let remembered = remembered.map(|known| known.expires_max_s);
-        let longest = linked.chain(shown).chain(remembered).filter(|_| !is(Mutant::HorizonOfItsOwn)).max().unwrap_or(0);
-        horizon_us(longest.max(self.settings.expires_max_s), ahead_s)
+        if is(Mutant::HorizonOfItsOwn) {
+            return horizon_us(self.settings.expires_max_s, ahead_s);
+        }
+        let longest = linked.chain(shown).chain(remembered).max().unwrap_or(0);
+        let granted_max_s = longest.max(self.settings.expires_max_s);
+        self.location.horizon_us(granted_max_s, ahead_s, now.cluster_us)
     }
 
     /// When [`Self::handle_timeout`] is due at the latest, monotonic µs.

@@ -1,7 +1,6 @@
 //! What must hold, each a sentence. Its model is what phones sent and heard, and nothing else.
 
 use aorta::registrar::Listed;
-use aorta_proto::Octets;
 
 use super::line::{Line, Must, Off};
 use super::phones::Dress;
@@ -35,13 +34,14 @@ impl World {
                 // As many as are shown at most registered before it, elsewhere.
                 let full = rings.len() >= self.limits.max_contacts_per_aor;
                 let denies = (serving.denies_unknown || (known && ghosts)) && !full;
-                let again = |at: usize| rings[..at].iter().any(|listed| listed.binding.uri == rings[at].binding.uri);
+                let again =
+                    |at: usize| rings[..at].iter().any(|listed| listed.binding.uri() == rings[at].binding.uri());
                 if let Some(at) = (0..rings.len()).find(|&at| again(at)) {
-                    let uri = String::from_utf8_lossy(rings[at].binding.uri.as_bytes());
+                    let uri = String::from_utf8_lossy(rings[at].binding.uri());
                     return Err(format!("{id} serves {uri} twice"));
                 }
                 for (uri, must, dress) in certain {
-                    let there = rings.iter().find(|listed| listed.binding.uri.as_bytes() == uri.as_bytes());
+                    let there = rings.iter().find(|listed| listed.binding.uri() == uri.as_bytes());
                     match (*must, there) {
                         (Must::Ring, None) if denies => {
                             return Err(format!("{id} denies {uri}, which was acknowledged"));
@@ -148,8 +148,7 @@ fn certain(line: &Line, now_us: u64, off: Off) -> Vec<Certain<'_>> {
 fn is_dressed(listed: &Listed, dress: Option<Dress>) -> bool {
     let Some(dress) = dress else { return true };
     let path = dress.path();
-    listed.binding.q == dress.q()
-        && listed.binding.path.iter().map(Octets::as_bytes).eq(path.iter().map(String::as_bytes))
+    listed.binding.q == dress.q() && listed.binding.path().eq(path.iter().map(String::as_bytes))
 }
 
 /// Between two looks at bounds, µs.

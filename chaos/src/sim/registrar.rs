@@ -57,13 +57,15 @@ impl Process {
         let contacts = contacts.map_err(|fault| format!("{fault:?}: {:?}", register.contacts))?;
         let contacts =
             if contacts.is_empty() { Contacts::Star } else { Contacts::List(contacts.iter().map(wish).collect()) };
+        let path = register.dress.path();
+        let path: Vec<&[u8]> = path.iter().map(|value| value.as_bytes()).collect();
         let request = RegisterRequest {
             call_id: register.call_id.as_bytes(),
             call_id_hash: call_id_hash(register.call_id.as_bytes()),
             cseq: register.cseq,
             contacts,
             expires: register.expires,
-            path: register.dress.path().into_iter().map(|value| value.as_bytes().into()).collect(),
+            path: &path,
             user_agent: b"simulated",
             source: b"udp:192.0.2.1:5060",
             node: id,
@@ -137,7 +139,7 @@ impl Process {
 fn judge_listed(request: &RegisterRequest<'_>, bindings: &[Listed]) -> Result<(), String> {
     let Contacts::List(wishes) = &request.contacts else { return Ok(()) };
     for wish in wishes.iter().filter(|wish| wish.expires != Expires::Seconds(0)) {
-        if !bindings.iter().any(|listed| listed.binding.uri.as_bytes() == wish.uri) {
+        if !bindings.iter().any(|listed| listed.binding.uri() == wish.uri) {
             return Err(format!("a 200 does not list {}, which it registers", String::from_utf8_lossy(wish.uri)));
         }
     }
