@@ -50,7 +50,7 @@ pub fn find(lookup: &Lookup<'_>, record: &Record, now_us: u64) -> Found {
     let mut targets = SmallVec::<[_; 4]>::new();
     for entry in shown {
         let Some(binding) = entry.binding() else { continue };
-        let Ok(contact) = Uri::parse(binding.uri.as_bytes()) else { continue };
+        let Ok(contact) = Uri::parse(binding.uri()) else { continue };
         if leads_back(lookup, &contact) {
             continue;
         }
@@ -83,7 +83,7 @@ pub fn push_contact(out: &mut Vec<u8>, binding: &Binding, path: PathInRedirect) 
     out.push(b'<');
     push_target_uri(out, binding, path);
     out.push(b'>');
-    for param in Params::new(binding.params.as_bytes()).filter(|param| !param.is("reg-id")) {
+    for param in Params::new(binding.params()).filter(|param| !param.is("reg-id")) {
         out.extend(param.raw);
     }
 }
@@ -91,9 +91,9 @@ pub fn push_contact(out: &mut Vec<u8>, binding: &Binding, path: PathInRedirect) 
 /// The whole Path vector in order, as one `Route` header of the URI: a caller that follows the redirect puts it into its
 /// request (RFC 3261 §19.1.5), and so passes the edge that knows the way to the phone. Only sip and sips URIs have headers.
 fn push_target_uri(out: &mut Vec<u8>, binding: &Binding, path: PathInRedirect) {
-    let bytes = binding.uri.as_bytes();
+    let bytes = binding.uri();
     out.extend(bytes);
-    if binding.path.is_empty() || path == PathInRedirect::None {
+    if binding.path().next().is_none() || path == PathInRedirect::None {
         return;
     }
     let Ok(uri) = Uri::parse(bytes) else { return };
@@ -106,10 +106,10 @@ fn push_target_uri(out: &mut Vec<u8>, binding: &Binding, path: PathInRedirect) {
         Some(_) => b"&",
     });
     out.extend(b"Route=");
-    for (index, value) in binding.path.iter().enumerate() {
+    for (index, value) in binding.path().enumerate() {
         if index > 0 {
             hvalue_escape(b",", out);
         }
-        hvalue_escape(value.as_bytes(), out);
+        hvalue_escape(value, out);
     }
 }

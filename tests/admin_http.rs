@@ -12,7 +12,7 @@ use aorta::clock::Clock;
 use aorta::location::Location;
 use aorta::metrics::{Metrics, catalogue};
 use aorta_proto::uri::AorRules;
-use aorta_proto::{Aor, Binding, BootId, Cleared, ContactKey, Entry, NodeId, Record, Stamp, Value};
+use aorta_proto::{Aor, Binding, BindingParts, BootId, Cleared, ContactKey, Entry, NodeId, Record, Stamp, Value};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -150,18 +150,18 @@ fn aor(text: &str) -> Aor {
 
 fn entry(uri: &str, ago_us: u64, live: bool) -> Entry {
     let stamp = Stamp { time_us: NOW_US - ago_us, counter: 0, boot: BootId(5) };
-    let binding = Binding {
+    let binding = Binding::from(&BindingParts {
         first: stamp,
         granted_s: 3600,
-        uri: uri.into(),
-        params: ";q=0.5;x=\"\u{e9}\"".into(),
+        uri: uri.as_bytes(),
+        params: ";q=0.5;x=\"\u{e9}\"".as_bytes(),
         q: Some(500),
-        path: vec!["<sip:p1;lr>".into(), "<sip:p2;lr>".into()],
-        call_id: "call-1".into(),
-        user_agent: (&b"Phone \xff 1.0"[..]).into(),
-        source: "udp:192.0.2.9:5060".into(),
-        accepted_by: NodeId::new("n3").expect("a name"),
-    };
+        path: &[&b"<sip:p1;lr>"[..], b"<sip:p2;lr>"],
+        call_id: b"call-1",
+        user_agent: b"Phone \xff 1.0",
+        source: b"udp:192.0.2.9:5060",
+        accepted_by: &NodeId::new("n3").expect("a name"),
+    });
     Entry {
         key: ContactKey::uri(uri.as_bytes()),
         stamp,

@@ -21,7 +21,7 @@ pub mod uri;
 pub mod view;
 
 pub use aor::Aor;
-pub use binding::{Binding, ContactKey};
+pub use binding::{Binding, BindingParts, ContactKey};
 pub use digest::{Digester, Listed};
 pub use octets::Octets;
 pub use record::{Cleared, Entry, Merged, Record, Value};

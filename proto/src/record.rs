@@ -78,7 +78,7 @@ pub enum Value {
     /// Removed, or lapsed and slimmed: enough is kept that a late REGISTER cannot bring it back.
     Gone,
     /// Registered; live until stamp + granted.
-    Live(Arc<Binding>),
+    Live(#[serde(deserialize_with = "Binding::deserialize_shared")] Arc<Binding>),
 }
 
 /// What a merge did.

@@ -1,9 +1,12 @@
 //! The one order. A stamp decides every merge; CSeq and Call-ID only decide whether a node accepts a REGISTER.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// 64 random bits drawn at every process start, bound to the node id in Hello: stamps stay unique with a lost disk or a
 /// cloned image.
@@ -34,9 +37,16 @@ impl Stamp {
 }
 
 /// A node's name: unique in the cluster, bound into its certificate. 1–64 bytes of `[a-z0-9._-]`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(Arc<str>);
+
+/// Node ids that a thread remembers, at most: so that bindings share a few texts. Those of more nodes than this cost some
+/// memory each.
+const KNOWN_MAX: usize = 16;
+
+thread_local! {
+    static KNOWN: RefCell<VecDeque<NodeId>> = const { RefCell::new(VecDeque::new()) };
+}
 
 /// The longest node id, bytes.
 pub const NODE_ID_BYTES_MAX: usize = 64;
@@ -57,6 +67,22 @@ impl NodeId {
         if fits && clean { Ok(Self(name.into())) } else { Err(NodeIdError(name.to_owned())) }
     }
 
+    /// As [`NodeId::new`], sharing memory with those that this thread met lately.
+    ///
+    /// # Errors
+    /// As [`NodeId::new`].
+    pub fn known(name: &str) -> Result<Self, NodeIdError> {
+        KNOWN.with_borrow_mut(|known| {
+            if let Some(id) = known.iter().find(|id| *id.0 == *name) {
+                return Ok(id.clone());
+            }
+            let id = Self::new(name)?;
+            known.truncate(KNOWN_MAX - 1);
+            known.push_front(id.clone());
+            Ok(id)
+        })
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -64,16 +90,25 @@ impl NodeId {
     }
 }
 
-impl TryFrom<String> for NodeId {
-    type Error = NodeIdError;
-    fn try_from(name: String) -> Result<Self, NodeIdError> {
-        Self::new(&name)
+impl Serialize for NodeId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 
-impl From<NodeId> for String {
-    fn from(id: NodeId) -> Self {
-        id.as_str().to_owned()
+impl<'de> Deserialize<'de> for NodeId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+        impl Visitor<'_> for Name {
+            type Value = NodeId;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a node id")
+            }
+            fn visit_str<E: Error>(self, name: &str) -> Result<NodeId, E> {
+                NodeId::known(name).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Name)
     }
 }
 

@@ -98,8 +98,7 @@ impl Entry {
 }
 
 fn binding_bytes_max(binding: &Binding) -> usize {
-    let texts = [&binding.uri, &binding.params, &binding.call_id, &binding.user_agent, &binding.source];
-    let texts = texts.into_iter().chain(&binding.path).map(|text| U32_BYTES + text.len()).sum::<usize>();
+    let texts = binding.texts().map(|text| U32_BYTES + text.len()).sum::<usize>();
     let node = U32_BYTES + binding.accepted_by.as_str().len();
     STAMP_BYTES + U32_BYTES + 1 + U32_BYTES + U32_BYTES + texts + node
 }

@@ -9,7 +9,9 @@ use aorta_proto::frame::{
     PeerState, RefuseReason, RejoinReason, SAVED_SINCE, Span, State, VERSION_MAX, VERSION_MIN, decode_change,
     encode_changes, encode_deltas, encode_entries, packed,
 };
-use aorta_proto::{Aor, Binding, BootId, Cleared, ContactKey, Entry, Listed, NodeId, Octets, Record, Stamp, Value};
+use aorta_proto::{
+    Aor, Binding, BindingParts, BootId, Cleared, ContactKey, Entry, Listed, NodeId, Record, Stamp, Value,
+};
 use proptest::prelude::*;
 
 const SENT_US: u64 = 1_700_000_000_123_456;
@@ -45,18 +47,18 @@ fn state() -> State {
 }
 
 fn binding() -> Arc<Binding> {
-    Arc::new(Binding {
+    Arc::new(Binding::from(&BindingParts {
         first: stamp(0),
         granted_s: 300,
-        uri: Octets::from("sip:alice@192.0.2.7:5062;transport=tcp"),
-        params: Octets::from(";q=0.5;+sip.instance=\"<urn:uuid:1>\""),
+        uri: b"sip:alice@192.0.2.7:5062;transport=tcp",
+        params: b";q=0.5;+sip.instance=\"<urn:uuid:1>\"",
         q: Some(500),
-        path: vec![Octets::from("<sip:sbc.example.com;lr>")],
-        call_id: Octets::from("843817637684230@998sdasdh09"),
-        user_agent: Octets::from("phone/1.0"),
-        source: Octets::from("udp:192.0.2.7:5062"),
-        accepted_by: id("n1"),
-    })
+        path: &[&b"<sip:sbc.example.com;lr>"[..]],
+        call_id: b"843817637684230@998sdasdh09",
+        user_agent: b"phone/1.0",
+        source: b"udp:192.0.2.7:5062",
+        accepted_by: &id("n1"),
+    }))
 }
 
 fn record() -> Record {

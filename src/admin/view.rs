@@ -1,6 +1,6 @@
 //! What HTTP answers look like. Field names are what scripts rely on: add, never rename.
 
-use aorta_proto::{Aor, Binding, Cleared, Entry, Octets, Record, Stamp, Value};
+use aorta_proto::{Aor, Binding, Cleared, Entry, Record, Stamp, Value};
 use serde::{Deserialize, Serialize};
 
 /// `/v1/cluster`: one node's view of itself and the others.
@@ -196,13 +196,13 @@ pub(super) fn gone(record: &Record, now_us: u64) -> impl Iterator<Item = GoneVie
 fn contact(entry: &Entry, binding: &Binding, now_us: u64) -> ContactView {
     let left_us = entry.lapses_us().unwrap_or_default().saturating_sub(now_us);
     ContactView {
-        contact: bytes(&binding.uri),
-        params: bytes(&binding.params),
+        contact: bytes(binding.uri()),
+        params: bytes(binding.params()),
         q: binding.q,
-        path: binding.path.iter().map(bytes).collect(),
-        source: bytes(&binding.source),
-        user_agent: bytes(&binding.user_agent),
-        call_id: bytes(&binding.call_id),
+        path: binding.path().map(bytes).collect(),
+        source: bytes(binding.source()),
+        user_agent: bytes(binding.user_agent()),
+        call_id: bytes(binding.call_id()),
         cseq: entry.cseq,
         node: binding.accepted_by.to_string(),
         stamp: text(entry.stamp),
@@ -217,9 +217,9 @@ pub(super) fn text(stamp: Stamp) -> String {
 }
 
 /// Bytes as text: what is not UTF-8 as `\xNN`, so that different bytes are seen to differ.
-fn bytes(octets: &Octets) -> String {
+fn bytes(octets: &[u8]) -> String {
     let mut text = String::with_capacity(octets.len());
-    for chunk in octets.as_bytes().utf8_chunks() {
+    for chunk in octets.utf8_chunks() {
         text.push_str(chunk.valid());
         for byte in chunk.invalid() {
             text.push_str(&format!("\\x{byte:02x}"));

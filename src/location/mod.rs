@@ -9,11 +9,13 @@
 //! | `mod` | reading and writing one AoR; the changes that a disk has not seen yet |
 //! | `stripe` | what one lock guards: tables, sums, counts |
 //! | `expiry` | the floor, slimming, sweeping |
+//! | `lifetimes` | the longest lifetime among what was merged: the floor stays below it |
 //! | `compare` | sums, lists and items for two nodes that compare |
 //! | [`snapshot`] | the disk; one floor up, and the only one that does I/O |
 
 mod compare;
 mod expiry;
+mod lifetimes;
 pub mod snapshot;
 mod stripe;
 #[cfg(test)]
@@ -42,6 +44,7 @@ pub struct Location {
     dirty: Option<Arc<DirtyStripes>>,
     /// What has a stamp at or below this does not exist, microseconds of cluster time.
     floor_us: AtomicU64,
+    lifetimes: lifetimes::Lifetimes,
     /// The bucket that the next sweep begins with.
     sweep_at: AtomicU32,
 }
@@ -81,6 +84,7 @@ impl Location {
             stripes: (0..STRIPES).map(|at| RwLock::new(Stripe::new(dirty.as_ref(), at))).collect(),
             dirty,
             floor_us: AtomicU64::new(0),
+            lifetimes: lifetimes::Lifetimes::default(),
             sweep_at: AtomicU32::new(0),
         }
     }
@@ -224,6 +228,7 @@ impl Location {
         if delta.is_empty() {
             return Applied { ignored, ..Applied::default() };
         }
+        self.lifetimes.merge(&delta);
         stripe.forget_in(&self.digester, hash, aor, floor_us);
         let Merged { changed, conflict } = stripe.absorb(&self.digester, hash, aor, delta);
         if is(Mutant::ForeignUnwritten) {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use aorta_proto::digest::{BUCKETS, LEAF_LEVEL, width};
 use aorta_proto::{
-    Aor, Binding, BootId, Cleared, ContactKey, Digester, Entry, Listed, NodeId, Record, Stamp, Value, binding,
+    Aor, Binding, BindingParts, BootId, Cleared, ContactKey, Digester, Entry, Listed, NodeId, Record, Stamp, Value,
+    binding,
 };
 use proptest::prelude::*;
 
@@ -26,17 +27,19 @@ pub(super) fn stamp(seconds: u64) -> Stamp {
 
 pub(super) fn entry(contact: usize, seconds: u64, granted_s: Option<u32>) -> Entry {
     let uri = format!("sip:u@192.0.2.{contact}").into_bytes();
-    let binding = |granted_s| Binding {
-        first: stamp(seconds),
-        granted_s,
-        uri: uri.clone().into(),
-        params: ";q=0.7;+sip.instance=\"<urn:uuid:0>\"".into(),
-        q: Some(700),
-        path: vec!["<sip:edge.example.com;lr>".into()],
-        call_id: "call@192.0.2.1".into(),
-        user_agent: "phone/1.0".into(),
-        source: "udp:192.0.2.1:5060".into(),
-        accepted_by: NodeId::new("n1").expect("a node id"),
+    let binding = |granted_s| {
+        Binding::from(&BindingParts {
+            first: stamp(seconds),
+            granted_s,
+            uri: &uri,
+            params: b";q=0.7;+sip.instance=\"<urn:uuid:0>\"",
+            q: Some(700),
+            path: &[&b"<sip:edge.example.com;lr>"[..]],
+            call_id: b"call@192.0.2.1",
+            user_agent: b"phone/1.0",
+            source: b"udp:192.0.2.1:5060",
+            accepted_by: &NodeId::new("n1").expect("a node id"),
+        })
     };
     Entry {
         key: ContactKey::uri(&uri),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aorta_proto::mutant::{Mutant, is};
-use aorta_proto::{Binding, Cleared, ContactKey, Entry, Record, Stamp, Value};
+use aorta_proto::{Binding, BindingParts, Cleared, ContactKey, Entry, Record, Stamp, Value};
 
 use crate::config::bounds::{
     CALL_ID_BYTES_MAX, CONTACT_PARAMS_BYTES_MAX, CONTACT_URI_BYTES_MAX, PATH_BYTES_MAX, USER_AGENT_BYTES_MAX,
@@ -219,9 +219,9 @@ impl<'a> Judgement<'a> {
             None => granted_s == 0,
             Some(binding) => {
                 binding.granted_s == granted_s
-                    && binding.uri.as_bytes() == wish.uri
-                    && binding.params.as_bytes() == &*wish.params
-                    && binding.path == self.request.path
+                    && binding.uri() == wish.uri
+                    && binding.params() == &*wish.params
+                    && binding.path().eq(self.request.path.iter().copied())
                     && !self.record.is_shadowed(entry)
             }
         }
@@ -337,19 +337,19 @@ impl<'a> Judgement<'a> {
         let before = self.record.live(self.now_us).filter(is_it);
         let first = before.filter_map(|entry| Some(entry.binding()?.first)).min();
         // Cut texts are for people to read; the fingerprint covers the whole Call-ID.
-        let cut = |text: &'a [u8], bytes_max: usize| text.get(..bytes_max).unwrap_or(text).into();
-        Binding {
+        let cut = |text: &'a [u8], bytes_max: usize| text.get(..bytes_max).unwrap_or(text);
+        Binding::from(&BindingParts {
             first: first.unwrap_or(stamp),
             granted_s,
-            uri: wish.uri.into(),
-            params: wish.params.as_ref().into(),
+            uri: wish.uri,
+            params: &wish.params,
             q: wish.q,
-            path: self.request.path.clone(),
+            path: self.request.path,
             call_id: cut(self.request.call_id, CALL_ID_BYTES_MAX),
             user_agent: cut(self.request.user_agent, USER_AGENT_BYTES_MAX),
-            source: self.request.source.into(),
-            accepted_by: self.request.node.clone(),
-        }
+            source: self.request.source,
+            accepted_by: self.request.node,
+        })
     }
 
     /// Whether every contact that the request adds or refreshes is among those shown: a 200 for one that no caller can

@@ -30,7 +30,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use aorta_proto::mutant::{Mutant, is};
-use aorta_proto::{Binding, ContactKey, NodeId, Octets, Record};
+use aorta_proto::{Binding, ContactKey, NodeId, Record};
 
 pub use judge::judge;
 pub use limits::RegistrarLimits;
@@ -51,7 +51,7 @@ pub struct RegisterRequest<'a> {
     /// The Expires header.
     pub expires: Expires,
     /// Path values (RFC 3327), first to last, each byte for byte.
-    pub path: Vec<Octets>,
+    pub path: &'a [&'a [u8]],
     /// User-Agent, empty when there is none.
     pub user_agent: &'a [u8],
     /// Where it came from: `udp:192.0.2.1:5060`.

@@ -78,13 +78,14 @@ impl Desk {
             ["*"] => Contacts::Star,
             _ => Contacts::List(contacts.iter().map(wish).collect()),
         };
+        let path: Vec<&[u8]> = request.path.iter().map(|value| value.as_bytes()).collect();
         let request = RegisterRequest {
             call_id: request.call_id.as_bytes(),
             call_id_hash: hash::call_id_hash(request.call_id.as_bytes()),
             cseq: request.cseq,
             contacts,
             expires: request.expires,
-            path: request.path.iter().map(|value| (*value).into()).collect(),
+            path: &path,
             user_agent: b"desk",
             source: b"udp:192.0.2.1:5060",
             node: &self.node,
@@ -124,7 +125,7 @@ impl Desk {
 }
 
 pub(crate) fn uris(listed: &[Listed]) -> Vec<String> {
-    listed.iter().map(|listed| listed.binding.uri.to_string()).collect()
+    listed.iter().map(|listed| String::from_utf8_lossy(listed.binding.uri()).into_owned()).collect()
 }
 
 fn wish<'a>(contact: &Contact<'a>) -> ContactWish<'a> {

@@ -250,7 +250,7 @@ impl World {
             (process.rings(&aor, now.cluster_us).unwrap_or_default(), Effects::default())
         });
         let rings = rings.unwrap_or_default();
-        let kept = uris.iter().find(|uri| rings.iter().any(|listed| listed.binding.uri.as_bytes() == uri.as_bytes()));
+        let kept = uris.iter().find(|uri| rings.iter().any(|listed| listed.binding.uri() == uri.as_bytes()));
         if let Some(uri) = kept {
             self.alarm = Some(format!("{} has no room for {uri}, which it serves", self.nodes[message.to].id));
         }

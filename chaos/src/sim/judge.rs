@@ -31,13 +31,14 @@ impl World {
                 // As many as are shown at most registered before it, elsewhere.
                 let full = rings.len() >= self.limits.max_contacts_per_aor;
                 let denies = (serving.denies_unknown || (known && ghosts)) && !full;
-                let again = |at: usize| rings[..at].iter().any(|listed| listed.binding.uri == rings[at].binding.uri);
+                let again =
+                    |at: usize| rings[..at].iter().any(|listed| listed.binding.uri() == rings[at].binding.uri());
                 if let Some(at) = (0..rings.len()).find(|&at| again(at)) {
-                    let uri = String::from_utf8_lossy(rings[at].binding.uri.as_bytes());
+                    let uri = String::from_utf8_lossy(rings[at].binding.uri());
                     return Err(format!("{id} serves {uri} twice"));
                 }
                 for (uri, must) in certain {
-                    let there = rings.iter().any(|listed| listed.binding.uri.as_bytes() == uri.as_bytes());
+                    let there = rings.iter().any(|listed| listed.binding.uri() == uri.as_bytes());
                     match (*must, there) {
                         (Must::Ring, false) if denies => {
                             return Err(format!("{id} denies {uri}, which was acknowledged"));

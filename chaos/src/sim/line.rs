@@ -157,7 +157,7 @@ impl Line {
     /// A node finds a contact silent: what its phone asked for until now may end, what it asks for from now on may not.
     pub(super) fn doubts(&mut self, entry: &aorta_proto::Entry, now_us: u64) {
         let Some(binding) = entry.binding() else { return };
-        let at = self.uris.iter().position(|uri| uri.as_bytes() == binding.uri.as_bytes());
+        let at = self.uris.iter().position(|uri| uri.as_bytes() == binding.uri());
         let Some(phone) = at.map(|at| at / usize::from(PORTS)) else { return };
         for asked in self.asked.iter_mut().filter(|asked| asked.sent_us <= now_us) {
             asked.doubted |= usize::from(asked.phone) == phone;

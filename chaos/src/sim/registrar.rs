@@ -61,7 +61,7 @@ impl Process {
             cseq: register.cseq,
             contacts,
             expires: register.expires,
-            path: Vec::new(),
+            path: &[],
             user_agent: b"simulated",
             source: b"udp:192.0.2.1:5060",
             node: id,

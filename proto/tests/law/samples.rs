@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aorta_proto::stamp::BootId;
-use aorta_proto::{Binding, Cleared, ContactKey, Digester, Entry, NodeId, Record, Stamp, Value, binding};
+use aorta_proto::{Binding, BindingParts, Cleared, ContactKey, Digester, Entry, NodeId, Record, Stamp, Value, binding};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -28,19 +28,19 @@ pub(crate) fn keys() -> impl Strategy<Value = (ContactKey, u64)> {
 }
 
 pub(crate) fn value_of(stamp: Stamp, granted_s: u32) -> Value {
-    Value::Live(Arc::new(Binding {
+    Value::Live(Arc::new(Binding::from(&BindingParts {
         // The later the lapse, the earlier the first registration: an order of values that begins with either one differs.
         first: Stamp { time_us: stamp.time_us.saturating_sub(u64::from(granted_s)), ..stamp },
         granted_s,
-        uri: "sip:a@192.0.2.1".into(),
-        params: ";q=0.5".into(),
+        uri: b"sip:a@192.0.2.1",
+        params: b";q=0.5",
         q: Some(500),
-        path: vec!["<sip:edge;lr>".into()],
-        call_id: "c".into(),
-        user_agent: "phone".into(),
-        source: "udp:192.0.2.1:5060".into(),
-        accepted_by: NodeId::new("n1").expect("a node id"),
-    }))
+        path: &[&b"<sip:edge;lr>"[..]],
+        call_id: b"c",
+        user_agent: b"phone",
+        source: b"udp:192.0.2.1:5060",
+        accepted_by: &NodeId::new("n1").expect("a node id"),
+    })))
 }
 
 /// What one stamp writes is a function of the stamp, as in a correct cluster.

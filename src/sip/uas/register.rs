@@ -56,7 +56,7 @@ impl Asked<'_, '_> {
             cseq: self.request.cseq.number,
             contacts,
             expires: expires(self.request.expires()),
-            path: paths.iter().map(|path| (*path).into()).collect(),
+            path: &paths,
             user_agent: self.request.user_agent(),
             source: &source,
             node: &self.uas.settings.node,
@@ -119,10 +119,10 @@ impl Asked<'_, '_> {
             let binding = &listed.binding;
             reply = reply.header_with("Contact", |line| {
                 line.push(b'<');
-                line.extend_from_slice(binding.uri.as_bytes());
+                line.extend_from_slice(binding.uri());
                 // A Vec takes whatever is written.
                 let _ = write!(line, ">;expires={}", listed.remaining_s);
-                line.extend_from_slice(binding.params.as_bytes());
+                line.extend_from_slice(binding.params());
             });
         }
         if self.uas.settings.path_mode != PathMode::Off && self.request.supports(SUPPORTED) {
