@@ -1,8 +1,13 @@
 //! What a reader may see of a record: contacts that ring now, and pieces that fit a frame. Changes nothing.
 
+use smallvec::SmallVec;
+
 use crate::binding::Binding;
 use crate::mutant::{Mutant, is};
 use crate::record::{Entry, Record, Value};
+
+/// What is shown of a record: few entries, mostly.
+pub type Shown<'a> = SmallVec<[&'a Entry; 8]>;
 
 impl Record {
     /// The contacts that may ring at `now_us` (cluster time): not lapsed, not below `cleared`, not shadowed.
@@ -22,8 +27,8 @@ impl Record {
     /// [`Record::live`] limited to `contacts_max` winners, those that registered first (ties: by key), in that order. The
     /// limit is a view, for a merge that enforced it would depend on the order of merges.
     #[must_use]
-    pub fn shown(&self, now_us: u64, contacts_max: usize) -> Vec<&Entry> {
-        let mut shown: Vec<&Entry> = self.live(now_us).collect();
+    pub fn shown(&self, now_us: u64, contacts_max: usize) -> Shown<'_> {
+        let mut shown: Shown<'_> = self.live(now_us).collect();
         let since = |entry: &Entry| match is(Mutant::LimitByLastRefresh) {
             true => Some(entry.stamp),
             false => entry.binding().map(|binding| binding.first),

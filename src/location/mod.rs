@@ -92,7 +92,12 @@ impl Location {
     /// Shows `read` what is known of an AoR, `None` when nothing. Lapsed entries and removals are in it: what rings is
     /// [`Record::live`]. `read` runs under a lock: it must be short and must not touch this table.
     pub fn get<T>(&self, aor: &Aor, read: impl FnOnce(Option<&Record>) -> T) -> T {
-        let hash = self.digester.aor(aor);
+        self.get_text(aor.as_str(), read)
+    }
+
+    /// As [`Location::get`], of an AoR's canonical text.
+    pub fn get_text<T>(&self, aor: &str, read: impl FnOnce(Option<&Record>) -> T) -> T {
+        let hash = self.digester.aor_text(aor);
         read(self.stripe(hash).read().get(hash, aor))
     }
 
@@ -102,7 +107,7 @@ impl Location {
         let hash = self.digester.aor(aor);
         let mut stripe = self.stripe(hash).write();
         stripe.forget_in(&self.digester, hash, aor, self.floor_us());
-        let (delta, answer) = judge(stripe.get(hash, aor).unwrap_or(&Record::EMPTY));
+        let (delta, answer) = judge(stripe.get(hash, aor.as_str()).unwrap_or(&Record::EMPTY));
         if let Some(delta) = delta {
             stripe.absorb(&self.digester, hash, aor, delta);
         }
@@ -130,7 +135,7 @@ impl Location {
         }
         let hash = self.digester.aor(aor);
         let mut stripe = self.stripe(hash).write();
-        let unknown = stripe.get(hash, aor).is_none();
+        let unknown = stripe.get(hash, aor.as_str()).is_none();
         let applied = self.apply_locked(&mut stripe, hash, aor, record);
         if unknown && applied.ignored == 0 {
             stripe.clean(hash, aor);

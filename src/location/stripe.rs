@@ -139,9 +139,9 @@ impl Stripe {
         }
     }
 
-    pub(super) fn get(&self, hash: AorHash, aor: &Aor) -> Option<&Record> {
+    pub(super) fn get(&self, hash: AorHash, aor: &str) -> Option<&Record> {
         let bucket = self.buckets.get(place(hash))?;
-        bucket.table.find(hash.low(), |stored| stored.aor == *aor).map(|stored| &stored.record)
+        bucket.table.find(hash.low(), |stored| stored.aor.as_str() == aor).map(|stored| &stored.record)
     }
 
     /// Merges a delta into an AoR's record.
@@ -179,7 +179,8 @@ impl Stripe {
     /// Forgets what is at or below the floor in one AoR's record.
     pub(super) fn forget_in(&mut self, digester: &Digester, hash: AorHash, aor: &Aor, floor_us: u64) {
         let Some(bucket) = self.buckets.get(place(hash)) else { return };
-        if bucket.oldest_us <= floor_us && self.get(hash, aor).is_some_and(|record| has_old(record, floor_us)) {
+        if bucket.oldest_us <= floor_us && self.get(hash, aor.as_str()).is_some_and(|record| has_old(record, floor_us))
+        {
             self.forget_bucket(digester, place(hash), floor_us);
         }
     }

@@ -1,8 +1,6 @@
 //! The SIP side of a simulated node: a REGISTER as text, through the real parser of contacts, the real judge, the real
 //! table, in the order in which `sip::uas` does it. Decides nothing itself.
 
-use std::borrow::Cow;
-
 use aorta::clock::Now;
 use aorta::registrar::{ContactWish, Contacts, Expires, Judged, Listed, Refusal, RegisterRequest, Write, judge, list};
 use aorta::replication::{Effects, Slot};
@@ -151,7 +149,7 @@ fn wish<'a>(contact: &Contact<'a>) -> ContactWish<'a> {
         key: contact.key(),
         uri_hash: contact.uri_hash(),
         uri: contact.uri.raw,
-        params: Cow::Owned(contact.kept_params()),
+        params: contact.kept_params(),
         q: contact.q,
         expires: match contact.expires {
             Lifetime::Absent => Expires::Absent,
