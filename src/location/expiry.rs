@@ -32,6 +32,14 @@ impl Location {
         self.floor_us.fetch_max(floor_us, Ordering::AcqRel);
     }
 
+    /// How long entries are remembered at a cluster time, µs: by the longest lifetime that members grant now, or that
+    /// something merged here within it has. One that granted more may be no member any more, or have been started again to
+    /// grant less; what it granted lives on. See [`aorta_proto::record::horizon_us`].
+    #[must_use]
+    pub fn horizon_us(&self, granted_max_s: u32, clock_ahead_max_s: u32, cluster_us: u64) -> u64 {
+        self.lifetimes.horizon_us(granted_max_s, clock_ahead_max_s, cluster_us)
+    }
+
     /// The floor, microseconds of cluster time.
     #[must_use]
     pub fn floor_us(&self) -> u64 {

@@ -10,11 +10,13 @@
 //! | `stripe` | what one lock guards: records, sums, counts |
 //! | `packed` | a record in few bytes |
 //! | `expiry` | the floor, slimming, sweeping |
+//! | `lifetimes` | the longest lifetime among what was merged: the floor stays below it |
 //! | `compare` | sums, lists and items for two nodes that compare |
 //! | [`snapshot`] | the disk; one floor up, and the only one that does I/O |
 
 mod compare;
 mod expiry;
+mod lifetimes;
 mod packed;
 pub mod snapshot;
 mod stripe;
@@ -45,6 +47,7 @@ pub struct Location {
     dirty: Option<Arc<DirtyStripes>>,
     /// What has a stamp at or below this does not exist, microseconds of cluster time.
     floor_us: AtomicU64,
+    lifetimes: lifetimes::Lifetimes,
     /// The bucket that the next sweep begins with.
     sweep_at: AtomicU32,
 }
@@ -85,6 +88,7 @@ impl Location {
             stripes: (0..STRIPES).map(|at| RwLock::new(Stripe::new(&words, dirty.as_ref(), at))).collect(),
             dirty,
             floor_us: AtomicU64::new(0),
+            lifetimes: lifetimes::Lifetimes::default(),
             sweep_at: AtomicU32::new(0),
         }
     }
@@ -234,6 +238,7 @@ impl Location {
         if delta.is_empty() {
             return Applied { ignored, ..Applied::default() };
         }
+        self.lifetimes.merge(&delta);
         stripe.forget_in(&self.digester, hash, aor, floor_us);
         let Merged { changed, conflict } = Scratch::with(|scratch| {
             let at = stripe.read(hash, aor.as_str(), scratch);

@@ -15,7 +15,7 @@ use super::settings::AckMode;
 use super::slot::Slot;
 
 /// A node that begins to serve is known to do so, wherever gossip comes, within this, µs.
-const ANNOUNCED_US: u64 = 1_000_000;
+pub(super) const ANNOUNCED_US: u64 = 1_000_000;
 
 /// A change that is in this node's table, to be published.
 #[derive(Debug)]

@@ -331,7 +331,8 @@ impl<R> Live<R> {
         });
         let remembered = remembered.map(|known| known.expires_max_s);
         let longest = linked.chain(shown).chain(remembered).filter(|_| !is(Mutant::HorizonOfItsOwn)).max().unwrap_or(0);
-        horizon_us(longest.max(self.settings.expires_max_s), ahead_s)
+        let granted_max_s = longest.max(self.settings.expires_max_s);
+        self.location.horizon_us(granted_max_s, ahead_s, now.cluster_us)
     }
 
     /// When [`Self::handle_timeout`] is due at the latest, monotonic µs.

@@ -9,6 +9,7 @@ use aorta_proto::NodeId;
 use aorta_proto::frame::PeerState;
 use aorta_proto::mutant::{Mutant, is};
 
+use super::ack_set::ANNOUNCED_US;
 use super::drain::Draining;
 use super::effects::{Event, Purpose};
 use super::live::Live;
@@ -46,6 +47,8 @@ pub(super) struct Joining {
     pub(super) gathered: BTreeSet<NodeId>,
     /// The next exchange begins no earlier, monotonic µs.
     pub(super) retry_us: u64,
+    /// Since when (monotonic µs) it lacks nothing, and lets another joiner begin first.
+    pub(super) yields_since_us: Option<u64>,
 }
 
 impl Joining {
@@ -65,6 +68,7 @@ impl Joining {
             tried: BTreeSet::new(),
             gathered: BTreeSet::new(),
             retry_us: now_us,
+            yields_since_us: None,
         }
     }
 }
@@ -76,6 +80,8 @@ pub(super) enum Step {
     Wait(String),
     /// An exchange.
     Exchange(NodeId, Purpose),
+    /// Nothing until this joiner, with which it is not linked, serves, or could have been heard to.
+    Yield(NodeId),
     /// It serves. `cold`: it starts the cluster.
     Serve { cold: bool },
 }
@@ -128,6 +134,7 @@ impl<R> Live<R> {
                 let waits = match self.step(joining, now) {
                     Step::Wait(why) => why,
                     Step::Exchange(peer, _) => format!("exchanges with {peer}"),
+                    Step::Yield(id) => format!("lets {id} begin first, which it does not hear"),
                     Step::Serve { .. } => "about to serve".to_owned(),
                 };
                 Some(format!("{}: {waits}", joining.why))
@@ -151,8 +158,13 @@ impl<R> Live<R> {
             joining.missed_somebody |= misses_somebody;
         }
         let Mode::Joining(joining) = &self.mode else { return };
-        match self.step(joining, now) {
-            Step::Wait(_) => {}
+        let step = self.step(joining, now);
+        if let Mode::Joining(joining) = &mut self.mode {
+            let yields = matches!(step, Step::Yield(_));
+            joining.yields_since_us = yields.then(|| joining.yields_since_us.unwrap_or(now.mono_us));
+        }
+        match step {
+            Step::Wait(_) | Step::Yield(_) => {}
             Step::Exchange(peer, purpose) => {
                 self.set_start_clock_if(purpose == Purpose::ColdStart, now);
                 if let Mode::Joining(joining) = &mut self.mode {
@@ -192,7 +204,10 @@ impl<R> Live<R> {
         let exchanged = joining.exchanged_at == Some(self.marks) || is(Mutant::ReadyBeforeExchange);
         let lacks_nothing = exchanged && !joining.missed_somebody;
         if lacks_nothing && unlinked.is_empty() && self.clock.is_set() {
-            return Step::Serve { cold: false };
+            return match self.begins_first(joining, now.mono_us) {
+                Some(first) => Step::Yield(first.clone()),
+                None => Step::Serve { cold: false },
+            };
         }
         if lacks_nothing || (exchanged && !unlinked.is_empty()) {
             let name = unlinked.first().map_or("a clock", |id| id.as_str());
@@ -232,12 +247,29 @@ impl<R> Live<R> {
 
     /// Whether what some node in sync publishes does not come here.
     fn misses_somebody(&self) -> bool {
-        let comes = |id: &NodeId| self.peers.get(id).is_some_and(|peer| peer.link.is_some() && peer.intake.marked);
         let forgiven = is(Mutant::ReadyOnOldExchange)
             || is(Mutant::ReadyBeforeExchange)
             || is(Mutant::ReadyWithoutMark)
             || is(Mutant::ReadyWithoutLinks);
-        matches!(self.mode, Mode::Joining(_)) && !forgiven && !self.in_sync().into_iter().all(comes)
+        matches!(self.mode, Mode::Joining(_)) && !forgiven && !self.in_sync().into_iter().all(|id| self.hears(id))
+    }
+
+    /// Whether what a node publishes comes here: a link that it lost may seem to be there for another two seconds.
+    fn hears(&self, id: &NodeId) -> bool {
+        self.peers.get(id).is_some_and(|peer| peer.link.is_some() && peer.intake.marked)
+    }
+
+    /// Of two joiners that do not hear each other the one with the smaller id begins, and the other finds it in sync and
+    /// waits for their link. Both at once would serve without one another, and each of their answers be short, for as long as
+    /// they have no link: two that lost each other and both gave way. One that stays a joiner keeps nobody from serving.
+    fn begins_first(&self, joining: &Joining, now_us: u64) -> Option<&NodeId> {
+        let since_us = joining.yields_since_us.unwrap_or(now_us);
+        if now_us.saturating_sub(since_us) >= ANNOUNCED_US {
+            return None;
+        }
+        let me = &self.settings.node;
+        let joins = |id: &&NodeId| self.state_of(id) == Some(PeerState::Joining) && !self.hears(id);
+        self.members.view.keys().filter(|id| *id < me).find(joins)
     }
 
     /// A linked node in sync that would miss what is published here.

@@ -8,7 +8,7 @@ use aorta::clock::{Clock, Now};
 use aorta::location::Location;
 use aorta::replication::{ClusterView, Effects, Event, Linked, Member, Replication, Settings, Start, TICK_US};
 use aorta_proto::frame::{Class, Header};
-use aorta_proto::{Aor, BootId, ContactKey, Entry, NodeId, Record, Value};
+use aorta_proto::{Aor, Binding, BindingParts, BootId, ContactKey, Entry, NodeId, Record, Value};
 
 /// Some moment, µs since 1970.
 pub(crate) const EPOCH_US: u64 = 1_700_000_000_000_000;
@@ -31,8 +31,12 @@ pub(crate) struct Bench {
     /// Links with something to fetch.
     due: BTreeSet<(NodeId, NodeId, Class)>,
     now_us: u64,
+    /// Processes that started so far.
+    boots: u64,
     /// Nodes that gossip shows nobody yet.
     pub(crate) unheard: BTreeSet<NodeId>,
+    /// Nodes to which gossip brings no news: what it showed them last.
+    stale: BTreeMap<NodeId, Vec<Member>>,
     /// Nodes whose disk takes nothing.
     pub(crate) full: BTreeSet<NodeId>,
     /// Bytes of all frames.
@@ -60,7 +64,8 @@ fn aor(phone: u32) -> Aor {
 impl Bench {
     pub(crate) fn start(&mut self, name: &str, settle: impl FnOnce(&mut Settings), start: Start) {
         let mono = Arc::new(AtomicU64::new(self.now_us + 1_000_000));
-        let mut settings = Settings::new(id(name), BootId(self.cores.len() as u64 + 1));
+        self.boots += 1;
+        let mut settings = Settings::new(id(name), BootId(self.boots));
         settle(&mut settings);
         let clock = Arc::new(Clock::manual(Arc::clone(&mono), settings.boot));
         let location = Arc::new(Location::new([7; 16], true));
@@ -146,11 +151,34 @@ impl Bench {
 
     /// Writes at one node and publishes, as a registrar does.
     pub(crate) fn register(&mut self, name: &str, phone: u32) {
+        let (aor, delta) = record(phone, &self.cores[&id(name)].clock);
+        self.publish(name, phone, &aor, &delta);
+    }
+
+    /// The same of a contact that rings for so many seconds.
+    pub(crate) fn grant(&mut self, name: &str, phone: u32, granted_s: u32) {
+        let (aor, mut delta) = record(phone, &self.cores[&id(name)].clock);
+        let binding = Binding::from(&BindingParts {
+            first: delta.entries[0].stamp,
+            granted_s,
+            uri: b"sip:phone@192.0.2.1",
+            params: b"",
+            q: None,
+            path: &[],
+            call_id: b"call-id",
+            user_agent: b"",
+            source: b"",
+            accepted_by: &id(name),
+        });
+        delta.entries[0].value = Value::Live(Arc::new(binding));
+        self.publish(name, phone, &aor, &delta);
+    }
+
+    fn publish(&mut self, name: &str, phone: u32, aor: &Aor, delta: &Record) {
         let core = &self.cores[&id(name)];
-        let (aor, delta) = record(phone, &core.clock);
         let slot = core.replication.reserve().expect("a place");
-        core.location.update(&aor, |_| (Some(delta.clone()), ()));
-        let effects = core.replication.publish(slot, &aor, &delta, phone, core.clock.now());
+        core.location.update(aor, |_| (Some(delta.clone()), ()));
+        let effects = core.replication.publish(slot, aor, delta, phone, core.clock.now());
         self.take(name, effects);
     }
 
@@ -261,10 +289,23 @@ impl Bench {
         }
     }
 
+    /// From here on gossip brings a node no news, until [`Self::hears_again`].
+    pub(crate) fn hears_no_news(&mut self, name: &str) {
+        let members = self.members_of(&id(name));
+        self.stale.insert(id(name), members);
+    }
+
+    pub(crate) fn hears_again(&mut self, name: &str) {
+        assert!(self.stale.remove(&id(name)).is_some(), "heard no news");
+    }
+
     /// All are members of each other's view who are linked with anybody.
     fn members_of(&self, node: &NodeId) -> Vec<Member> {
         if self.unheard.contains(node) {
             return Vec::new();
+        }
+        if let Some(members) = self.stale.get(node) {
+            return members.clone();
         }
         let linked = |id: &NodeId| self.links.iter().any(|(one, two)| one == id || two == id);
         let members = self.cores.iter().filter(|(id, _)| linked(id));

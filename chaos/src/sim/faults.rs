@@ -240,20 +240,15 @@ fn cut(world: &mut World, paths: Vec<(usize, usize)>, lasts_us: u64) -> Result<(
 }
 
 /// Two nodes do not hear each other, all others do. One of the two has given way soon, and from then on whoever serves
-/// knows what was answered, and most answers are full. Not so where both gave way: when they serve again neither has a place
-/// with the other that could be given up, so both go on, and say of each answer that it is short.
+/// knows what was answered, and most answers are full.
 fn cut_between(world: &mut World, paths: Vec<(usize, usize)>, lasts_us: u64) -> Result<(), String> {
-    let (one, two) = paths[0];
-    let fenced = |world: &World| (world.nodes[one].fenced, world.nodes[two].fenced);
-    let before = fenced(world);
     world.net.cut.extend(paths);
     world.run(lasts_us.min(GIVES_WAY_WITHIN_US), bounded)?;
     let (short, full, overflows) = (world.figures.short, world.figures.full, world.figures.overflows);
     world.run(lasts_us.saturating_sub(GIVES_WAY_WITHIN_US), calm)?;
-    let both_gave_way = fenced(world).0 > before.0 && fenced(world).1 > before.1;
     // A node that had nothing to publish finds out only now.
     let (short, full) = (world.figures.short - short, world.figures.full - full);
-    let judged = !both_gave_way && world.limits.ack.is_all() && world.figures.overflows == overflows;
+    let judged = world.limits.ack.is_all() && world.figures.overflows == overflows;
     if judged && short > full.max(FINDS_OUT_ANSWERS) {
         let seconds = GIVES_WAY_WITHIN_US as f64 / 1e6;
         return Err(format!("answers were short {seconds} s after two nodes had lost each other"));

@@ -92,8 +92,6 @@ pub(super) struct Node {
     snapshots: u64,
     /// Nothing can be written.
     pub(super) disk_full: bool,
-    /// Times it stopped serving and rejoined.
-    pub(super) fenced: u64,
 }
 
 /// Every so many snapshots the older copy of the disk is replaced.
@@ -122,7 +120,6 @@ impl Node {
             boots: 0,
             snapshots: 0,
             disk_full: false,
-            fenced: 0,
         }
     }
 

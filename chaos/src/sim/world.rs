@@ -374,7 +374,6 @@ impl World {
             match &event {
                 Event::Fenced { why } => {
                     self.figures.fenced += 1;
-                    self.nodes[node].fenced += 1;
                     // A peer acks nothing that it lacks, so nobody goes on beyond what it acked.
                     if why.contains(GAP) {
                         self.alarm = Some(format!("{} rejoins because {why}", self.nodes[node].id));
