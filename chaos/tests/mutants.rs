@@ -28,6 +28,7 @@ const RARE: &[&str] = &[
     "mark-before-backlog",
     "suspect-untold",
     "sent-again-from-next",
+    "old-view-trusted",
     "cut-off-goes-on",
 ];
 
