@@ -22,7 +22,7 @@ mod writer;
 use std::cell::Cell;
 use std::sync::Arc;
 
-use aorta_proto::{Binding, BindingParts, Entry, Record, Stamp, Value};
+use aorta_proto::{Binding, BindingParts, Entry, Record, Stamp};
 
 use reader::Reader;
 use words::Kind;
@@ -99,11 +99,7 @@ impl Scratch {
     /// Nothing is known.
     pub(super) fn clear(&mut self) {
         self.record.cleared = None;
-        for entry in self.record.entries.drain(..) {
-            if let (Value::Live(binding), true) = (entry.value, self.bindings.len() < KEPT_BINDINGS_MAX) {
-                self.bindings.push(binding);
-            }
-        }
+        self.record.entries.clear();
     }
 
     /// Packs the record under this AoR.
@@ -139,13 +135,19 @@ impl Scratch {
         writer.record(&self.record);
     }
 
+    /// In memory that was made before, if nobody else holds it any more.
     fn binding(&mut self, parts: &BindingParts<'_>) -> Arc<Binding> {
-        let mut kept = self.bindings.pop();
-        match kept.as_mut().and_then(Arc::get_mut) {
-            Some(binding) => binding.assign(parts),
-            None => kept = None,
+        for kept in &mut self.bindings {
+            if let Some(binding) = Arc::get_mut(kept) {
+                binding.assign(parts);
+                return Arc::clone(kept);
+            }
         }
-        kept.unwrap_or_else(|| Arc::new(Binding::from(parts)))
+        let binding = Arc::new(Binding::from(parts));
+        if self.bindings.len() < KEPT_BINDINGS_MAX {
+            self.bindings.push(Arc::clone(&binding));
+        }
+        binding
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aorta_proto::{Aor, BootId, Cleared, ContactKey, NodeId, binding};
+use aorta_proto::{Aor, BootId, Cleared, ContactKey, NodeId, Value, binding};
 use proptest::prelude::*;
 use proptest::sample::select;
 
