@@ -93,8 +93,10 @@ struct Dirty {
     changed: VecDeque<Aor>,
     /// Those that somebody waits for; they are written ahead of the others.
     awaited: VecDeque<Aor>,
-    /// Counts how often all were taken, from 1.
+    /// Counts how often all were taken, from 1; at once a second, for a hundred years.
     turn: u32,
+    /// What it was when a renewal of the disk began.
+    renewal: u32,
     /// Where this stripe is marked while it holds any, and which one it is.
     all: Arc<DirtyStripes>,
     stripe: usize,
@@ -102,7 +104,7 @@ struct Dirty {
 
 impl Dirty {
     fn new(all: Arc<DirtyStripes>, stripe: usize) -> Self {
-        Self { changed: VecDeque::new(), awaited: VecDeque::new(), turn: 1, all, stripe }
+        Self { changed: VecDeque::new(), awaited: VecDeque::new(), turn: 1, renewal: 1, all, stripe }
     }
 
     fn changes(&mut self, aor: Aor) {
@@ -305,6 +307,30 @@ impl Stripe {
         for stored in buckets.iter_mut().flat_map(|bucket| bucket.table.iter_mut()) {
             soil(stored, dirty.as_mut());
         }
+    }
+
+    /// From now on what is not taken again is unrenewed.
+    pub(super) fn begin_renewal(&mut self) {
+        self.dirty.iter_mut().for_each(|dirty| dirty.renewal = dirty.turn);
+    }
+
+    /// Makes what lies in one bucket and was not taken since [`Stripe::begin_renewal`] dirty.
+    pub(super) fn soil_unrenewed(&mut self, at: usize) {
+        let Self { buckets, dirty: Some(dirty), .. } = self else { return };
+        for stored in buckets.get_mut(at).into_iter().flat_map(|bucket| bucket.table.iter_mut()) {
+            // Of the same turn, and clean: taken as awaited, perhaps before.
+            let taken_before = stored.queued == dirty.renewal && stored.unsaved == Unsaved::No;
+            if stored.queued < dirty.renewal || taken_before {
+                soil(stored, Some(dirty));
+            }
+        }
+    }
+
+    /// Whether what is known of an AoR was changed since it was last taken for the disk.
+    pub(super) fn is_unsaved(&self, hash: AorHash, aor: &Aor) -> bool {
+        let bucket = self.buckets.get(place(hash));
+        let stored = bucket.and_then(|bucket| bucket.table.find(hash.low(), |stored| stored.aor == *aor));
+        stored.is_some_and(|stored| stored.unsaved != Unsaved::No)
     }
 
     /// Takes the latest change of an AoR as seen by the disk.
