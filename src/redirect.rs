@@ -4,8 +4,9 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use aorta_proto::uri::{AorRules, Host, Params, Scheme, Uri, aor, hvalue_escape};
-use aorta_proto::{Aor, Binding, Record};
+use aorta_proto::uri::{AorRules, Host, Params, Scheme, Uri, aor_text, hvalue_escape};
+use aorta_proto::{Binding, Record};
+use smallvec::SmallVec;
 
 use crate::config::PathInRedirect;
 
@@ -20,8 +21,8 @@ const DEFAULT_TLS_PORT: u16 = 5061;
 pub struct Lookup<'a> {
     /// The Request-URI.
     pub request_uri: &'a Uri<'a>,
-    /// The AoR that it means.
-    pub aor: &'a Aor,
+    /// The AoR that it means, in its canonical text.
+    pub aor: &'a str,
     /// How it came to mean that.
     pub rules: &'a AorRules,
     /// Ports at which this node is reached: a contact with the AoR's own user and address leads back only to these.
@@ -34,7 +35,7 @@ pub struct Lookup<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// To these, best first: by q, then the latest written first.
-    Contacts(Vec<Arc<Binding>>),
+    Contacts(SmallVec<[Arc<Binding>; 4]>),
     /// Contacts live, but a `sips` caller may use none of them (RFC 3261 §26.2.2; RFC 5630 §5.3: 480).
     NoSecureContact,
     /// Nobody is registered, or only in ways that lead back here.
@@ -46,7 +47,7 @@ pub enum Found {
 pub fn find(lookup: &Lookup<'_>, record: &Record, now_us: u64) -> Found {
     let shown = record.shown(now_us, lookup.contacts_max);
     let mut insecure = false;
-    let mut targets = Vec::with_capacity(shown.len());
+    let mut targets = SmallVec::<[_; 4]>::new();
     for entry in shown {
         let Some(binding) = entry.binding() else { continue };
         let Ok(contact) = Uri::parse(binding.uri()) else { continue };
@@ -73,7 +74,7 @@ fn leads_back(lookup: &Lookup<'_>, contact: &Uri<'_>) -> bool {
     let asked_port = lookup.request_uri.port.unwrap_or(DEFAULT_PORT);
     let by_default = matches!(contact.host, Host::Name(_)) && [DEFAULT_PORT, DEFAULT_TLS_PORT].contains(&port);
     let ours = by_default || port == asked_port || lookup.own_ports.contains(&port);
-    ours && aor(contact, lookup.rules).is_ok_and(|aor| aor == *lookup.aor)
+    ours && aor_text(contact, lookup.rules).is_ok_and(|aor| aor.as_str() == lookup.aor)
 }
 
 /// Appends one Contact value: the URI as the phone gave it, with its Path, and its parameters but `reg-id` (`expires` was

@@ -92,7 +92,13 @@ impl Digester {
     /// The hash of an AoR.
     #[must_use]
     pub fn aor(&self, aor: &Aor) -> AorHash {
-        AorHash(self.hash(b"a", &[aor.as_str().as_bytes()]))
+        self.aor_text(aor.as_str())
+    }
+
+    /// The same, of an AoR's canonical text.
+    #[must_use]
+    pub fn aor_text(&self, aor: &str) -> AorHash {
+        AorHash(self.hash(b"a", &[aor.as_bytes()]))
     }
 
     /// The name of an entry of an AoR; of its `cleared` when there is no key.

@@ -1,8 +1,13 @@
 //! What a reader may see of a record: contacts that ring now, and pieces that fit a frame. Changes nothing.
 
+use smallvec::SmallVec;
+
 use crate::binding::Binding;
 use crate::mutant::{Mutant, is};
 use crate::record::{Entry, Record, Value};
+
+/// What is shown of a record: few entries, mostly.
+pub type Shown<'a> = SmallVec<[&'a Entry; 8]>;
 
 impl Record {
     /// The contacts that may ring at `now_us` (cluster time): not lapsed, not below `cleared`, not shadowed.
@@ -12,7 +17,8 @@ impl Record {
     /// instance keys with one URI are two phones behind one address (RFC 5626 §3.1). A later one that lapsed hides as
     /// well: slimming it must change nothing.
     pub fn live(&self, now_us: u64) -> impl Iterator<Item = &Entry> {
-        let lives = move |entry: &Entry| entry.lapses_us().is_some_and(|lapses_us| lapses_us > now_us);
+        let grace_us = if is(Mutant::LapsedRings) { 5_000_000 } else { 0 };
+        let lives = move |entry: &Entry| entry.lapses_us().is_some_and(|lapses_us| lapses_us + grace_us > now_us);
         let cleared = self.cleared.map(|cleared| cleared.stamp);
         let below = move |entry: &Entry| cleared.is_some_and(|stamp| entry.stamp < stamp);
         self.entries.iter().filter(move |entry| lives(entry) && !below(entry) && !self.is_shadowed(entry))
@@ -21,8 +27,8 @@ impl Record {
     /// [`Record::live`] limited to `contacts_max` winners, those that registered first (ties: by key), in that order. The
     /// limit is a view, for a merge that enforced it would depend on the order of merges.
     #[must_use]
-    pub fn shown(&self, now_us: u64, contacts_max: usize) -> Vec<&Entry> {
-        let mut shown: Vec<&Entry> = self.live(now_us).collect();
+    pub fn shown(&self, now_us: u64, contacts_max: usize) -> Shown<'_> {
+        let mut shown: Shown<'_> = self.live(now_us).collect();
         let since = |entry: &Entry| match is(Mutant::LimitByLastRefresh) {
             true => Some(entry.stamp),
             false => entry.binding().map(|binding| binding.first),

@@ -142,9 +142,9 @@ pub(super) async fn run(
     board: &Arc<Switchboard>,
 ) -> Ending {
     let mut tasks: JoinSet<Option<Ending>> = JoinSet::new();
-    let peers = board.peers();
-    tasks.spawn(read_frames(Arc::clone(session), recv, Arc::clone(peers)));
-    tasks.spawn(write_frames(Arc::clone(session), send, Arc::clone(peers)));
+    let (peers, frames) = (board.peers(), board.runtime(session.class));
+    tasks.spawn_on(read_frames(Arc::clone(session), recv, Arc::clone(peers)), &frames);
+    tasks.spawn_on(write_frames(Arc::clone(session), send, Arc::clone(peers)), &frames);
     tasks.spawn(datagrams(Arc::clone(session), Arc::clone(board)));
     if session.class == Class::Live {
         tasks.spawn(gossip_out(Arc::clone(session)));

@@ -37,6 +37,7 @@ use std::time::Duration;
 pub use aorta_proto::frame::Class;
 use aorta_proto::{BootId, NodeId};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 
 pub use identity::{Identity, IdentityError, IdentityFiles, Validity};
 pub use refusals::{Refusal, RefusalKind};
@@ -64,6 +65,8 @@ pub struct ClusterSettings {
     pub generation: u64,
     /// What this node says of itself from the first gossip on.
     pub gossip: BTreeMap<String, String>,
+    /// Where frames of [`Class::Bulk`] are read and written; everything else runs where [`Cluster::start`] is polled.
+    pub bulk: Handle,
 }
 
 /// A member that gossip shows alive.

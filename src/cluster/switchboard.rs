@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use aorta_proto::{BootId, NodeId};
 use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -57,6 +58,7 @@ pub(super) struct Switchboard {
     changed: watch::Sender<u64>,
     refusals: RefusalLog,
     tasks: TaskTracker,
+    bulk: Handle,
     leaving: CancellationToken,
     stop: CancellationToken,
 }
@@ -83,6 +85,7 @@ impl Switchboard {
             changed: watch::Sender::new(0),
             refusals: RefusalLog::default(),
             tasks: TaskTracker::new(),
+            bulk: settings.bulk.clone(),
             leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
         }
@@ -114,6 +117,14 @@ impl Switchboard {
     /// Runs a link, which ends by itself when the cluster stops and is told why.
     pub(super) fn spawn_link(&self, link: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(link);
+    }
+
+    /// Where the frames of a link are read and written.
+    pub(super) fn runtime(&self, class: Class) -> Handle {
+        match class {
+            Class::Live => Handle::current(),
+            Class::Bulk => self.bulk.clone(),
+        }
     }
 
     /// Runs `attempt` unless the cluster stops first.

@@ -7,6 +7,7 @@
 //! | `settings` | from the configuration to what each room takes |
 //! | `core` | what the parts share, and what follows from replication's effects |
 //! | `service`, `peers`, `operator` | SIP's, the links' and HTTP's way in |
+//! | `links` | the cluster room and its thread |
 //! | `disk`, `members` | the threads that write; members remembered over restarts |
 //! | `gauges`, `events`, `clocks` | what an operator reads |
 
@@ -15,6 +16,7 @@ mod core;
 mod disk;
 mod events;
 mod gauges;
+mod links;
 mod members;
 mod operator;
 mod peers;
@@ -36,12 +38,13 @@ use tracing::{error, info, warn};
 use self::core::{Core, HTTP_KEY, Leaving};
 use self::disk::Worker;
 use self::gauges::{Gauges, Seen};
+use self::links::Links;
 use self::members::KeptMember;
 use self::settings::Keys;
 pub use self::settings::digest_key_hash;
 use crate::admin::{Admin, Settings as AdminSettings, Shown};
 use crate::clock::{Clock, WallClocks, wall_us};
-use crate::cluster::{Cluster, ClusterSettings, Identity, IdentityError};
+use crate::cluster::{Identity, IdentityError};
 use crate::config::Config;
 use crate::location::Location;
 use crate::location::snapshot::{Loaded, Snapshot};
@@ -112,7 +115,7 @@ impl Bearings {
 struct Node {
     core: Arc<Core>,
     transports: Arc<Transports>,
-    cluster: Option<Arc<Cluster>>,
+    links: Option<Links>,
     http: Option<tokio::task::JoinHandle<std::io::Result<()>>>,
     stop_http: CancellationToken,
     /// Stopped first: they only look.
@@ -168,14 +171,14 @@ impl Node {
         for (transport, address) in transports.addresses() {
             info!(%transport, %address, "SIP");
         }
-        let cluster = start_cluster(config, &bearings.node, bearings.identity, &core, generation).await?;
+        let links = Links::start(config, &bearings.node, bearings.identity, &core, generation).await?;
         let stop_http = CancellationToken::new();
         let http = http.map(|admin| {
             info!(address = %admin.address(), "HTTP");
             tokio::spawn(admin.serve(shown(&core), stop_http.clone()))
         });
         let lookers = lookers(&core, &transports).context("starting the node's threads")?;
-        Ok(Self { core, transports, cluster, http, stop_http, lookers, snapshot, ceiling })
+        Ok(Self { core, transports, links, http, stop_http, lookers, snapshot, ceiling })
     }
 
     /// Waits for an order to leave, and leaves.
@@ -212,14 +215,13 @@ impl Node {
 
     /// Last snapshot, good-bye, silence.
     async fn leave(self) {
-        let Self { core, transports, cluster, http, stop_http, lookers, snapshot, ceiling } = self;
+        let Self { core, transports, links, http, stop_http, lookers, snapshot, ceiling } = self;
         let now = core.clock.now();
         let effects = core.replication.leave(now);
         core.act(effects, now);
-        if let Some(cluster) = &cluster {
-            cluster.close(&[]).await;
+        if let Some(links) = links {
+            links.leave(&core).await;
         }
-        core.cluster.store(None);
         let writers = tokio::task::spawn_blocking(move || {
             lookers.into_iter().for_each(Worker::stop);
             snapshot.stop();
@@ -268,34 +270,6 @@ fn tell_loaded(loaded: &Loaded) {
     if *full {
         error!("the disk is full: nothing was loaded; this node waits for a peer's clock");
     }
-}
-
-async fn start_cluster(
-    config: &Config,
-    node: &NodeId,
-    identity: Option<Identity>,
-    core: &Arc<Core>,
-    generation: u64,
-) -> anyhow::Result<Option<Arc<Cluster>>> {
-    let (Some(cluster), Some(identity)) = (&config.cluster, identity) else {
-        info!(%node, "no cluster is configured: this node runs alone");
-        return Ok(None);
-    };
-    let advertise = (cluster.advertise.port() != 0).then_some(cluster.advertise);
-    let settings = ClusterSettings {
-        listen: cluster.listen,
-        advertise,
-        seeds: cluster.seeds.clone(),
-        last_known: core.known_addresses(),
-        boot: core.clock.boot(),
-        generation,
-        gossip: core.gossip_keys(),
-    };
-    let started = Cluster::start(settings, identity, Arc::clone(core) as Arc<dyn crate::cluster::Peers>).await?;
-    let started = Arc::new(started);
-    core.cluster.store(Some(Arc::clone(&started)));
-    core.introduce(&started);
-    Ok(Some(started))
 }
 
 fn shown(core: &Arc<Core>) -> Shown<Core> {

@@ -3,6 +3,7 @@
 
 use crate::clock::wall_us;
 use crate::replication::Publication;
+use crate::sip::message::reuse;
 use crate::sip::transport::{Batch, Replies, Service};
 use crate::sip::uas::{Answer, Moment};
 
@@ -16,7 +17,10 @@ impl Service for Core {
         batch.for_each(|message, flow, path| {
             match self.uas.answer(message, flow, moment, || self.replication.reserve()) {
                 Answer::Silent => {}
-                Answer::Reply { bytes, via } => replies.push(&path, &bytes, &via),
+                Answer::Reply { bytes, via } => {
+                    replies.push(&path, &bytes, &via);
+                    reuse(bytes);
+                }
                 Answer::AfterAcks { aor, delta, reply, via, slot } => {
                     let reply = Waiting::Sip { bytes: reply, path, via, since_us: now.mono_us };
                     publications.push(Publication { slot, aor, delta, reply });

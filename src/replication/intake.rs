@@ -108,6 +108,7 @@ impl<R> Live<R> {
                 }
             }
             Frame::Forget { node } => self.forget(&node, now),
+            Frame::Bye if is(Mutant::GoodByeUnheard) => {}
             Frame::Bye => {
                 self.part(peer_id, now);
             }
@@ -226,7 +227,7 @@ impl<R> Live<R> {
 
     /// Raises the alarms that applying gave cause for.
     pub(super) fn note_took(&mut self, peer_id: &NodeId, took: Took) {
-        if took.latest_us > 0 && self.clock.is_set() {
+        if took.latest_us > 0 && self.clock.is_set() && !is(Mutant::StampsMoveNoClock) {
             self.clock.adopt(took.latest_us);
         }
         if took.ahead > 0 {

@@ -283,6 +283,7 @@ impl<'a> Start<'a> {
             boot: BootId(self.boot),
             generation: self.boot,
             gossip: BTreeMap::from([("state".to_owned(), format!("{} is up", self.name))]),
+            bulk: runtime.handle().clone(),
         };
         let cluster = runtime.block_on(Cluster::start(settings, identity, Arc::clone(&above) as Arc<dyn Peers>))?;
         let address = cluster.local();

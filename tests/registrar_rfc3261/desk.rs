@@ -1,7 +1,5 @@
 //! One AoR at one node's registrar, driven with Contact values as a phone writes them. Judges nothing itself.
 
-use std::borrow::Cow;
-
 use aorta::registrar::{
     ContactWish, Contacts, Expires, Judged, Listed, Refusal, RegisterRequest, RegistrarLimits, Write, judge,
 };
@@ -135,7 +133,7 @@ fn wish<'a>(contact: &Contact<'a>) -> ContactWish<'a> {
         key: contact.key(),
         uri_hash: contact.uri_hash(),
         uri: contact.uri.raw,
-        params: Cow::Owned(contact.kept_params()),
+        params: contact.kept_params(),
         q: contact.q,
         expires: match contact.expires {
             Lifetime::Absent => Expires::Absent,

@@ -64,6 +64,8 @@ impl Build {
         let replication = Replication::new(settings, start, Arc::clone(&location), Arc::clone(&clock), clock.now());
         let (cluster, lags_us) = (OnceLock::new(), Mutex::default());
         let core = Arc::new(Core { clock, location, replication, cluster, lags_us });
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime = runtime.expect("a runtime");
         let settings = ClusterSettings {
             listen: self.listen,
             advertise: None,
@@ -72,9 +74,8 @@ impl Build {
             boot,
             generation: wall_us(),
             gossip: core.replication.gossip(),
+            bulk: runtime.handle().clone(),
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        let runtime = runtime.expect("a runtime");
         let peers = Arc::clone(&core) as Arc<dyn Peers>;
         let cluster = Arc::new(runtime.block_on(Cluster::start(settings, self.identity, peers)).expect("a cluster"));
         core.cluster.set(Arc::downgrade(&cluster)).expect("once");

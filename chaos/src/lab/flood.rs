@@ -196,6 +196,7 @@ impl Peer {
             boot,
             generation: desk::wall_us(),
             gossip: BTreeMap::new(),
+            bulk: tokio::runtime::Handle::current(),
         };
         let identity = Identity::load(&self.files, Some(&self.bearer.node))?;
         let peers: Arc<dyn Peers> = Arc::<Mouth>::clone(&mouth);

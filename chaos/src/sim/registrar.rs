@@ -1,8 +1,6 @@
 //! The SIP side of a simulated node: a REGISTER as text, through the real parser of contacts, the real judge, the real
 //! table, in the order in which `sip::uas` does it. Decides nothing itself.
 
-use std::borrow::Cow;
-
 use aorta::clock::Now;
 use aorta::registrar::{ContactWish, Contacts, Expires, Judged, Listed, Refusal, RegisterRequest, Write, judge, list};
 use aorta::replication::{Effects, Slot};
@@ -57,13 +55,15 @@ impl Process {
         let contacts = contacts.map_err(|fault| format!("{fault:?}: {:?}", register.contacts))?;
         let contacts =
             if contacts.is_empty() { Contacts::Star } else { Contacts::List(contacts.iter().map(wish).collect()) };
+        let path = register.dress.path();
+        let path: Vec<&[u8]> = path.iter().map(|value| value.as_bytes()).collect();
         let request = RegisterRequest {
             call_id: register.call_id.as_bytes(),
             call_id_hash: call_id_hash(register.call_id.as_bytes()),
             cseq: register.cseq,
             contacts,
             expires: register.expires,
-            path: &[],
+            path: &path,
             user_agent: b"simulated",
             source: b"udp:192.0.2.1:5060",
             node: id,
@@ -97,7 +97,8 @@ impl Process {
         match judged {
             Judged::Refused(Refusal::StampBehind) => Err("what it holds is ahead of its time".into()),
             Judged::Refused(refusal) => Ok(Answer::Refused(refusal)),
-            Judged::Accepted { write, .. } => {
+            Judged::Accepted { write, bindings } => {
+                judge_listed(request, &bindings)?;
                 if matches!(write, Write::Again(_)) && drawn.is_some() {
                     return Err("a retransmission drew a stamp".into());
                 }
@@ -132,12 +133,23 @@ impl Process {
     }
 }
 
+/// A 200 lists what it registers (RFC 3261 §10.3 step 8).
+fn judge_listed(request: &RegisterRequest<'_>, bindings: &[Listed]) -> Result<(), String> {
+    let Contacts::List(wishes) = &request.contacts else { return Ok(()) };
+    for wish in wishes.iter().filter(|wish| wish.expires != Expires::Seconds(0)) {
+        if !bindings.iter().any(|listed| listed.binding.uri() == wish.uri) {
+            return Err(format!("a 200 does not list {}, which it registers", String::from_utf8_lossy(wish.uri)));
+        }
+    }
+    Ok(())
+}
+
 fn wish<'a>(contact: &Contact<'a>) -> ContactWish<'a> {
     ContactWish {
         key: contact.key(),
         uri_hash: contact.uri_hash(),
         uri: contact.uri.raw,
-        params: Cow::Owned(contact.kept_params()),
+        params: contact.kept_params(),
         q: contact.q,
         expires: match contact.expires {
             Lifetime::Absent => Expires::Absent,

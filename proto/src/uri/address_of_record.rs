@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use smallvec::SmallVec;
+
 use super::canonical::{is_separator, push_host, push_number};
 use super::escape::{push_escape, unescape};
 use super::{Host, Scheme, Uri, host_port};
@@ -19,6 +21,30 @@ pub struct AorRules {
 impl Default for AorRules {
     fn default() -> Self {
         Self { domains: BTreeSet::new(), aliases: BTreeMap::new(), tel_domain: None, case_sensitive: true }
+    }
+}
+
+/// The text of an AoR that nobody keeps: what a look-up needs. On the stack, but for the longest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AorText(SmallVec<[u8; 96]>);
+
+impl AorText {
+    /// The canonical text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    fn push_str(&mut self, text: &str) {
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    fn push(&mut self, letter: char) {
+        self.push_str(letter.encode_utf8(&mut [0; 4]));
+    }
+
+    fn escape(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| push_escape(&mut self.0, *byte));
     }
 }
 
@@ -76,13 +102,13 @@ impl AorRules {
         // Not a URI: the canonical text itself, whose user may hold bytes that a URI escapes, and has escapes of its own.
         let (user, domain) = text.rsplit_once('@').ok_or(AorError::Scheme)?;
         let host = canonical_domain(domain).map_err(|_| AorError::Scheme)?;
-        self.place(&unescape(user.as_bytes()), &host)
+        self.place(&unescape(user.as_bytes()), &host).map(|text| Aor::from_canonical(text.as_str()))
     }
 
     /// Whether `host` is one of `domains` or `aliases`; false for every host when neither is configured.
     #[must_use]
     pub fn names(&self, host: Host<'_>) -> bool {
-        let mut name = Vec::new();
+        let mut name = SmallVec::<[u8; 64]>::new();
         push_host(&mut name, host);
         std::str::from_utf8(&name).is_ok_and(|name| self.domains.contains(name) || self.aliases.contains_key(name))
     }
@@ -94,14 +120,14 @@ impl AorRules {
         if self.domains.is_empty() {
             return true;
         }
-        let mut name = Vec::new();
+        let mut name = SmallVec::<[u8; 64]>::new();
         push_host(&mut name, host);
         let Ok(name) = std::str::from_utf8(&name) else { return false };
         let domain = aor.as_str().rsplit_once('@').map(|(_, domain)| domain);
         self.aliases.contains_key(name) || (self.domains.contains(name) && domain == Some(name))
     }
 
-    fn place(&self, user: &[u8], host: &str) -> Result<Aor, AorError> {
+    fn place(&self, user: &[u8], host: &str) -> Result<AorText, AorError> {
         let domain = self.aliases.get(host).map_or(host, String::as_str);
         if !self.domains.is_empty() && !self.domains.contains(domain) {
             return Err(AorError::ForeignDomain);
@@ -111,28 +137,28 @@ impl AorRules {
 
     /// `user@domain`. The user's bytes are text as far as they are UTF-8; controls, `%` and other bytes stay escaped, so
     /// that different users never share a text and the text is fit for a line of a log.
-    fn spell(&self, user: &[u8], domain: &str) -> Result<Aor, AorError> {
+    fn spell(&self, user: &[u8], domain: &str) -> Result<AorText, AorError> {
         if user.is_empty() {
             return Err(AorError::NoUser);
         }
         if user.len() + 1 + domain.len() > AOR_BYTES_MAX {
             return Err(AorError::TooLong);
         }
-        let mut text = String::with_capacity(user.len() + 1 + domain.len());
+        let mut text = AorText::default();
         for chunk in user.utf8_chunks() {
             for letter in chunk.valid().chars() {
                 match letter {
                     '%' => text.push_str("%25"),
-                    _ if letter.is_control() => escape_into(&mut text, letter.encode_utf8(&mut [0; 4]).as_bytes()),
+                    _ if letter.is_control() => text.escape(letter.encode_utf8(&mut [0; 4]).as_bytes()),
                     _ if self.case_sensitive => text.push(letter),
                     _ => text.push(letter.to_ascii_lowercase()),
                 }
             }
-            escape_into(&mut text, chunk.invalid());
+            text.escape(chunk.invalid());
         }
         text.push('@');
         text.push_str(domain);
-        if text.len() > AOR_BYTES_MAX { Err(AorError::TooLong) } else { Ok(Aor::from_canonical(&text)) }
+        if text.0.len() > AOR_BYTES_MAX { Err(AorError::TooLong) } else { Ok(text) }
     }
 }
 
@@ -143,12 +169,20 @@ impl AorRules {
 /// # Errors
 /// When the URI names no AoR of ours; see [`AorError`].
 pub fn aor(uri: &Uri<'_>, rules: &AorRules) -> Result<Aor, AorError> {
+    aor_text(uri, rules).map(|text| Aor::from_canonical(text.as_str()))
+}
+
+/// The text of [`aor`], for who only looks it up.
+///
+/// # Errors
+/// When the URI names no AoR of ours; see [`AorError`].
+pub fn aor_text(uri: &Uri<'_>, rules: &AorRules) -> Result<AorText, AorError> {
     match uri.scheme {
         Scheme::Other => Err(AorError::Scheme),
         Scheme::Tel => tel(uri, rules),
         Scheme::Sip | Scheme::Sips => {
             let user = unescape(uri.user.ok_or(AorError::NoUser)?);
-            let mut host = Vec::new();
+            let mut host = SmallVec::<[u8; 64]>::new();
             push_host(&mut host, uri.host);
             let host = std::str::from_utf8(&host).map_err(|_| AorError::ForeignDomain)?;
             let phone = uri.param("user").is_some_and(|param| param.text().eq_ignore_ascii_case(b"phone"));
@@ -165,7 +199,7 @@ pub fn aor(uri: &Uri<'_>, rules: &AorRules) -> Result<Aor, AorError> {
     }
 }
 
-fn tel(uri: &Uri<'_>, rules: &AorRules) -> Result<Aor, AorError> {
+fn tel(uri: &Uri<'_>, rules: &AorRules) -> Result<AorText, AorError> {
     let mut number = Vec::new();
     push_number(&mut number, &unescape(uri.user.unwrap_or_default()));
     if number.first() == Some(&b'+') {
@@ -183,12 +217,6 @@ fn is_number(user: &[u8]) -> bool {
     let digits = user.strip_prefix(b"+").unwrap_or(user);
     digits.iter().all(|byte| byte.is_ascii_digit() || matches!(byte, b'*' | b'#') || is_separator(*byte))
         && digits.iter().any(|byte| !is_separator(*byte))
-}
-
-fn escape_into(text: &mut String, bytes: &[u8]) {
-    let mut escaped = Vec::with_capacity(3 * bytes.len());
-    bytes.iter().for_each(|byte| push_escape(&mut escaped, *byte));
-    text.extend(escaped.into_iter().map(char::from));
 }
 
 fn canonical_domain(text: &str) -> Result<String, String> {

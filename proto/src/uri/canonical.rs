@@ -5,7 +5,7 @@
 //! one phone for two costs a stale contact until it lapses; taking two phones for one costs the other its calls.
 //! (The RFC's own examples count `transport` the same way.)
 
-use std::io::Write as _;
+use std::io::Write;
 use std::ops::Range;
 
 use smallvec::SmallVec;
@@ -54,7 +54,7 @@ pub fn canonical_contact(uri: &Uri<'_>) -> Vec<u8> {
 }
 
 /// A host in its one spelling: lower case without a last dot, or the address as `std` prints it.
-pub(super) fn push_host(out: &mut Vec<u8>, host: Host<'_>) {
+pub(super) fn push_host(out: &mut (impl Extend<u8> + Write), host: Host<'_>) {
     match host {
         Host::Name(name) => out.extend(name.strip_suffix('.').unwrap_or(name).bytes().map(|b| b.to_ascii_lowercase())),
         Host::Ip(_) => drop(write!(out, "{host}")),

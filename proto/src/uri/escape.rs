@@ -15,7 +15,7 @@ fn is_reserved(byte: u8) -> bool {
 }
 
 /// Appends `%HH`, in upper case.
-pub(super) fn push_escape(out: &mut Vec<u8>, byte: u8) {
+pub(super) fn push_escape(out: &mut impl Extend<u8>, byte: u8) {
     out.extend([b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
 }
 

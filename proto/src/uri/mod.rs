@@ -9,7 +9,7 @@ mod params;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-pub use address_of_record::{AorError, AorRules, aor};
+pub use address_of_record::{AorError, AorRules, AorText, aor, aor_text};
 pub use canonical::canonical_contact;
 pub use escape::{hvalue_escape, unescape};
 pub use params::{Param, Params, is_white, quoted_end, trim, unquoted};

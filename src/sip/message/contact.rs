@@ -1,5 +1,7 @@
 //! Contact values of a REGISTER (RFC 3261 §10.2.1, RFC 5626 §4.2): read, and made fit to be kept. Grants nothing.
 
+use std::borrow::Cow;
+
 use aorta_proto::uri::{Params, Uri, UriError, canonical_contact};
 use aorta_proto::{ContactKey, hash};
 
@@ -110,8 +112,12 @@ impl<'a> Contact<'a> {
 
     /// The parameters that are kept: all but `expires`, byte for byte.
     #[must_use]
-    pub fn kept_params(&self) -> Vec<u8> {
-        params_without(self.params, &["expires"])
+    pub fn kept_params(&self) -> Cow<'a, [u8]> {
+        let is_tight = |params: &[u8]| Params::new(params).map(|param| param.raw.len()).sum::<usize>() == params.len();
+        if self.expires == Lifetime::Absent && is_tight(self.params) {
+            return Cow::Borrowed(self.params);
+        }
+        Cow::Owned(params_without(self.params, &["expires"]))
     }
 }
 
@@ -129,8 +135,11 @@ pub fn params_without(params: &[u8], names: &[&str]) -> Vec<u8> {
 }
 
 /// `urn:uuid:` and the digits of a UUID compare without case (RFC 4122 §3); other URNs are left alone.
-fn instance_form(instance: &[u8]) -> Vec<u8> {
+fn instance_form(instance: &[u8]) -> Cow<'_, [u8]> {
     const UUID: &[u8] = b"<urn:uuid:";
     let uuid = instance.get(..UUID.len()).is_some_and(|start| start.eq_ignore_ascii_case(UUID));
-    if uuid { instance.to_ascii_lowercase() } else { instance.to_vec() }
+    if uuid && instance.iter().any(u8::is_ascii_uppercase) {
+        return Cow::Owned(instance.to_ascii_lowercase());
+    }
+    Cow::Borrowed(instance)
 }

@@ -29,8 +29,8 @@ pub use contact::{Contact, Contacts, Lifetime, params_without};
 pub use framer::{Framed, Framer};
 pub use lines::{Name, Unfolded};
 pub use parse::{Framing, HEADERS_MAX, Message, ParseError, Response};
-pub use reply::{Reply, http_date, push_http_date};
-pub use request::{CONTACTS_MAX, CSeq, Fault, Header, PATHS_MAX, Party, Request};
+pub use reply::{Reply, http_date, push_http_date, reuse};
+pub use request::{CONTACTS_MAX, CSeq, Fault, Header, Headers, PATHS_MAX, Party, Request};
 pub use values::{List, NameAddr, clamped_u32, thousandths};
 pub use via::{Via, ViaTarget};
 

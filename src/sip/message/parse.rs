@@ -3,7 +3,7 @@
 
 use super::Fault;
 use super::lines::{Name, Unfolded, is_token, name_and_value, next_line};
-use super::request::{CSeq, Header, Request};
+use super::request::{CSeq, Header, Headers, Request};
 use super::values::bounded_u32;
 use super::via::Via;
 
@@ -50,7 +50,7 @@ pub struct Response<'a> {
     /// CSeq.
     pub cseq: CSeq<'a>,
     /// All headers.
-    pub headers: Vec<Header<'a>>,
+    pub headers: Headers<'a>,
 }
 
 impl<'a> Message<'a> {
@@ -124,9 +124,8 @@ impl<'a> StartLine<'a> {
 }
 
 /// Reads header lines up to the empty one; `rest` is the body then.
-fn read_headers<'a>(rest: &mut &'a [u8]) -> (Vec<Header<'a>>, Option<Fault>) {
-    // Most requests of phones have fewer headers: one allocation.
-    let mut headers = Vec::with_capacity(24);
+fn read_headers<'a>(rest: &mut &'a [u8]) -> (Headers<'a>, Option<Fault>) {
+    let mut headers = Headers::new();
     let mut fault = None;
     while let Some(line) = next_line(rest) {
         if line.is_empty() {
@@ -146,7 +145,7 @@ fn read_headers<'a>(rest: &mut &'a [u8]) -> (Vec<Header<'a>>, Option<Fault>) {
 }
 
 impl<'a> Response<'a> {
-    fn read(start: &'a [u8], headers: Vec<Header<'a>>) -> Option<Self> {
+    fn read(start: &'a [u8], headers: Headers<'a>) -> Option<Self> {
         let rest = start.get(..8).filter(|version| version.eq_ignore_ascii_case(b"SIP/2.0 ")).map(|_| &start[8..])?;
         let digits = rest.split(|byte| *byte == b' ').next()?;
         let status = bounded_u32(digits, 699).filter(|status| *status >= 100 && digits.len() == 3)?;

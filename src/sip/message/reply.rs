@@ -23,7 +23,7 @@ impl Reply {
     /// RFC 3581 §4 add to the top one; the To gets `to_tag` when it has no tag (but a 100 gets none).
     #[must_use]
     pub fn to(request: &Request<'_>, peer: SocketAddr, status: u16, reason: &str, to_tag: &str) -> Self {
-        let mut bytes = Vec::with_capacity(1024);
+        let mut bytes = SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(REPLY_BYTES));
         // A Vec takes whatever is written.
         let _ = write!(bytes, "SIP/2.0 {status} {reason}\r\n");
         for (index, value) in request.all(Name::Via).enumerate() {
@@ -92,6 +92,28 @@ impl Reply {
             rest = &mut rest[at + 1..];
         }
         self.bytes.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Room for most replies.
+const REPLY_BYTES: usize = 1024;
+
+/// Buffers that a thread keeps: as many replies as one batch makes.
+const SPARE_MAX: usize = 32;
+
+thread_local! {
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Takes back the bytes of a reply that was sent: the next one that this thread writes uses them.
+pub fn reuse(mut reply: Vec<u8>) {
+    if reply.capacity() <= 4 * REPLY_BYTES {
+        reply.clear();
+        SPARE.with_borrow_mut(|spare| {
+            if spare.len() < SPARE_MAX {
+                spare.push(reply);
+            }
+        });
     }
 }
 

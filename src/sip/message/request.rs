@@ -1,6 +1,7 @@
 //! A request's headers, as meaning: the mandatory ones read at once, the others when asked for. Knows no lines.
 
 use aorta_proto::uri::{Uri, UriError, trim};
+use smallvec::SmallVec;
 
 use super::contact::{Contact, Contacts, Lifetime};
 use super::lines::{Name, is_token};
@@ -27,6 +28,9 @@ pub struct Header<'a> {
     /// Its value, trimmed.
     pub value: &'a [u8],
 }
+
+/// Header lines. Most requests have no more than fit without an allocation.
+pub type Headers<'a> = SmallVec<[Header<'a>; 24]>;
 
 /// What is wrong with a request: the status and reason phrase to answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -89,7 +93,7 @@ pub struct Request<'a> {
     /// Max-Forwards; RFC 2543 did not know it.
     pub max_forwards: Option<u32>,
     /// All headers, in their order.
-    pub headers: Vec<Header<'a>>,
+    pub headers: Headers<'a>,
     /// The body.
     pub body: &'a [u8],
 }
@@ -128,7 +132,7 @@ impl<'a> Request<'a> {
     pub(super) fn unread(
         (method, uri): (&'a [u8], &'a [u8]),
         via: Via<'a>,
-        headers: Vec<Header<'a>>,
+        headers: Headers<'a>,
         body: &'a [u8],
     ) -> Self {
         Self {

@@ -36,10 +36,20 @@ pub(super) struct Reader {
 impl Reader {
     /// Reads until told to stop.
     pub(super) fn run(self) {
+        let port = Arc::clone(&self.desk.port);
         let mut room = Room::new();
         let mut failing = false;
+        let mut turn = None;
         while !self.stop.load(Ordering::Acquire) {
-            let received = self.desk.port.receive(&mut room);
+            turn = turn.take().or_else(|| port.turn());
+            if turn.is_none() && port.is_awaited() {
+                continue;
+            }
+            let received = port.receive(&mut room);
+            if room.is_full() {
+                // More may be there than one thread handles in time: the next one takes it meanwhile.
+                turn = None;
+            }
             self.tick.beat(self.clock.now().mono_us, |gap_us| {
                 count(&self.desk.sheet.sleeps);
                 self.service.slept(gap_us);

@@ -11,9 +11,13 @@
 
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// The longest wait of a reader between two looks at its tick, milliseconds.
 pub(super) const TICK_MS: u64 = 25;
+
+/// The same.
+pub(super) const TICK: Duration = Duration::from_millis(TICK_MS);
 
 /// A beat this soon after the last one is not written down, microseconds: threads would quarrel for the cache line.
 const FINE_US: u64 = 1000;

@@ -11,11 +11,17 @@
 //!
 //! A call receives what is there, up to [`DATAGRAMS_AT_ONCE`], and waits only for the first: a batch comes from load, never
 //! from waiting. So do the replies that [`UdpPort::send_all`] sends in one call.
+//!
+//! **2026-11, readers take turns.** With every idle reader waiting in the socket each datagram wakes a thread of its own,
+//! and batches stay small however high the load. So one reader waits ([`UdpPort::turn`]) and handles what it received
+//! before it reads on; what comes meanwhile is its next batch. Only when a call brought as much as it could, the turn goes
+//! to the next thread: threads join in as load grows. Nobody reads while a batch is handled, some tens of microseconds; when
+//! that lasts longer than a tick, the thread was held up, and another one reads without its turn.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -23,10 +29,11 @@ use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage, recvmmsg, sendmmsg, sendmsg,
     setsockopt, sockopt,
 };
+use parking_lot::{Mutex, MutexGuard};
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::warn;
 
-use super::tick::TICK_MS;
+use super::tick::TICK;
 use crate::clock;
 
 /// Room for one datagram: more than UDP can carry (65 507), so none is ever cut.
@@ -46,6 +53,9 @@ pub(super) struct UdpPort {
     socket: Socket,
     local: SocketAddr,
     kernel_drops: AtomicU32,
+    turn: Mutex<()>,
+    /// Threads that are in [`UdpPort::receive`].
+    receiving: AtomicUsize,
 }
 
 /// Room for what one call receives; one a reader.
@@ -63,6 +73,11 @@ impl Room {
     /// Whether the last call received nothing.
     pub(super) fn is_empty(&self) -> bool {
         self.datagrams.is_empty()
+    }
+
+    /// Whether the last call received as much as it could: more may be there.
+    pub(super) fn is_full(&self) -> bool {
+        self.datagrams.len() == DATAGRAMS_AT_ONCE
     }
 
     /// What the last call received, in order.
@@ -109,11 +124,27 @@ impl UdpPort {
         }
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
         setsockopt(&socket, sockopt::RxqOvfl, &1)?;
-        socket.set_read_timeout(Some(Duration::from_millis(TICK_MS)))?;
+        socket.set_read_timeout(Some(TICK))?;
         size_buffers(&socket, addr, buffer_bytes);
         socket.bind(&addr.into())?;
         let local = socket.local_addr()?.as_socket().unwrap_or(addr);
-        Ok(Self { socket, local, kernel_drops: AtomicU32::new(0) })
+        Ok(Self {
+            socket,
+            local,
+            kernel_drops: AtomicU32::new(0),
+            turn: Mutex::new(()),
+            receiving: AtomicUsize::new(0),
+        })
+    }
+
+    /// Waits until it is this thread's turn to receive, at most [`TICK`]; while it is, it is nobody else's.
+    pub(super) fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        self.turn.try_lock_for(TICK)
+    }
+
+    /// Whether a thread waits for the next datagram.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.receiving.load(Ordering::Acquire) > 0
     }
 
     /// The address bound, with its port.
@@ -126,7 +157,7 @@ impl UdpPort {
         u64::from(self.kernel_drops.load(Ordering::Relaxed))
     }
 
-    /// Waits at most [`TICK_MS`] for one datagram, takes those that are there behind it, and puts them into `room`; none
+    /// Waits at most [`TICK`] for one datagram, takes those that are there behind it, and puts them into `room`; none
     /// when none came.
     ///
     /// # Errors
@@ -141,7 +172,10 @@ impl UdpPort {
         // Made for each call: nix leaves the room for control messages as short as the kernel last used it.
         let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(DATAGRAMS_AT_ONCE, Some(control_space()));
         let fd = self.socket.as_raw_fd();
-        let received = match recvmmsg(fd, &mut headers, parts.iter_mut(), MsgFlags::MSG_WAITFORONE, None) {
+        self.receiving.fetch_add(1, Ordering::AcqRel);
+        let received = recvmmsg(fd, &mut headers, parts.iter_mut(), MsgFlags::MSG_WAITFORONE, None);
+        self.receiving.fetch_sub(1, Ordering::AcqRel);
+        let received = match received {
             Ok(received) => received,
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => return Ok(()),
             Err(error) => return Err(error.into()),

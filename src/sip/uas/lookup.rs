@@ -1,6 +1,6 @@
 //! Requests for an AoR: where the caller is sent (RFC 3261 §8.3). Finds nothing itself.
 
-use aorta_proto::uri::{AorError, Uri, aor};
+use aorta_proto::uri::{AorError, Uri, aor_text};
 use smallvec::SmallVec;
 
 use super::counts::LookedUp;
@@ -11,7 +11,7 @@ use crate::sip::message::Fault;
 /// What may be asked of the node itself. INVITE and the like need somebody to ring.
 const NODE_METHODS: &str = "REGISTER, OPTIONS, CANCEL, ACK";
 
-impl Asked<'_> {
+impl Asked<'_, '_> {
     /// 302, 300, or why not. One question to the table; nothing is written and nothing is kept.
     pub(super) fn look_up<S>(&self, uri: &Uri<'_>) -> Answer<S> {
         let settings = &self.uas.settings;
@@ -58,12 +58,12 @@ impl Asked<'_> {
 
     fn find(&self, uri: &Uri<'_>) -> Result<Found, AorError> {
         let settings = &self.uas.settings;
-        let aor = aor(uri, &settings.rules)?;
+        let aor = aor_text(uri, &settings.rules)?;
         let mut own_ports = SmallVec::<[u16; 8]>::from_slice(&[self.flow.local.port()]);
         own_ports.extend(settings.own_addresses.iter().map(std::net::SocketAddr::port));
         let lookup = Lookup {
             request_uri: uri,
-            aor: &aor,
+            aor: aor.as_str(),
             rules: &settings.rules,
             own_ports: &own_ports,
             contacts_max: settings.limits.max_contacts_per_aor,
@@ -72,7 +72,7 @@ impl Asked<'_> {
         let find = |record: Option<&aorta_proto::Record>| {
             record.map_or(Found::Nobody, |record| redirect::find(&lookup, record, now_us))
         };
-        Ok(self.uas.location.get(&aor, find))
+        Ok(self.uas.location.get_text(aor.as_str(), find))
     }
 
     fn no_aor<S>(&self, error: AorError) -> Answer<S> {

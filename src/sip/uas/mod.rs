@@ -114,9 +114,9 @@ pub struct Uas {
 }
 
 /// One request while it is answered.
-struct Asked<'a> {
+struct Asked<'a, 'm> {
     uas: &'a Uas,
-    request: &'a Request<'a>,
+    request: &'a Request<'m>,
     flow: &'a Flow,
     moment: Moment,
     to_tag: ToTag,
@@ -182,7 +182,7 @@ impl Uas {
         }
     }
 
-    fn asked<'a>(&'a self, request: &'a Request<'a>, flow: &'a Flow, moment: Moment) -> Asked<'a> {
+    fn asked<'a, 'm>(&'a self, request: &'a Request<'m>, flow: &'a Flow, moment: Moment) -> Asked<'a, 'm> {
         Asked { uas: self, request, flow, moment, to_tag: self.to_tag(request) }
     }
 
@@ -211,7 +211,7 @@ impl ToTag {
     }
 }
 
-impl Asked<'_> {
+impl Asked<'_, '_> {
     fn answer<S>(self, reserve: impl FnOnce() -> Option<S>) -> Answer<S> {
         let request = self.request;
         let serving = self.moment.serving;

@@ -1,7 +1,6 @@
 //! REGISTER: the message's side of RFC 3261 §10.3. Steps 1, 2 and 5 are here, step 8 is written here; steps 6 and 7 are
 //! judged by `registrar`; 3 and 4 are the network's: who may talk at all.
 
-use std::borrow::Cow;
 use std::io::Write as _;
 
 use aorta_proto::hash::{call_id_hash, uri_hash};
@@ -19,7 +18,7 @@ use crate::sip::message::{self, Contact, Fault, Lifetime, push_http_date};
 
 const NOT_FOUND: Fault = Fault { status: 404, reason: "Not Found" };
 
-impl Asked<'_> {
+impl Asked<'_, '_> {
     pub(super) fn register<S>(&self, reserve: impl FnOnce() -> Option<S>) -> Answer<S> {
         let registrar = match self.registrar() {
             Ok(registrar) => registrar,
@@ -207,7 +206,7 @@ fn wish<'a>(contact: &Contact<'a>) -> ContactWish<'a> {
         uri_hash: uri_hash(&canonical),
         key: if by_instance { contact.key() } else { ContactKey::uri(&canonical) },
         uri: contact.uri.raw,
-        params: Cow::Owned(contact.kept_params()),
+        params: contact.kept_params(),
         q: contact.q,
         expires: expires(contact.expires),
     }

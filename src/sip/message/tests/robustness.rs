@@ -128,7 +128,7 @@ fn look(request: &Request<'_>) {
             check_uri(contact.uri.raw);
             let _ = contact.key();
             let kept = contact.kept_params();
-            assert_eq!(params_without(&kept, &["expires"]), kept);
+            assert_eq!(params_without(&kept, &["expires"]), *kept);
             assert!(contact.q.is_none_or(|q| q <= 1000));
         }
     }

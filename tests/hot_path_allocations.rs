@@ -1,0 +1,152 @@
+//! What one message costs in allocations, in the steady state, where buffers are reused: a look-up none, a REGISTER so
+//! many. Bounds, to be lowered: a change that raises one says here why.
+
+#![allow(unsafe_code, reason = "a global allocator that counts; it only forwards to the system's")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use aorta::clock::Clock;
+use aorta::location::Location;
+use aorta::sip::message::reuse;
+use aorta::sip::transport::{Flow, Transport};
+use aorta::sip::uas::{Answer, Moment, Serving, Uas, UasSettings};
+use aorta_proto::frame::{decode_change, encode_changes};
+use aorta_proto::{Aor, BootId, NodeId, Record};
+
+struct Counting;
+
+thread_local! {
+    static COUNT: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: every call goes to `System` unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.with(|count| count.set(count.get() + 1));
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
+        COUNT.with(|count| count.set(count.get() + 1));
+        unsafe { System.realloc(pointer, layout, bytes) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// What one piece of work allocates once buffers have been made: the least of some rounds, for tables grow now and then.
+fn steadily(mut work: impl FnMut(u32)) -> usize {
+    let round = |turn| {
+        let before = COUNT.with(Cell::get);
+        work(turn);
+        COUNT.with(Cell::get) - before
+    };
+    (0..20).map(round).min().unwrap_or_default()
+}
+
+struct Node {
+    uas: Uas,
+    clock: Arc<Clock>,
+    location: Arc<Location>,
+}
+
+impl Node {
+    fn new(boot: u64) -> Self {
+        let clock = Arc::new(Clock::manual(Arc::new(AtomicU64::new(1_000_000)), BootId(boot)));
+        clock.adopt(1_700_000_000_000_000);
+        let location = Arc::new(Location::new([7; 16], true));
+        let settings = UasSettings::of(NodeId::new("node1").expect("a node id"));
+        let uas = Uas::new(settings, Arc::clone(&location), Arc::clone(&clock));
+        Self { uas, clock, location }
+    }
+
+    fn answer(&self, message: &str) -> Answer<()> {
+        let address = |text: &str| -> SocketAddr { text.parse().expect("an address") };
+        let (peer, local) = (address("192.0.2.10:5060"), address("198.51.100.1:5060"));
+        let flow = Flow { transport: Transport::Udp, peer, local, received_age_us: 10 };
+        let moment = Moment { now: self.clock.now(), wall_us: 1_700_000_000_000_000, serving: Serving::READY };
+        self.uas.answer(message.as_bytes(), &flow, moment, || Some(()))
+    }
+
+    /// What a REGISTER changes. Its reply is taken back, as when it has been sent.
+    fn change(&self, message: &str) -> (Aor, Record) {
+        let Answer::AfterAcks { aor, delta, reply, .. } = self.answer(message) else { panic!("no change: {message}") };
+        reuse(reply);
+        (aor, delta)
+    }
+}
+
+/// As a desk phone behind an edge proxy sends it.
+fn register(phone: u32, cseq: u32) -> String {
+    format!(
+        "REGISTER sip:example.com SIP/2.0\r\n\
+        Via: SIP/2.0/UDP 192.0.2.10:5060;branch=z9hG4bK-{phone}-{cseq};rport\r\n\
+        Path: <sip:edge1.example.com;lr;ob>\r\nMax-Forwards: 69\r\n\
+        From: \"Alice Example\" <sip:user{phone}@example.com>;tag=a73kszlfl\r\n\
+        To: \"Alice Example\" <sip:user{phone}@example.com>\r\n\
+        Call-ID: 1j9FpLxk3uxtm8tn{phone}@198.51.100.23\r\nCSeq: {cseq} REGISTER\r\n\
+        Contact: <sip:user{phone}@198.51.100.23:49152;transport=udp>\
+        ;+sip.instance=\"<urn:uuid:00000000-0000-1000-8000-{phone:012}>\";reg-id=1\r\n\
+        Expires: 600\r\nSupported: path, outbound, gruu\r\n\
+        Allow: INVITE, ACK, CANCEL, OPTIONS, BYE, REFER, NOTIFY, MESSAGE, SUBSCRIBE, INFO\r\n\
+        User-Agent: Example Phone/4.2.1\r\nContent-Length: 0\r\n\r\n"
+    )
+}
+
+fn invite(phone: u32, turn: u32) -> String {
+    format!(
+        "INVITE sip:user{phone}@example.com SIP/2.0\r\n\
+        Via: SIP/2.0/UDP 192.0.2.10:5060;branch=z9hG4bK-i{turn};rport\r\nMax-Forwards: 69\r\n\
+        From: <sip:bob@example.com>;tag=b{turn}\r\nTo: <sip:user{phone}@example.com>\r\n\
+        Call-ID: call{turn}@192.0.2.10\r\nCSeq: 1 INVITE\r\nContact: <sip:bob@192.0.2.10>\r\nContent-Length: 0\r\n\r\n"
+    )
+}
+
+#[test]
+fn a_look_up_allocates_nothing() {
+    let node = Node::new(1);
+    drop(node.change(&register(1, 1)));
+    let invites: Vec<String> = (0..20).map(|turn| invite(1, turn)).collect();
+    let allocations = steadily(|turn| match node.answer(&invites[turn as usize]) {
+        Answer::Reply { bytes, .. } => {
+            assert!(bytes.starts_with(b"SIP/2.0 302 "));
+            reuse(bytes);
+        }
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(allocations, 0);
+}
+
+#[test]
+fn a_register_allocates_no_more_than_is_said_here() {
+    let (node, peer) = (Node::new(1), Node::new(2));
+    let take = |change: &[u8]| {
+        let (aor, record) = decode_change(change).expect("as it was encoded");
+        peer.location.apply(&aor, record);
+    };
+    let (aor, delta) = node.change(&register(1, 1));
+    encode_changes(&aor, &delta).expect("fits").iter().for_each(|change| take(change));
+    let rows = [("refresh", false), ("new", true)].map(|(what, new)| {
+        let phone = |turn: u32| if new { 100 + turn } else { 1 };
+        let requests: Vec<String> = (0..20).map(|turn| register(phone(turn), 10 + turn)).collect();
+        let mut changes = Vec::new();
+        let judged = steadily(|turn| changes.push(node.change(&requests[turn as usize])));
+        let mut encoded = Vec::new();
+        let published = steadily(|turn| {
+            let (aor, delta) = &changes[turn as usize];
+            encoded.extend(encode_changes(aor, delta).expect("fits"));
+        });
+        let merged = steadily(|turn| take(&encoded[turn as usize]));
+        (what, judged, published, merged)
+    });
+    let [(_, judged, published, merged), (_, judged_new, published_new, merged_new)] = rows;
+    assert!(judged <= 15 && published <= 2 && merged <= 6, "a refresh: {rows:?}");
+    assert!(judged_new <= 19 && published_new <= 2 && merged_new <= 8, "a new registration: {rows:?}");
+}
