@@ -3,7 +3,8 @@
 //!
 //! No mutant is what a second rule makes harmless, for no judge can see it: what an ack, a Mark or the trust in a suspect
 //! says of an epoch that is over (true all the same: the process is the same one, and goes on where it was), and a gap
-//! between two links (nobody acks what it lacks, so nobody is sent what lies beyond; `nothing-sent-again` breaks that).
+//! between two links (nobody acks what it lacks, so nobody is sent what lies beyond; `nothing-sent-again` breaks that), and
+//! a good-bye that is not heard on its link (gossip says the same a moment later).
 //!
 //! Belongs to no floor but the lowest, so that every pure room can ask; decides nothing in any build that serves.
 
@@ -180,8 +181,6 @@ mutants! {
     MeetingWithoutRepair = "meeting-without-repair",
     /// A node leaves without its last exchange.
     DrainWithoutExchange = "drain-without-exchange",
-    /// Who leaves is waited for as before.
-    GoodByeUnheard = "good-bye-unheard",
     /// Removals are skipped when a disk is loaded.
     RemovalsSkippedAtLoad = "removals-skipped-at-load",
     /// Removals forget their Call-ID and CSeq when a disk is loaded.

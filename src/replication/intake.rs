@@ -108,7 +108,6 @@ impl<R> Live<R> {
                 }
             }
             Frame::Forget { node } => self.forget(&node, now),
-            Frame::Bye if is(Mutant::GoodByeUnheard) => {}
             Frame::Bye => {
                 self.part(peer_id, now);
             }
