@@ -145,9 +145,9 @@ impl Location {
         }
         let hash = self.digester.aor(aor);
         let mut stripe = self.stripe(hash).write();
-        let unknown = Scratch::with(|scratch| stripe.read(hash, aor.as_str(), scratch)).is_none();
+        let all_from_disk = !stripe.is_unsaved(hash, aor);
         let applied = self.apply_locked(&mut stripe, hash, aor, record);
-        if unknown && applied.ignored == 0 {
+        if all_from_disk && applied.ignored == 0 {
             stripe.clean(hash, aor);
         } else {
             stripe.soil(hash, aor);
@@ -222,6 +222,21 @@ impl Location {
     fn soil_all(&self) {
         for stripe in &self.stripes {
             stripe.write().soil_all();
+        }
+    }
+
+    /// From now on a record that is not taken again is unrenewed.
+    fn begin_renewal(&self) {
+        for stripe in &self.stripes {
+            stripe.write().begin_renewal();
+        }
+    }
+
+    /// Makes dirty what lies in these buckets and was not taken since [`Location::begin_renewal`].
+    fn soil_unrenewed(&self, buckets: std::ops::Range<u32>) {
+        for bucket in buckets {
+            let (at, place) = (bucket as usize / stripe::BUCKETS, bucket as usize % stripe::BUCKETS);
+            self.stripes[at].write().soil_unrenewed(place);
         }
     }
 

@@ -1,10 +1,19 @@
-//! The location table on disk: a restart cache, for the peers hold everything. The only file that names sled.
+//! The location table on disk: a restart cache, for the peers hold everything. The only room that names sled.
 //!
 //! Judges nothing and merges nothing by itself: what it reads goes through [`Location::restore`]. Reads no clock. What is
 //! damaged is set aside, loudly, and the node starts from its peers; what cannot be written stays dirty and is tried again.
 //!
 //! In the data directory: `node-id` (whose it is; locked while in use), `clock` ([`Ceiling`]), `location.sled`, and `saves`,
 //! the number of the last flush, which is in the database too.
+//!
+//! | file | what |
+//! |---|---|
+//! | `snapshot` | opening, saving, committing; what happens when the disk refuses |
+//! | `shelf` | which records lie where, and when the table is written anew |
+//! | `blocks`, `value` | records as bytes |
+//! | `load` | all of it into the table |
+//! | `database` | sled: volumes, damage, errors |
+//! | `directory`, `ceiling`, `slots` | whose directory it is; cluster time; numbers that survive a crash |
 //!
 //! Measured faults of sled 0.34.7 that this works around: a cut `snap.*`
 //! fails `open` until it is deleted (nothing is lost by that); a damaged log panics, or is silently cut at the damage, which
@@ -13,24 +22,26 @@
 
 mod blocks;
 mod ceiling;
+mod database;
 mod directory;
+mod load;
+mod shelf;
 mod slots;
 #[cfg(test)]
 mod tests;
 pub mod value;
 
 use std::fs::File;
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use aorta_proto::{Aor, NodeId, Record};
-use serde::{Deserialize, Serialize};
 
 use super::Location;
-use blocks::{Block, Pushed, Reader, Shelf};
-use directory::{at, claim, is_full, set_aside};
+use blocks::Block;
+use database::{FORMER_RECORDS, Open, Trouble, guard, open_past_damage};
+use directory::{at, claim, set_aside};
+use shelf::Shelf;
 use slots::Slots;
 
 pub use ceiling::{CEILING_LEAD_US, CEILING_RENEW_US, Ceiling, KeptClock};
@@ -39,40 +50,12 @@ pub use directory::SnapshotError;
 /// Records between two flushes of a long save: what is put back, should a flush fail.
 const FLUSH_RECORDS: usize = 8192;
 
-/// Memory for sled's cache, bytes. Snapshots are written once and read at start: a larger one serves nobody.
-const CACHE_BYTES: u64 = 32 << 20;
-
-/// The file in which sled keeps everything.
-const SLED_LOG: &str = "db";
-
-/// What sled says when a thread of an earlier use still holds its lock.
-const SLED_LOCKED: &str = "could not acquire lock";
-
-/// Such threads end within milliseconds: after this many waits something else is wrong.
-const LOCK_TRIES: u32 = 200;
-const LOCK_WAIT: Duration = Duration::from_millis(10);
-
-/// The largest list of members or lifetimes that is read, bytes.
-const KEPT_BYTES_MAX: usize = 1 << 20;
-
 const CLOCK_FILE: &str = "clock";
 const SAVES_FILE: &str = "saves";
 const DATABASE: &str = "location.sled";
-const BLOCKS: &str = "blocks";
-/// Where an earlier aorta kept each record under its AoR.
-const FORMER_RECORDS: &str = "records";
 const MEMBERS: &str = "members";
-const EXPIRES: &str = "expires-max";
-const SAVES: &str = "saves";
-
-/// The largest lifetime that a member granted, and when that was last heard: the forgetting horizon needs it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ExpiresSeen {
-    /// `expires_max_s` of that member, seconds.
-    pub expires_max_s: u32,
-    /// When it was last announced, cluster time in microseconds.
-    pub seen_us: u64,
-}
+/// Where an earlier aorta kept the lifetimes that members granted.
+const FORMER_LIFETIMES: &str = "expires-max";
 
 /// What the disk gave at start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -93,16 +76,14 @@ pub struct Loaded {
     pub clock: Option<KeptClock>,
     /// The last known members, as [`Snapshot::keep_members`] was given them.
     pub members: Option<Vec<u8>>,
-    /// The lifetimes, as [`Snapshot::keep_expires`] was given them.
-    pub expires: Vec<ExpiresSeen>,
 }
 
 /// What one save did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Saved {
-    /// AoRs written.
+    /// Records written: of AoRs that changed, and of those whose last copy would soon go with the others around it.
     pub written: usize,
-    /// AoRs deleted.
+    /// AoRs of which nothing is known any more.
     pub deleted: usize,
 }
 
@@ -120,24 +101,6 @@ pub struct Snapshot {
     saves_file: Slots,
     shelf: Shelf,
     members: Option<Vec<u8>>,
-    expires: Vec<ExpiresSeen>,
-}
-
-struct Open {
-    database: sled::Db,
-    blocks: sled::Tree,
-    /// Sled's log, to flush it for good.
-    log: File,
-}
-
-/// Why an attempt to open or read the database ended.
-enum Trouble {
-    /// It will never be readable.
-    Damaged(String),
-    /// Nothing is wrong with it, but there is no space.
-    Full(String),
-    /// Anything else: rights, a disk that went away.
-    Other(String),
 }
 
 impl Snapshot {
@@ -162,7 +125,6 @@ impl Snapshot {
             saves_file,
             shelf: Shelf::default(),
             members: None,
-            expires: Vec::new(),
         };
         let mut loaded = Loaded { clock, ..Loaded::default() };
         snapshot.open_database(location, &mut loaded)?;
@@ -190,11 +152,7 @@ impl Snapshot {
         mut meanwhile: impl FnMut(&mut Self) -> Result<(), SnapshotError>,
     ) -> Result<Saved, SnapshotError> {
         self.open_again(location)?;
-        let outworn = self.shelf.is_outworn(location.counts().aors);
-        if outworn {
-            location.soil_all();
-        }
-        let (first, lay) = (self.shelf.next, self.shelf.records);
+        let renewing = self.renew(location);
         let dirty = location.take_dirty();
         let mut saved = Saved::default();
         for unflushed in (0..dirty.len()).step_by(FLUSH_RECORDS) {
@@ -202,31 +160,45 @@ impl Snapshot {
             let written = self.write(location, &dirty[unflushed..until], &mut saved, &mut meanwhile);
             if let Err(error) = written.and_then(|()| self.flush()) {
                 location.put_back(&dirty[unflushed..]);
-                if outworn {
-                    self.shelf.put_off();
-                }
+                self.shelf.put_off();
                 self.close();
                 return Err(error);
             }
         }
-        if outworn && let Err(error) = self.drop_blocks_before(first, lay) {
-            self.close();
-            return Err(error);
+        if renewing {
+            self.shelf.renewed();
         }
+        self.delete_needless(&mut meanwhile).inspect_err(|_| self.close())?;
         Ok(saved)
     }
 
-    /// Everything is in block `first` and later ones, before which `lay` records lay in blocks.
-    fn drop_blocks_before(&mut self, first: u64, lay: usize) -> Result<(), SnapshotError> {
-        let blocks = self.guarded(|open| open.blocks.iter().keys().map(|key| key.map(|key| number(&key))).collect())?;
-        let blocks: Vec<u64> = blocks;
-        let records = self.shelf.records.saturating_sub(lay);
-        let old: Vec<u64> = self.shelf.renewed(first, records, blocks.into_iter()).collect();
-        self.guarded(|open| {
-            old.iter().try_for_each(|block| open.blocks.remove(block.to_be_bytes()).map(drop))?;
-            open.database.drop_tree(FORMER_RECORDS).map(drop)
-        })?;
-        self.flush()
+    /// Makes dirty what is to be written anew with this save. Returns whether there is such a thing.
+    fn renew(&mut self, location: &Location) -> bool {
+        let counts = location.counts();
+        if self.shelf.begin_renewal(counts.aors) {
+            location.begin_renewal();
+        }
+        let buckets = self.shelf.renew(counts.aors, counts.dirty);
+        buckets.map(|buckets| location.soil_unrenewed(buckets)).is_some()
+    }
+
+    /// Deletes some of what lies elsewhere as well, with `meanwhile` between volumes. That is not flushed: what comes back
+    /// goes again.
+    fn delete_needless(
+        &mut self,
+        meanwhile: &mut dyn FnMut(&mut Self) -> Result<(), SnapshotError>,
+    ) -> Result<(), SnapshotError> {
+        while let Some((volume, newer)) = self.shelf.needless() {
+            self.guarded(|open| {
+                if volume == 0 {
+                    open.database.drop_tree(FORMER_RECORDS)?;
+                    open.database.remove(FORMER_LIFETIMES)?;
+                }
+                open.delete(volume, |place| newer.contains(&place))
+            })?;
+            meanwhile(self)?;
+        }
+        Ok(())
     }
 
     /// Writes what is awaited ([`Location::await_on_disk`]) and flushes it: everything that was awaited before the call is
@@ -240,7 +212,7 @@ impl Snapshot {
         let mut saved = Saved::default();
         // Also when nothing is awaited any more: a save that is under way may have written it, and not flushed yet.
         let written = self.write(location, &awaited, &mut saved, &mut |_| Ok(()));
-        if let Err(error) = written.and_then(|()| self.guarded(Open::sync)) {
+        if let Err(error) = written.and_then(|()| self.guarded(|open| open.sync())) {
             location.put_back(&awaited);
             self.close();
             return Err(error);
@@ -254,15 +226,6 @@ impl Snapshot {
     /// When the disk does not take them; the next save tries again.
     pub fn keep_members(&mut self, members: &[u8]) -> Result<(), SnapshotError> {
         self.members = Some(members.to_owned());
-        self.keep()
-    }
-
-    /// Keeps the lifetimes that members announced within the last forgetting horizon.
-    ///
-    /// # Errors
-    /// When the disk does not take them; the next save tries again.
-    pub fn keep_expires(&mut self, expires: &[ExpiresSeen]) -> Result<(), SnapshotError> {
-        self.expires = expires.to_owned();
         self.keep()
     }
 
@@ -281,13 +244,14 @@ impl Snapshot {
     ) -> Result<(), SnapshotError> {
         let mut block = Block::default();
         for aor in aors {
+            let push = |record: &Record| (!record.is_empty()).then(|| block.push(aor, record));
             // One that is in there twice was taken the first time.
-            let Some(pushed) = location.take_with(aor, |record| block.push(aor, record)) else { continue };
+            let Some(pushed) = location.take_with(aor, push) else { continue };
             match pushed {
-                Ok(Pushed::Removal) => saved.deleted += 1,
-                Ok(Pushed::Record) => saved.written += 1,
+                None => saved.deleted += 1,
+                Some(Ok(())) => saved.written += 1,
                 // No record that a REGISTER can make gets here; peers have it.
-                Err(error) => tracing::error!(%error, "a record could not be encoded for the snapshot"),
+                Some(Err(error)) => tracing::error!(%error, "a record could not be encoded for the snapshot"),
             }
             if block.is_full() {
                 self.put(&block)?;
@@ -300,9 +264,9 @@ impl Snapshot {
 
     /// Puts a block behind the others.
     fn put(&mut self, block: &Block) -> Result<(), SnapshotError> {
-        self.guarded(|open| open.blocks.insert(self.shelf.next.to_be_bytes(), block.as_bytes()).map(drop))?;
-        self.shelf.next += 1;
-        self.shelf.records += block.records;
+        let (volume, place) = self.shelf.next();
+        self.guarded(|open| open.put(volume, place, block.as_bytes()))?;
+        self.shelf.put(block.records);
         Ok(())
     }
 
@@ -310,7 +274,7 @@ impl Snapshot {
     fn flush(&mut self) -> Result<(), SnapshotError> {
         let saves = self.saves + 1;
         self.guarded(|open| {
-            open.database.insert(SAVES, &saves.to_le_bytes())?;
+            open.set_saves(saves)?;
             open.sync()
         })?;
         self.saves = saves;
@@ -320,15 +284,12 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Writes and flushes members and lifetimes.
+    /// Writes the members, if any are known, and flushes: also the number of the flush, which a new database must have.
     fn keep(&mut self) -> Result<(), SnapshotError> {
         let members = self.members.clone();
-        let expires = bincode::serde::encode_to_vec(&self.expires, bincode::config::standard()).unwrap_or_default();
-        let kept = self.guarded(|open| {
-            if let Some(members) = members {
-                open.database.insert(MEMBERS, members)?;
-            }
-            open.database.insert(EXPIRES, expires).map(|_| ())
+        let kept = self.guarded(|open| match members {
+            Some(members) => open.database.insert(MEMBERS, members).map(drop),
+            None => Ok(()),
         });
         let kept = kept.and_then(|()| self.flush());
         if kept.is_err() {
@@ -341,11 +302,14 @@ impl Snapshot {
     fn open_database(&mut self, location: &Location, loaded: &mut Loaded) -> Result<(), SnapshotError> {
         let path = self.dir.join(DATABASE);
         let opened = guard(|| {
-            let open = open_past_damage(&path)?;
+            let mut open = open_past_damage(&path)?;
             if !self.loaded {
-                self.shelf = load(&open, location, loaded)?;
+                loaded.members = open.database.get(MEMBERS)?.map(|bytes| bytes.to_vec());
+                self.shelf = load::load(&open, location, loaded)?;
+                // Sled's memory of what was read goes with it.
+                drop(open);
+                open = open_past_damage(&path)?;
             }
-            self.shelf.next = open.blocks.last()?.map_or(0, |(key, _)| number(&key) + 1);
             // Only now: what is left of it is as good as ever.
             match open.saves()? {
                 saves if saves < self.saves => {
@@ -376,18 +340,17 @@ impl Snapshot {
         if first && self.members.is_none() {
             self.members.clone_from(&loaded.members);
         }
-        if first && self.expires.is_empty() {
-            self.expires.clone_from(&loaded.expires);
-        }
         // Opened again, what is known here may be newer than what is in there.
         if emptied || !first { self.keep() } else { Ok(()) }
     }
 
     /// Runs one use of the database; an error or a panic of sled becomes our error.
-    fn guarded<T>(&self, work: impl FnOnce(&Open) -> sled::Result<T>) -> Result<T, SnapshotError> {
-        let path = self.dir.join(DATABASE);
-        let Some(open) = &self.open else { return Err(Trouble::Other("not open".into()).at(&path)) };
-        guard(|| work(open).map_err(Trouble::from)).map_err(|trouble| trouble.at(&path))
+    fn guarded<T>(&mut self, work: impl FnOnce(&mut Open) -> sled::Result<T>) -> Result<T, SnapshotError> {
+        let done = match &mut self.open {
+            Some(open) => guard(|| work(open).map_err(Trouble::from)),
+            None => Err(Trouble::Other("not open".into())),
+        };
+        done.map_err(|trouble| trouble.at(&self.dir.join(DATABASE)))
     }
 
     fn close(&mut self) {
@@ -401,127 +364,4 @@ impl Drop for Snapshot {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-impl Open {
-    /// When it returns, all that was written is on disk. Sled's own flush only hands it over (`sync_file_range`): neither
-    /// the length of the file nor what the disk keeps in a volatile cache would outlive a loss of power.
-    fn sync(&self) -> sled::Result<()> {
-        self.database.flush()?;
-        Ok(self.log.sync_data()?)
-    }
-
-    /// The number of the last flush that is in it; 0 when there was none.
-    fn saves(&self) -> sled::Result<u64> {
-        let bytes = self.database.get(SAVES)?;
-        Ok(bytes.and_then(|bytes| bytes.as_ref().try_into().ok()).map_or(0, u64::from_le_bytes))
-    }
-}
-
-impl Trouble {
-    fn at(self, path: &Path) -> SnapshotError {
-        let (Self::Damaged(why) | Self::Full(why) | Self::Other(why)) = self;
-        SnapshotError::Database { path: path.to_owned(), why }
-    }
-}
-
-impl From<sled::Error> for Trouble {
-    fn from(error: sled::Error) -> Self {
-        use io::ErrorKind::{InvalidData, UnexpectedEof};
-        let why = error.to_string();
-        match error {
-            sled::Error::Corruption { .. } | sled::Error::CollectionNotFound(_) | sled::Error::ReportableBug(_) => {
-                Self::Damaged(why)
-            }
-            sled::Error::Io(error) => match error.kind() {
-                kind if is_full(kind) => Self::Full(why),
-                InvalidData | UnexpectedEof => Self::Damaged(why),
-                _ => Self::Other(why),
-            },
-            _ => Self::Other(why),
-        }
-    }
-}
-
-/// Takes a panic, which is what sled does on a damaged log, as damage.
-fn guard<T>(work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        Err(Trouble::Damaged(text.unwrap_or("sled panicked").to_owned()))
-    })
-}
-
-/// The number of a block.
-fn number(key: &[u8]) -> u64 {
-    key.try_into().map_or(0, u64::from_be_bytes)
-}
-
-/// Opens. Threads of a database that this process just dropped may hold sled's lock a moment longer; another process does
-/// not, for the lock on `node-id` is ours.
-fn open_at(path: &Path) -> Result<Open, Trouble> {
-    let mut tries = 0;
-    loop {
-        let opened = try_open_at(path);
-        match &opened {
-            Err(Trouble::Other(why)) if why.contains(SLED_LOCKED) && tries < LOCK_TRIES => tries += 1,
-            _ => return opened,
-        }
-        std::thread::sleep(LOCK_WAIT);
-    }
-}
-
-fn try_open_at(path: &Path) -> Result<Open, Trouble> {
-    guard(|| {
-        let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-        let database = config.open()?;
-        let blocks = database.open_tree(BLOCKS)?;
-        let log = File::open(path.join(SLED_LOG)).map_err(sled::Error::from)?;
-        for dir in [Some(path), path.parent()].into_iter().flatten() {
-            File::open(dir).and_then(|dir| dir.sync_all()).map_err(sled::Error::from)?;
-        }
-        Ok(Open { database, blocks, log })
-    })
-}
-
-/// Opens; on damage deletes sled's `snap.*`, which it makes anew from the log, and tries once more.
-fn open_past_damage(path: &Path) -> Result<Open, Trouble> {
-    let first = open_at(path);
-    let Err(Trouble::Damaged(why)) = &first else { return first };
-    let files = std::fs::read_dir(path).into_iter().flatten().flatten();
-    let snaps = files.filter(|file| file.file_name().as_encoded_bytes().starts_with(b"snap."));
-    let deleted = snaps.filter(|file| std::fs::remove_file(file.path()).is_ok()).count();
-    if deleted == 0 {
-        return first;
-    }
-    tracing::warn!(path = %path.display(), why, "the database's index was damaged: made anew from its log");
-    open_at(path)
-}
-
-/// Reads everything into the table.
-fn load(open: &Open, location: &Location, loaded: &mut Loaded) -> Result<Shelf, Trouble> {
-    guard(|| {
-        loaded.members = open.database.get(MEMBERS)?.map(|bytes| bytes.to_vec());
-        let codec = bincode::config::standard().with_limit::<KEPT_BYTES_MAX>();
-        let expires = open.database.get(EXPIRES)?;
-        let expires = expires.and_then(|bytes| bincode::serde::decode_from_slice(&bytes, codec).ok());
-        loaded.expires = expires.map(|(expires, _): (Vec<ExpiresSeen>, usize)| expires).unwrap_or_default();
-        let (mut shelf, mut reader) = (Shelf::default(), Reader::default());
-        let mut restore = |aor: &Aor, record: Record| {
-            loaded.aors += 1;
-            loaded.latest_us = loaded.latest_us.max(record.latest().map_or(0, |stamp| stamp.time_us));
-            location.restore(aor, record);
-        };
-        for item in open.blocks.iter().rev() {
-            let (key, bytes) = item?;
-            reader.read(&mut shelf, number(&key), &bytes, &mut restore);
-        }
-        if open.database.tree_names().iter().any(|name| name == FORMER_RECORDS.as_bytes()) {
-            for item in &open.database.open_tree(FORMER_RECORDS)? {
-                let (key, bytes) = item?;
-                reader.read_former(&mut shelf, &key, &bytes, &mut restore);
-            }
-        }
-        (loaded.damaged, loaded.newer) = (reader.damaged, reader.newer);
-        Ok(shelf)
-    })
 }

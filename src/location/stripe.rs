@@ -111,6 +111,8 @@ struct Dirty {
     /// Counts how often all were taken, from 1 to 255 and round again: what was taken is asked for, or put back, before
     /// that many others were.
     turn: u8,
+    /// Which renewal of the disk is under way, or was the last: every other one is alike.
+    renewal: bool,
     /// Where this stripe is marked while it holds any, and which one it is.
     all: Arc<DirtyStripes>,
     stripe: usize,
@@ -118,7 +120,7 @@ struct Dirty {
 
 impl Dirty {
     fn new(all: Arc<DirtyStripes>, stripe: usize) -> Self {
-        Self { changed: VecDeque::new(), awaited: VecDeque::new(), turn: 1, all, stripe }
+        Self { changed: VecDeque::new(), awaited: VecDeque::new(), turn: 1, renewal: false, all, stripe }
     }
 
     fn changes(&mut self, aor: Aor) {
@@ -371,6 +373,31 @@ impl Stripe {
         });
     }
 
+    /// From now on what is not taken again is unrenewed. The last renewal took everything.
+    pub(super) fn begin_renewal(&mut self) {
+        self.dirty.iter_mut().for_each(|dirty| dirty.renewal = !dirty.renewal);
+    }
+
+    /// Makes what lies in one bucket and was not taken since [`Stripe::begin_renewal`] dirty.
+    pub(super) fn soil_unrenewed(&mut self, at: usize) {
+        let Self { buckets, words, dirty: Some(dirty), .. } = self else { return };
+        let Some(bucket) = buckets.get_mut(at) else { return };
+        let renewal = dirty.renewal;
+        Scratch::with(|scratch| {
+            for packed in bucket.records.iter_mut().filter(|packed| packed.renewal() != renewal) {
+                packed.read_all(words, scratch);
+                soil(packed, Some(dirty), || Aor::from_canonical(&scratch.aor));
+            }
+        });
+    }
+
+    /// Whether what is known of an AoR was changed since it was last taken for the disk.
+    pub(super) fn is_unsaved(&self, hash: AorHash, aor: &Aor) -> bool {
+        let bucket = self.buckets.get(place(hash));
+        let packed = bucket.and_then(|bucket| bucket.records.get(bucket.find(&self.words, hash, aor.as_str())?));
+        packed.is_some_and(|packed| packed.unsaved() != Unsaved::No)
+    }
+
     /// Takes the latest change of an AoR as seen by the disk.
     pub(super) fn clean(&mut self, hash: AorHash, aor: &Aor) {
         let Self { buckets, words, dirty, .. } = self;
@@ -410,6 +437,7 @@ impl Stripe {
             return None;
         }
         packed.set_unsaved(Unsaved::No);
+        packed.set_renewal(dirty.as_ref().is_some_and(|dirty| dirty.renewal));
         Scratch::with(|scratch| {
             packed.read(words, scratch);
             Some(write(&scratch.record))

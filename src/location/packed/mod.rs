@@ -43,6 +43,8 @@ pub(super) enum Unsaved {
 pub(super) struct Packed(Box<[u8]>);
 
 const UNSAVED_AT: usize = 0;
+/// Beside [`Unsaved`] in its byte.
+const RENEWAL: u8 = 4;
 const TURN_AT: usize = 1;
 /// What precedes the AoR.
 const STATE_BYTES: usize = 2;
@@ -180,7 +182,7 @@ impl Packed {
     }
 
     pub(super) fn unsaved(&self) -> Unsaved {
-        match self.0[UNSAVED_AT] {
+        match self.0[UNSAVED_AT] & !RENEWAL {
             0 => Unsaved::No,
             1 => Unsaved::Yes,
             _ => Unsaved::Awaited,
@@ -188,7 +190,17 @@ impl Packed {
     }
 
     pub(super) fn set_unsaved(&mut self, unsaved: Unsaved) {
-        self.0[UNSAVED_AT] = unsaved as u8;
+        self.0[UNSAVED_AT] = self.0[UNSAVED_AT] & RENEWAL | unsaved as u8;
+    }
+
+    /// In which renewal of the disk it was taken last: every other one is alike.
+    pub(super) fn renewal(&self) -> bool {
+        self.0[UNSAVED_AT] & RENEWAL != 0
+    }
+
+    pub(super) fn set_renewal(&mut self, renewal: bool) {
+        let unsaved = self.0[UNSAVED_AT] & !RENEWAL;
+        self.0[UNSAVED_AT] = if renewal { unsaved | RENEWAL } else { unsaved };
     }
 
     /// The turn of `Dirty` in which it was last put among those that changed; 0 for none.

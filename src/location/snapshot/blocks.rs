@@ -1,13 +1,12 @@
-//! Records as they lie in the database: in blocks under rising numbers, each AoR where it was written last. A block is
-//! never changed. Of an AoR that is in several the latest counts; when most of what lies there was written again, all is
-//! written anew and the old blocks go.
+//! Records as they lie in the database: in blocks, each written once and never changed. An AoR may be in several, for each
+//! save writes what changed since the one before; reading merges them, in whatever order, and what the law makes of several
+//! states of a record is the latest.
+//!
+//! Of an AoR that was forgotten nothing is written. What older blocks hold of it lies below the floor, and so comes to
+//! nothing, until they go.
 //!
 //! **2026-11, blocks.** A database value for each AoR cost 8 µs of processor a record, for a tree was walked and a page
-//! linked for each; a block of [`RECORDS_MAX`] costs 2 to 3 µs a record, and its price does not
-//! grow with the table. What would change our mind: a table so large, with so few changes, that writing all of it anew
-//! is what costs.
-
-use std::collections::{BTreeSet, HashSet};
+//! linked for each; the price of a block of [`RECORDS_MAX`] does not grow with the table.
 
 use aorta_proto::{Aor, Record};
 
@@ -16,68 +15,13 @@ use super::value::{self, ValueError};
 /// Records in one block.
 pub(super) const RECORDS_MAX: usize = 32;
 
-/// A block is closed when it has grown to this, bytes: sled keeps up to 16 in a page, and makes a file of its own of a page
-/// above 128 KiB, whose making costs more than the writing.
+/// A block is closed when it has grown to this, bytes: sled keeps up to nine in a page in memory, and makes a file of its own
+/// of a page above 128 KiB, whose making costs more than the writing.
 const BLOCK_BYTES: usize = 12 << 10;
-
-/// All is written anew when more records lie in the blocks than so many times the AoRs that are.
-const COPIES_MAX: usize = 3;
-
-/// So many may lie there in any case.
-const RECORDS_SLACK: usize = 65_536;
 
 /// What precedes an AoR and its value: their lengths, little-endian.
 const AOR_LENGTH_BYTES: usize = 2;
 const VALUE_LENGTH_BYTES: usize = 4;
-
-/// What is known of the blocks without reading them.
-#[derive(Debug, Default)]
-pub(super) struct Shelf {
-    /// The number of the next block.
-    pub(super) next: u64,
-    /// Records that lie in blocks, every copy counted; a lower bound after a restart that found damage.
-    pub(super) records: usize,
-    /// Blocks with records of a newer aorta: they stay.
-    newer: BTreeSet<u64>,
-    /// Something there is damaged, or lies as an earlier aorta wrote it: all is to be written anew.
-    outworn: bool,
-    /// With no more records than this it is not tried again: the disk may have no room for it.
-    put_off: usize,
-}
-
-impl Shelf {
-    /// Whether all is to be written anew, of a table of `aors`.
-    pub(super) fn is_outworn(&self, aors: u64) -> bool {
-        let aors = usize::try_from(aors).unwrap_or(usize::MAX);
-        let most = aors.saturating_mul(COPIES_MAX).saturating_add(RECORDS_SLACK);
-        (self.outworn || self.records > most) && self.records >= self.put_off
-    }
-
-    /// Writing all anew failed: it waits until as much again has been written as would double the blocks.
-    pub(super) fn put_off(&mut self) {
-        self.put_off = self.records.saturating_mul(2);
-    }
-
-    /// Everything is in blocks from `number` on; which blocks can go.
-    pub(super) fn renewed<'a>(
-        &'a mut self,
-        number: u64,
-        records: usize,
-        blocks: impl Iterator<Item = u64> + 'a,
-    ) -> impl Iterator<Item = u64> + 'a {
-        (self.records, self.outworn, self.put_off) = (records, false, 0);
-        blocks.take_while(move |block| *block < number).filter(|block| !self.newer.contains(block))
-    }
-}
-
-/// What was put into a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pushed {
-    /// What is known of an AoR.
-    Record,
-    /// That nothing is.
-    Removal,
-}
 
 /// A block while it is filled.
 #[derive(Debug, Default)]
@@ -87,11 +31,11 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// Adds what is known of an AoR; an empty record says that nothing is.
+    /// Adds what is known of an AoR.
     ///
     /// # Errors
     /// Whatever the codec refuses: no record that a REGISTER can make.
-    pub(super) fn push(&mut self, aor: &Aor, record: &Record) -> Result<Pushed, bincode::error::EncodeError> {
+    pub(super) fn push(&mut self, aor: &Aor, record: &Record) -> Result<(), bincode::error::EncodeError> {
         let start = self.bytes.len();
         let name = aor.as_str().as_bytes();
         // An AoR has at most `AOR_BYTES_MAX` bytes, a record far less than 4 GiB.
@@ -109,7 +53,7 @@ impl Block {
             place.copy_from_slice(&length);
         }
         self.records += 1;
-        Ok(if record.is_empty() { Pushed::Removal } else { Pushed::Record })
+        Ok(())
     }
 
     /// Makes room for the next one.
@@ -129,74 +73,54 @@ impl Block {
     }
 }
 
-/// Reads blocks, the latest first.
-#[derive(Debug, Default)]
-pub(super) struct Reader {
-    seen: HashSet<Aor, foldhash::fast::RandomState>,
+/// What a block held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Held {
+    /// Records, damaged ones too.
+    pub(super) records: usize,
     /// Records that were damaged; the rest of a block whose lengths are damaged counts as one.
     pub(super) damaged: usize,
     /// Records of a newer aorta.
     pub(super) newer: usize,
 }
 
-impl Reader {
-    /// Gives every record of the block that no later block has.
-    pub(super) fn read(&mut self, shelf: &mut Shelf, number: u64, bytes: &[u8], mut found: impl FnMut(&Aor, Record)) {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let Some((name, value, after)) = next(rest) else {
-                self.damaged += 1;
-                shelf.outworn = true;
-                return;
-            };
-            rest = after;
-            shelf.records += 1;
-            self.read_record(shelf, Some(number), name, value, &mut found);
+impl Held {
+    /// Notes a record that could not be read.
+    pub(super) fn note(&mut self, error: ValueError) {
+        match error {
+            ValueError::Version(_) => self.newer += 1,
+            ValueError::Damaged => self.damaged += 1,
         }
     }
+}
 
-    /// Gives a record that an earlier aorta wrote under its AoR, unless it is in a block.
-    pub(super) fn read_former(
-        &mut self,
-        shelf: &mut Shelf,
-        name: &[u8],
-        value: &[u8],
-        found: impl FnMut(&Aor, Record),
-    ) {
-        shelf.outworn = true;
-        self.read_record(shelf, None, name, value, found);
+/// Gives every record of a block.
+pub(super) fn read(block: &[u8], mut found: impl FnMut(&Aor, Record)) -> Held {
+    let mut held = Held::default();
+    let mut rest = block;
+    while !rest.is_empty() {
+        let Some((name, value, after)) = next(rest) else {
+            held.damaged += 1;
+            return held;
+        };
+        rest = after;
+        held.records += 1;
+        match read_record(name, value) {
+            Ok((aor, record)) => found(&aor, record),
+            Err(error) => held.note(error),
+        }
     }
+    held
+}
 
-    fn read_record(
-        &mut self,
-        shelf: &mut Shelf,
-        block: Option<u64>,
-        name: &[u8],
-        value: &[u8],
-        mut found: impl FnMut(&Aor, Record),
-    ) {
-        let aor = std::str::from_utf8(name).map(Aor::from_canonical);
-        if aor.as_ref().is_ok_and(|aor| self.seen.contains(aor)) {
-            return;
-        }
-        match aor.map_err(|_| ValueError::Damaged).map(|aor| (value::decode(&aor, value), aor)) {
-            Ok((Ok(record), aor)) => {
-                if !record.is_empty() {
-                    found(&aor, record);
-                }
-                self.seen.insert(aor);
-            }
-            Ok((Err(ValueError::Version(_)), aor)) => {
-                self.newer += 1;
-                shelf.newer.extend(block);
-                self.seen.insert(aor);
-            }
-            Ok((Err(ValueError::Damaged), _)) | Err(_) => {
-                self.damaged += 1;
-                shelf.outworn = true;
-            }
-        }
-    }
+/// A record and the AoR that it lies under.
+///
+/// # Errors
+/// [`ValueError`]: what was not written so, or by a newer version.
+pub(super) fn read_record(name: &[u8], value: &[u8]) -> Result<(Aor, Record), ValueError> {
+    let aor = Aor::from_canonical(std::str::from_utf8(name).map_err(|_| ValueError::Damaged)?);
+    let record = value::decode(&aor, value)?;
+    Ok((aor, record))
 }
 
 fn next(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
