@@ -114,7 +114,7 @@ impl<R> Live<R> {
         // before it hears that it does. It awaits the Mark of a node that it knows to serve: of one that began just now
         // it may not have heard, linked or not, and not of the node itself either.
         let linked = || self.members.view.get(id).is_some_and(|member| member.links.contains(&self.settings.node));
-        let had_all = place.is_some_and(|place| place.mark_at.is_none()) && (self.is_linked(id) || linked());
+        let had_all = place.is_some_and(|place| place.marked) && (self.is_linked(id) || linked());
         let unheard = now_us.saturating_sub(self.served_since_us) < ANNOUNCED_US;
         had_all || (unheard && !is(Mutant::TwoBeginUnawaited))
     }
@@ -192,6 +192,7 @@ impl<R> Live<R> {
             trusted_at: 0,
             overtaken: false,
             mark_at: Some(head),
+            marked: false,
         });
         link.backlog_due = Some(sent + 1);
         link.rejoin_due = None;

@@ -159,6 +159,8 @@ pub(super) struct Subscriber {
     pub(super) overtaken: bool,
     /// Number after which the Mark is sent.
     pub(super) mark_at: Option<u64>,
+    /// A Mark of its epoch was sent, on this link or on one before: since then it lacks nothing that it must have from here.
+    pub(super) marked: bool,
 }
 
 impl Subscriber {

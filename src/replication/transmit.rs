@@ -84,6 +84,7 @@ impl<R> Live<R> {
                 drop(Frame::Backlog { epoch, first_seq }.encode(envelope, buf));
             }
             if is(Mutant::MarkBeforeBacklog) && place.mark_at.take().is_some() {
+                place.marked = true;
                 drop(Frame::Mark { epoch }.encode(envelope, buf));
                 return;
             }
@@ -96,6 +97,7 @@ impl<R> Live<R> {
                 place.sent += taken as u64;
             }
             if place.mark_at.take_if(|at| *at <= place.sent).is_some() {
+                place.marked = true;
                 drop(Frame::Mark { epoch }.encode(envelope, buf));
             }
             if place.sent < self.outbox.head() {
