@@ -512,6 +512,24 @@ fn a_drain_gives_away_what_only_this_node_holds() {
 }
 
 #[test]
+fn a_good_bye_reaches_those_who_have_no_link_to_who_leaves() {
+    let mut bench = three();
+    bench.unlink("n1", "n3");
+    bench.pass(10_000);
+    let effects = bench.core("n3").drain(0, 5_000_000, bench.now("n3"));
+    bench.take("n3", effects);
+    bench.pass(600_000);
+    // From here on gossip is no help.
+    bench.hears_no_news("n1");
+    let effects = bench.core("n3").leave(bench.now("n3"));
+    bench.take("n3", effects);
+    bench.pass(10_000);
+    for name in ["n1", "n2"] {
+        assert!(bench.core(name).last_known().iter().all(|known| known.node != id("n3")), "{name} waits for it");
+    }
+}
+
+#[test]
 fn an_idle_cluster_exchanges_only_roots_and_a_repair_costs_what_differs() {
     let mut bench = three();
     for phone in 0..20_000 {

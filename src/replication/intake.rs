@@ -107,9 +107,12 @@ impl<R> Live<R> {
                     probe.answered |= probe.nonce == nonce;
                 }
             }
-            Frame::Forget { node } => self.forget(&node, now),
+            // Of one that is linked here its own link tells.
+            Frame::Forget { node } if !self.is_linked(&node) => self.forget(&node, now),
+            Frame::Forget { .. } => {}
             Frame::Bye => {
                 self.part(peer_id, now);
+                self.pass_on_good_bye(peer_id);
             }
             Frame::Mark { .. } | Frame::Rejoin { .. } => {}
             Frame::Hello(_) => return Err("says Hello twice".into()),

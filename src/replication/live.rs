@@ -207,6 +207,16 @@ impl<R> Live<R> {
         }
     }
 
+    /// A member said good-bye here: who has no link to it cannot have heard it, and would wait for it for ever.
+    pub(super) fn pass_on_good_bye(&mut self, node: &NodeId) {
+        let hears = |peer: &Peer| peer.state.links.contains(node);
+        for peer in self.peers.values_mut().filter(|peer| !hears(peer)) {
+            if let Some(link) = &mut peer.link {
+                link.forget_due.insert(node.clone());
+            }
+        }
+    }
+
     /// Takes what gossip shows.
     pub(super) fn handle_members(&mut self, view: Vec<Member>, now: Now) {
         let me = self.settings.node.clone();
