@@ -18,7 +18,7 @@ const STALLS_US: u64 = 250_000;
 const ON_DISK_WITHIN_US: u64 = 510_000;
 
 /// When nobody asks for anything, all that was answered is on all disks after this, µs.
-const ALL_ON_DISK_WITHIN_US: u64 = 1_500_000;
+const ALL_ON_DISK_WITHIN_US: u64 = RARE_SNAPSHOT_US + 600_000;
 
 /// Within this whoever is a member is on the disk of every other one, µs.
 const REMEMBERED_WITHIN_US: u64 = 2 * RARE_SNAPSHOT_US;
@@ -61,7 +61,7 @@ pub(super) fn crash_all(world: &mut World, step: &Step, rng: &mut fastrand::Rng)
     } else if one_disk || rng.bool() {
         world.load(false);
         // Short lifetimes end before, meanwhile, or after.
-        world.run(rng.u64(1_500_000..5_000_000), calm)?;
+        world.run(rng.u64(ALL_ON_DISK_WITHIN_US..6_000_000), calm)?;
     } else {
         world.run(rng.u64(..1_500_000), calm)?;
         world.loses_since(world.now_us.saturating_sub(ON_DISK_WITHIN_US));
@@ -100,7 +100,7 @@ pub(super) fn crash_all_one_late(world: &mut World, late: usize, rng: &mut fastr
     let old: Vec<node::Disk> = world.nodes.iter().map(|node| node.disk.clone()).collect();
     world.run(rng.u64(500_000..1_500_000), calm)?;
     world.load(false);
-    world.run(1_500_000, calm)?;
+    world.run(ALL_ON_DISK_WITHIN_US, calm)?;
     for (node, disk) in old.into_iter().enumerate() {
         world.crash(node);
         if node != late {

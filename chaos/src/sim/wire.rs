@@ -140,7 +140,8 @@ impl World {
         // What has to wait for room is under way twice as long.
         let most_us = if self.net.is_narrow() { 110_000 } else { 200_000 };
         let sluggish_us = if sluggish { self.rng.u64(50_000..most_us) } else { 0 };
-        let arrives_us = self.now_us + delay_us + slow_us + sluggish_us;
+        // Of both the longer: with the way back it is less than an ack is awaited for.
+        let arrives_us = self.now_us + slow_us + delay_us.max(sluggish_us);
         let pair = pair(from, to, class);
         for frame in frames(bytes) {
             self.alarm = self.alarm.take().or(self.versions.judge_written(from, frame).err());
