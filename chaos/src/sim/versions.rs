@@ -17,6 +17,8 @@ pub(super) struct Versions {
     running: Vec<u8>,
     /// What the process of a machine heard last in a Hello of another.
     heard: Vec<BTreeMap<usize, u8>>,
+    /// The last process of the machine said good-bye; who heard it tells others.
+    parted: Vec<bool>,
 }
 
 /// The builds that the machines get in one step.
@@ -30,6 +32,7 @@ impl Versions {
             installed: vec![VERSION_MAX; nodes],
             running: vec![VERSION_MAX; nodes],
             heard: vec![BTreeMap::new(); nodes],
+            parted: vec![false; nodes],
         }
     }
 
@@ -43,6 +46,7 @@ impl Versions {
     /// A process starts; the highest version that it may read and write.
     pub(super) fn starts(&mut self, node: usize) -> u8 {
         self.heard[node].clear();
+        self.parted[node] = false;
         self.running[node] = self.installed[node];
         self.running[node]
     }
@@ -55,6 +59,7 @@ impl Versions {
 
     /// A node said good-bye: of those who hear it nobody waits for it.
     pub(super) fn parts(&mut self, node: usize, hear: &[usize]) {
+        self.parted[node] = true;
         for other in hear {
             self.heard[*other].remove(&node);
         }
@@ -72,10 +77,11 @@ impl Versions {
     }
 
     /// No node writes a version that another did not offer when it was last heard, there now or not, unless the other has
-    /// been replaced meanwhile by a build that does.
+    /// said good-bye, or been replaced meanwhile by a build that does.
     pub(super) fn judge_written(&self, node: usize, frame: &[u8]) -> Result<(), String> {
         let version = frame.first().copied().unwrap_or_default();
-        let holds_back = |(of, heard): &(&usize, &u8)| version > **heard && version > self.running[**of];
+        let holds_back =
+            |(of, heard): &(&usize, &u8)| version > **heard && version > self.running[**of] && !self.parted[**of];
         match self.heard[node].iter().find(holds_back) {
             Some((of, heard)) => {
                 let (node, of) = (node + 1, of + 1);
