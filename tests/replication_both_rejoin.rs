@@ -59,3 +59,19 @@ fn one_that_stays_a_joiner_keeps_nobody_from_serving() {
     bench.pass(1_200_000);
     assert!(!bench.is_ready("n1") && bench.is_ready("n2"), "{} {}", bench.reason("n1"), bench.reason("n2"));
 }
+
+#[test]
+fn of_two_that_began_before_either_could_hear_of_it_the_greater_gives_way() {
+    let mut bench = two_that_both_gave_way();
+    bench.pass(10_000);
+    bench.unlink("n1", "n3");
+    bench.pass(1_100_000);
+    bench.link_two("n1", "n3");
+    bench.pass(400_000);
+    assert!(bench.is_ready("n1") && bench.is_ready("n2"), "{} {}", bench.reason("n1"), bench.reason("n2"));
+    bench.hears_again("n1");
+    bench.hears_again("n2");
+    bench.pass(100_000);
+    assert!(bench.is_ready("n1"), "{}", bench.reason("n1"));
+    assert!(bench.reason("n2").contains("waits for a link to n1"), "{}", bench.reason("n2"));
+}

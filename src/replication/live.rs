@@ -42,6 +42,8 @@ pub(super) struct Live<R> {
     pub(super) mode: Mode,
     /// When it began to serve, monotonic µs.
     pub(super) served_since_us: u64,
+    /// Joiners with smaller ids that it did not hear when it began.
+    pub(super) began_beside: BTreeSet<NodeId>,
     /// This node's epoch as a subscriber; rises at each rejoin.
     pub(super) epoch: u64,
     /// Counts Marks: an exchange makes ready only if none came after it began.
@@ -89,6 +91,7 @@ impl<R> Live<R> {
             members,
             mode: Mode::Joining(Joining::starting(now.mono_us)),
             served_since_us: now.mono_us,
+            began_beside: BTreeSet::new(),
             epoch: 1,
             marks: 0,
             partial: BTreeSet::new(),
@@ -246,6 +249,7 @@ impl<R> Live<R> {
             self.trim();
         }
         self.weigh_losses(now.mono_us);
+        self.give_way_to_who_began_too(now);
         if let Some(accuser) = accuser {
             self.rejoin("another node says that this one did not keep up", Some(&accuser), now);
         }

@@ -270,9 +270,27 @@ impl<R> Live<R> {
         if now_us.saturating_sub(since_us) >= ANNOUNCED_US {
             return None;
         }
-        let me = &self.settings.node;
+        self.unheard_joiners().next()
+    }
+
+    /// Joiners with smaller ids whose changes do not come here.
+    fn unheard_joiners(&self) -> impl Iterator<Item = &NodeId> {
         let joins = |id: &&NodeId| self.state_of(id) == Some(PeerState::Joining) && !self.hears(id);
-        self.members.view.keys().filter(|id| *id < me).find(joins)
+        self.members.view.keys().filter(|id| **id < self.settings.node).filter(joins)
+    }
+
+    /// One that this node did not wait for any longer began a moment before or after it, and neither had heard of the other.
+    pub(super) fn give_way_to_who_began_too(&mut self, now: Now) {
+        if self.began_beside.is_empty() {
+            return;
+        }
+        let began = |id: &&NodeId| self.state_of(id) == Some(PeerState::Ready) && !self.is_linked(id);
+        if let Some(id) = self.began_beside.iter().find(began).cloned() {
+            self.began_beside.clear();
+            self.rejoin(&format!("it began at the same time as {id}, which it does not hear"), None, now);
+        } else if now.mono_us.saturating_sub(self.served_since_us) > 2 * ANNOUNCED_US {
+            self.began_beside.clear();
+        }
     }
 
     /// A linked node in sync that would miss what is published here.
@@ -303,6 +321,7 @@ impl<R> Live<R> {
             let missing = self.members.last_known.keys().filter(|id| !self.is_linked(id));
             self.partial = missing.cloned().collect();
         }
+        self.began_beside = self.unheard_joiners().cloned().collect();
         self.mode = Mode::Ready;
         self.served_since_us = now.mono_us;
         self.await_all_linked();
