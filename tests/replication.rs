@@ -278,7 +278,10 @@ fn a_process_that_comes_after_a_good_bye_keeps_what_it_said_on_one_connection_wh
     assert_eq!(bench.view("n1").wire_version, VERSION_MIN, "its Bulk connection is up, and it says Hello there once");
     let effects = bench.core("n1").unlinked(&id("n3"), Class::Bulk, bench.now("n1"));
     bench.take("n1", effects);
-    assert_eq!(bench.view("n1").wire_version, VERSION_MAX, "it is not there, and was no member");
+    assert_eq!(bench.view("n1").wire_version, VERSION_MIN, "it was heard, and said no good-bye: it may come again");
+    let effects = bench.core("n1").forget(&id("n3"), bench.now("n1"));
+    bench.take("n1", effects);
+    assert_eq!(bench.view("n1").wire_version, VERSION_MAX);
 }
 
 #[test]
