@@ -105,7 +105,7 @@ impl<R> Live<R> {
         // Of one whose link is lost gossip may still show what it was before it said that it serves.
         let said_so = self.peers.get(id).is_some_and(|peer| {
             let unheard_us = now_us.saturating_sub(peer.heard_us);
-            matches!(peer.state.is, PeerState::Ready | PeerState::Draining) && unheard_us < ANNOUNCED_US
+            peer.state.is.is_in_sync() && unheard_us < ANNOUNCED_US
         });
         if self.is_in_sync(id) || (said_so && !self.is_linked(id)) {
             // Its link may be so young that its Subscribe is still under way; one that said good-bye is a member no more.

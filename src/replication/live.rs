@@ -161,7 +161,7 @@ impl<R> Live<R> {
 
     /// Whether a peer is known to be in sync.
     pub(super) fn is_in_sync(&self, id: &NodeId) -> bool {
-        matches!(self.state_of(id), Some(PeerState::Ready | PeerState::Draining))
+        self.state_of(id).is_some_and(PeerState::is_in_sync)
     }
 
     /// Something that others are told about this node changed.

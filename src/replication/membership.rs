@@ -235,7 +235,7 @@ impl Members {
 
 /// Whether gossip shows two members that are not linked with each other, though both are in sync.
 fn shows_a_cut(view: &BTreeMap<NodeId, Member>) -> bool {
-    let in_sync = |member: &&Member| matches!(member.state, PeerState::Ready | PeerState::Draining);
+    let in_sync = |member: &&Member| member.state.is_in_sync();
     view.values().filter(in_sync).any(|one| {
         let others = view.values().filter(in_sync).filter(|two| two.node != one.node);
         others.into_iter().any(|two| !one.links.contains(&two.node))

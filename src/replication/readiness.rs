@@ -241,9 +241,10 @@ impl<R> Live<R> {
     fn unmarked(&self, joining: &Joining, now_us: u64) -> Option<&NodeId> {
         let owes = |(_, peer): &(&NodeId, &super::peer::Peer)| {
             let Some(link) = &peer.link else { return false };
-            let in_sync = matches!(peer.state.is, PeerState::Ready | PeerState::Draining);
             let waited_us = now_us.saturating_sub(link.since_us.max(joining.epoch_since_us));
-            !peer.intake.marked && !is(Mutant::ReadyWithoutMark) && (in_sync || waited_us < JOINING_MARK_WAIT_US)
+            !peer.intake.marked
+                && !is(Mutant::ReadyWithoutMark)
+                && (peer.state.is.is_in_sync() || waited_us < JOINING_MARK_WAIT_US)
         };
         self.peers.iter().find(owes).map(|(id, _)| id)
     }

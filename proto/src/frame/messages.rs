@@ -68,6 +68,14 @@ pub enum PeerState {
     Left,
 }
 
+impl PeerState {
+    /// Whether it holds what all that serve have answered for.
+    #[must_use]
+    pub fn is_in_sync(self) -> bool {
+        matches!(self, Self::Ready | Self::Draining)
+    }
+}
+
 /// Why a subscriber must start over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RejoinReason {
