@@ -87,8 +87,8 @@ impl Location {
 
     fn read_bucket(&self, bucket: u32, read: impl FnOnce(&Stripe, usize)) {
         if leaves(LEAF_LEVEL, bucket).is_some() {
-            let bucket = bucket as usize;
-            read(&self.settled(bucket / stripe::BUCKETS), bucket % stripe::BUCKETS);
+            let (at, place) = stripe::locate(bucket);
+            read(&self.settled(at), place);
         }
     }
 }

@@ -57,7 +57,7 @@ impl Location {
         let mut done = 0;
         while done < buckets.min(BUCKETS) {
             let bucket = first.wrapping_add(done) % BUCKETS;
-            let (at, place) = (bucket as usize / stripe::BUCKETS, bucket as usize % stripe::BUCKETS);
+            let (at, place) = stripe::locate(bucket);
             let here = (stripe::BUCKETS - place).min((buckets.min(BUCKETS) - done) as usize);
             done += here as u32;
             if !self.stripes[at].read().has_due(floor_us, lapsed_us) {

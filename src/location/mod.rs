@@ -235,7 +235,7 @@ impl Location {
     /// Makes dirty what lies in these buckets and was not taken since [`Location::begin_renewal`].
     fn soil_unrenewed(&self, buckets: std::ops::Range<u32>) {
         for bucket in buckets {
-            let (at, place) = (bucket as usize / stripe::BUCKETS, bucket as usize % stripe::BUCKETS);
+            let (at, place) = stripe::locate(bucket);
             self.stripes[at].write().soil_unrenewed(place);
         }
     }
@@ -266,7 +266,7 @@ impl Location {
     }
 
     fn stripe(&self, hash: AorHash) -> &RwLock<Stripe> {
-        &self.stripes[hash.bucket() as usize / stripe::BUCKETS]
+        &self.stripes[stripe::locate(hash.bucket()).0]
     }
 
     /// Those in which something may be dirty.

@@ -445,9 +445,14 @@ impl Stripe {
     }
 }
 
+/// Which stripe a bucket is in, and where there.
+pub(super) fn locate(bucket: u32) -> (usize, usize) {
+    (bucket as usize / BUCKETS, bucket as usize % BUCKETS)
+}
+
 /// Where in its stripe the bucket of an AoR is.
 fn place(hash: AorHash) -> usize {
-    hash.bucket() as usize % BUCKETS
+    locate(hash.bucket()).1
 }
 
 /// What tells an AoR's record from others of its bucket.
