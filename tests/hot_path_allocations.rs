@@ -3,8 +3,8 @@
 
 #![allow(unsafe_code, reason = "a global allocator that counts; it only forwards to the system's")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod counting_allocator;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -16,38 +16,11 @@ use aorta::sip::transport::{Flow, Transport};
 use aorta::sip::uas::{Answer, Moment, Serving, Uas, UasSettings};
 use aorta_proto::frame::{decode_change, encode_changes};
 use aorta_proto::{Aor, BootId, NodeId, Record};
-
-struct Counting;
-
-thread_local! {
-    static COUNT: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes to `System` unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.with(|count| count.set(count.get() + 1));
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
-        COUNT.with(|count| count.set(count.get() + 1));
-        unsafe { System.realloc(pointer, layout, bytes) }
-    }
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use counting_allocator::allocations;
 
 /// What one piece of work allocates once buffers have been made: the least of some rounds, for tables grow now and then.
 fn steadily(mut work: impl FnMut(u32)) -> usize {
-    let round = |turn| {
-        let before = COUNT.with(Cell::get);
-        work(turn);
-        COUNT.with(Cell::get) - before
-    };
+    let round = |turn| allocations(|| work(turn));
     (0..20).map(round).min().unwrap_or_default()
 }
 

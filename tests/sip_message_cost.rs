@@ -2,32 +2,13 @@
 
 #![allow(unsafe_code, reason = "a global allocator that counts; it only forwards to the system's")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod counting_allocator;
+
 use std::hint::black_box;
 use std::time::Instant;
 
 use aorta::sip::message::{Contacts, Framing, Message, Reply, Unfolded};
-
-struct Counting;
-
-thread_local! {
-    static COUNT: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes to `System` unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.with(|count| count.set(count.get() + 1));
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use counting_allocator::allocations;
 
 /// As a desk phone behind an edge proxy sends it.
 const REGISTER: &[u8] = b"REGISTER sip:example.com SIP/2.0\r\n\
@@ -46,12 +27,6 @@ fn read(message: &[u8]) -> usize {
     let Ok(Message::Request(request)) = Message::parse(&text, Framing::Datagram) else { panic!("a good REGISTER") };
     let Ok(Contacts::List(list)) = request.contacts() else { panic!("good Contacts") };
     list.len() + request.call_id.len() + request.via.branch.len()
-}
-
-fn allocations(work: impl FnOnce()) -> usize {
-    let before = COUNT.with(Cell::get);
-    work();
-    COUNT.with(Cell::get) - before
 }
 
 fn best_ns(work: impl Fn()) -> u128 {
