@@ -9,20 +9,6 @@ use aorta::replication::{AckMode, Event, Linked, Purpose, Settings, Start};
 use aorta_proto::frame::{Class, Envelope, Frame, LastKnown, VERSION_MAX, VERSION_MIN};
 use replication_bench::{Bench, EPOCH_US, id};
 
-/// Three nodes that started together and are ready.
-fn three() -> Bench {
-    let mut bench = Bench::default();
-    for name in ["n1", "n2", "n3"] {
-        bench.start(name, |settings| settings.bootstrap_min_nodes = 2, Start { wall_us: EPOCH_US, ..Start::default() });
-    }
-    bench.link_all();
-    bench.pass(2_000_000);
-    for name in ["n1", "n2", "n3"] {
-        assert!(bench.is_ready(name), "{name}: {:?}", bench.reason(name));
-    }
-    bench
-}
-
 #[test]
 fn a_node_without_a_cluster_serves_at_once() {
     let mut bench = Bench::default();
@@ -36,7 +22,7 @@ fn a_node_without_a_cluster_serves_at_once() {
 
 #[test]
 fn a_reply_waits_for_everybody_and_a_lost_link_releases_nothing() {
-    let mut bench = three();
+    let mut bench = Bench::of_three();
     bench.register("n1", 0);
     assert!(bench.released("n1").is_empty(), "before any frame went");
     bench.pass(1_000);
@@ -54,7 +40,7 @@ fn a_reply_waits_for_everybody_and_a_lost_link_releases_nothing() {
 
 #[test]
 fn a_node_that_everybody_was_silent_to_for_a_moment_doubts_no_longer_than_that() {
-    let mut bench = three();
+    let mut bench = Bench::of_three();
     bench.register("n1", 0);
     bench.stall(400_000);
     assert!(bench.reason("n1").starts_with("in doubt"), "nobody acked: {}", bench.reason("n1"));
@@ -65,7 +51,7 @@ fn a_node_that_everybody_was_silent_to_for_a_moment_doubts_no_longer_than_that()
 
 #[test]
 fn a_joiner_that_gossip_shows_nobody_yet_awaits_those_whom_its_donor_is_linked_with() {
-    let mut bench = three();
+    let mut bench = Bench::of_three();
     bench.unheard.insert(id("n4"));
     bench.start("n4", |_| {}, Start { wall_us: EPOCH_US, ..Start::default() });
     bench.link_two("n4", "n1");
@@ -101,7 +87,7 @@ fn ack_one_and_none_wait_for_less() {
 
 #[test]
 fn waiting_replies_are_bounded_before_anything_is_written() {
-    let bench = three();
+    let bench = Bench::of_three();
     let places: Vec<_> = (0..65_536).map(|_| bench.core("n1").reserve()).collect();
     assert!(places.iter().all(Option::is_some));
     assert!(bench.core("n1").reserve().is_none());
@@ -141,7 +127,7 @@ fn those_who_start_wait_for_a_seed_that_is_not_reached_but_not_for_ever() {
 
 #[test]
 fn empty_disks_that_meet_each_other_before_the_node_that_serves_join_it() {
-    let mut bench = three();
+    let mut bench = Bench::of_three();
     for name in ["n1", "n2"] {
         bench.unlink(name, "n3");
     }
@@ -193,7 +179,7 @@ fn the_start_clock_is_the_median_and_never_below_a_ceiling() {
 
 #[test]
 fn a_disk_too_far_ahead_keeps_its_node_out_and_says_why() {
-    let mut bench = three();
+    let mut bench = Bench::of_three();
     let start = Start { wall_us: EPOCH_US, clock_ceiling_us: Some(EPOCH_US * 2), ..Start::default() };
     bench.start("n4", |settings| settings.bootstrap_min_nodes = 2, start);
     let hello = bench.core("n1").hello(bench.now("n1"));
@@ -240,7 +226,7 @@ fn without_a_missing_member_the_start_is_partial_until_it_is_back_or_forgotten()
 
 #[test]
 fn a_twin_is_refused_while_the_first_answers_and_replaces_it_when_it_does_not() {
-    let mut bench = three();
+    let mut bench = Bench::of_three();
     let mut twin = Bench::default();
     twin.start("n3", |settings| settings.boot.0 = 999, Start { wall_us: EPOCH_US, ..Start::default() });
     let hello = twin.core("n3").hello(twin.now("n3"));
@@ -260,7 +246,7 @@ fn a_twin_is_refused_while_the_first_answers_and_replaces_it_when_it_does_not() 
 
 #[test]
 fn a_process_that_comes_after_a_good_bye_keeps_what_it_said_on_one_connection_when_the_old_other_ends() {
-    let mut bench = three();
+    let mut bench = Bench::of_three();
     let effects = bench.core("n3").leave(bench.now("n3"));
     bench.take("n3", effects);
     bench.pass(100_000);
@@ -286,7 +272,7 @@ fn a_process_that_comes_after_a_good_bye_keeps_what_it_said_on_one_connection_wh
 
 #[test]
 fn a_joiner_asks_again_when_one_that_served_without_a_link_to_it_serves_no_longer() {
-    let mut bench = three();
+    let mut bench = Bench::of_three();
     bench.start("n4", |_| {}, Start { wall_us: EPOCH_US, ..Start::default() });
     bench.link_two("n4", "n1");
     bench.link_two("n4", "n2");
@@ -309,7 +295,7 @@ fn a_joiner_asks_again_when_one_that_served_without_a_link_to_it_serves_no_longe
 
 #[test]
 fn ones_own_address_and_strangers_are_not_linked() {
-    let mut bench = three();
+    let mut bench = Bench::of_three();
     let own = bench.core("n1").hello(bench.now("n1"));
     let (linked, effects) = bench.core("n1").linked(&id("n1"), Class::Live, &own, bench.now("n1"));
     bench.take("n1", effects);
@@ -352,7 +338,7 @@ fn a_peer_that_falls_behind_the_outbox_starts_over_and_has_everything() {
 
 #[test]
 fn what_only_a_rejoining_node_holds_is_soon_everywhere() {
-    let mut bench = three();
+    let mut bench = Bench::of_three();
     bench.write("n1", 7);
     let effects = bench.core("n1").slept(1_000_000, bench.now("n1"));
     bench.take("n1", effects);
@@ -387,7 +373,7 @@ fn a_joiner_that_lost_its_place_may_serve_before_it_hears_of_it() {
 
 /// A joiner that waits for a link to n3, which serves.
 fn three_and_one_that_does_not_reach_the_third() -> Bench {
-    let mut bench = three();
+    let mut bench = Bench::of_three();
     bench.start("n4", |_| {}, Start { wall_us: EPOCH_US, ..Start::default() });
     bench.link_two("n4", "n1");
     bench.link_two("n4", "n2");
@@ -478,7 +464,7 @@ fn a_joiner_that_has_not_heard_that_a_node_serves_may_serve_without_its_mark() {
 
 #[test]
 fn a_drain_that_finds_nobody_says_what_only_this_node_holds() {
-    let mut bench = three();
+    let mut bench = Bench::of_three();
     (0..10).for_each(|phone| bench.register("n1", phone));
     bench.pass(10_000);
     for other in ["n2", "n3"] {
@@ -493,7 +479,7 @@ fn a_drain_that_finds_nobody_says_what_only_this_node_holds() {
 
 #[test]
 fn a_drain_gives_away_what_only_this_node_holds() {
-    let mut bench = three();
+    let mut bench = Bench::of_three();
     bench.write("n3", 5);
     let effects = bench.core("n3").drain(500_000, 5_000_000, bench.now("n3"));
     bench.take("n3", effects);
@@ -516,7 +502,7 @@ fn a_drain_gives_away_what_only_this_node_holds() {
 
 #[test]
 fn a_good_bye_reaches_those_who_have_no_link_to_who_leaves() {
-    let mut bench = three();
+    let mut bench = Bench::of_three();
     bench.unlink("n1", "n3");
     bench.pass(10_000);
     let effects = bench.core("n3").drain(0, 5_000_000, bench.now("n3"));
@@ -534,7 +520,7 @@ fn a_good_bye_reaches_those_who_have_no_link_to_who_leaves() {
 
 #[test]
 fn an_idle_cluster_exchanges_only_roots_and_a_repair_costs_what_differs() {
-    let mut bench = three();
+    let mut bench = Bench::of_three();
     for phone in 0..20_000 {
         for name in ["n1", "n2", "n3"] {
             bench.write(name, phone);
@@ -563,7 +549,7 @@ fn an_idle_cluster_exchanges_only_roots_and_a_repair_costs_what_differs() {
 
 #[test]
 fn frames_that_no_correct_peer_sends_close_the_link() {
-    let bench = three();
+    let bench = Bench::of_three();
     let says = |frame: Frame<'_>, class| {
         let mut bytes = Vec::new();
         frame.encode(Envelope { version: VERSION_MAX, sent_us: 0 }, &mut bytes).expect("fits");

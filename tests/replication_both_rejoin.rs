@@ -4,20 +4,13 @@
 #[allow(dead_code, reason = "the bench serves several tests, and none of them uses all of it")]
 mod replication_bench;
 
-use aorta::replication::Start;
-use replication_bench::{Bench, EPOCH_US};
+use replication_bench::Bench;
 
 /// n1 and n2 have lost each other and both gave way; gossip has told each of them, and brings them no news since.
 fn two_that_both_gave_way() -> Bench {
-    let mut bench = Bench::default();
-    for name in ["n1", "n2", "n3"] {
-        bench.start(name, |settings| settings.bootstrap_min_nodes = 2, Start { wall_us: EPOCH_US, ..Start::default() });
-    }
-    bench.link_all();
-    bench.pass(2_000_000);
+    let mut bench = Bench::of_three();
     bench.unlink("n1", "n2");
     for name in ["n1", "n2"] {
-        assert!(bench.is_ready(name), "{}", bench.reason(name));
         let effects = bench.core(name).slept(1_000_000, bench.now(name));
         bench.take(name, effects);
     }

@@ -62,6 +62,24 @@ fn aor(phone: u32) -> Aor {
 }
 
 impl Bench {
+    /// Three nodes that started together and are ready.
+    pub(crate) fn of_three() -> Self {
+        let mut bench = Self::default();
+        for name in ["n1", "n2", "n3"] {
+            bench.start(
+                name,
+                |settings| settings.bootstrap_min_nodes = 2,
+                Start { wall_us: EPOCH_US, ..Start::default() },
+            );
+        }
+        bench.link_all();
+        bench.pass(2_000_000);
+        for name in ["n1", "n2", "n3"] {
+            assert!(bench.is_ready(name), "{name}: {:?}", bench.reason(name));
+        }
+        bench
+    }
+
     pub(crate) fn start(&mut self, name: &str, settle: impl FnOnce(&mut Settings), start: Start) {
         let mono = Arc::new(AtomicU64::new(self.now_us + 1_000_000));
         self.boots += 1;
