@@ -24,8 +24,11 @@ impl Record {
         self.entries.iter().filter(move |entry| lives(entry) && !below(entry) && !self.is_shadowed(entry))
     }
 
-    /// [`Record::live`] limited to `contacts_max` winners, those that registered first (ties: by key), in that order. The
-    /// limit is a view, for a merge that enforced it would depend on the order of merges.
+    /// [`Record::live`] limited to `contacts_max` winners, those that registered first, in that order. The limit is a view,
+    /// for a merge that enforced it would depend on the order of merges.
+    ///
+    /// Contacts that registered first at the same time are what one phone became at two nodes that did not hear each
+    /// other: the later stamp says where it is.
     #[must_use]
     pub fn shown(&self, now_us: u64, contacts_max: usize) -> Shown<'_> {
         let mut shown: Shown<'_> = self.live(now_us).collect();
@@ -33,7 +36,7 @@ impl Record {
             true => Some(entry.stamp),
             false => entry.binding().map(|binding| binding.first),
         };
-        shown.sort_by_key(|entry| (since(entry), &entry.key));
+        shown.sort_by_key(|entry| (since(entry), std::cmp::Reverse(entry.stamp), &entry.key));
         shown.truncate(contacts_max);
         shown
     }

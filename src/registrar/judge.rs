@@ -247,9 +247,11 @@ impl<'a> Judgement<'a> {
 
     fn write(self, wishes: &[ContactWish<'_>], granted: &[u32], classes: &[Class], stamp: Stamp) -> Written {
         let mut delta = Record { cleared: None, entries: Vec::with_capacity(2 * wishes.len()) };
-        for ((wish, granted_s), class) in wishes.iter().zip(granted).zip(classes) {
+        for (at, ((wish, granted_s), class)) in (0..).zip(wishes.iter().zip(granted).zip(classes)) {
             if matches!(class, Class::Fresh) {
-                delta.entries.push(self.entry(wish, *granted_s, stamp));
+                // Two contacts of one request came one after the other: no two phones ever began at the same time.
+                let began = Stamp { counter: stamp.counter.saturating_add(2 * at), ..stamp };
+                delta.entries.push(self.entry(wish, *granted_s, stamp, began));
             }
         }
         delta.entries.sort_by(|one, two| one.key.cmp(&two.key));
@@ -316,9 +318,9 @@ impl<'a> Judgement<'a> {
         delta
     }
 
-    fn entry(self, wish: &ContactWish<'_>, granted_s: u32, stamp: Stamp) -> Entry {
+    fn entry(self, wish: &ContactWish<'_>, granted_s: u32, stamp: Stamp, began: Stamp) -> Entry {
         let value =
-            if granted_s == 0 { Value::Gone } else { Value::Live(Arc::new(self.binding(wish, granted_s, stamp))) };
+            if granted_s == 0 { Value::Gone } else { Value::Live(Arc::new(self.binding(wish, granted_s, began))) };
         let left_s = |entry: &Entry| entry.lapses_us().unwrap_or(0).saturating_sub(self.now_us) / 1_000_000;
         let counter = match granted_s == 0 && is(Mutant::RemovalLastsAsItsBinding) {
             true => 2 * self.record.entry(&wish.key).map_or(0, left_s) as u32,
@@ -334,14 +336,14 @@ impl<'a> Judgement<'a> {
         }
     }
 
-    fn binding(self, wish: &ContactWish<'_>, granted_s: u32, stamp: Stamp) -> Binding {
+    fn binding(self, wish: &ContactWish<'_>, granted_s: u32, began: Stamp) -> Binding {
         let is_it = |entry: &&Entry| entry.key == wish.key || is_twin(entry, &wish.key, wish.uri_hash);
         let before = self.record.live(self.now_us).filter(is_it);
         let first = before.filter_map(|entry| Some(entry.binding()?.first)).min();
         // Cut texts are for people to read; the fingerprint covers the whole Call-ID.
         let cut = |text: &'a [u8], bytes_max: usize| text.get(..bytes_max).unwrap_or(text);
         Binding::from(&BindingParts {
-            first: first.unwrap_or(stamp),
+            first: first.unwrap_or(began),
             granted_s,
             uri: wish.uri,
             params: &wish.params,
