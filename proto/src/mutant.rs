@@ -3,7 +3,8 @@
 //!
 //! No mutant is what a second rule makes harmless, for no judge can see it: what an ack, a Mark or the trust in a suspect
 //! says of an epoch that is over (true all the same: the process is the same one, and goes on where it was), and a gap
-//! between two links (nobody acks what it lacks, so nobody is sent what lies beyond; `nothing-sent-again` breaks that).
+//! between two links (nobody acks what it lacks, so nobody is sent what lies beyond; `nothing-sent-again` breaks that), and
+//! a good-bye that is not heard on its link (gossip says the same a moment later).
 //!
 //! Belongs to no floor but the lowest, so that every pure room can ask; decides nothing in any build that serves.
 
@@ -28,6 +29,8 @@ mutants! {
     LapseByWallClock = "lapse-by-wall-clock",
     /// Cluster time, once set, follows nobody.
     ClockFollowsNobody = "clock-follows-nobody",
+    /// It follows those who say what time it is, not the stamps that it takes.
+    StampsMoveNoClock = "stamps-move-no-clock",
     /// A start from disks may use a time again that was used before.
     ColdStartBelowCeiling = "cold-start-below-ceiling",
     /// Of two entries of one Call-ID the greater CSeq wins a merge.
@@ -40,6 +43,14 @@ mutants! {
     TwinsBothShown = "twins-both-shown",
     /// The winners of the contact limit are those refreshed longest ago.
     LimitByLastRefresh = "limit-by-last-refresh",
+    /// A contact beyond the limit is accepted, and hidden.
+    HiddenAccepted = "hidden-accepted",
+    /// Who else competes for the places of an AoR is not published with a change.
+    RivalsUnpublished = "rivals-unpublished",
+    /// A refresh changes nothing but how long a contact lives.
+    RefreshKeepsValue = "refresh-keeps-value",
+    /// A contact rings for a while after it lapsed.
+    LapsedRings = "lapsed-rings",
     /// Each node forgets removals by its own timer.
     ForgetByLocalTimer = "forget-by-local-timer",
     /// A removal is forgotten when the binding that it removed would have lapsed.
@@ -48,6 +59,10 @@ mutants! {
     FloorLetsIn = "floor-lets-in",
     /// The floor follows the node's own longest lifetime, not the cluster's.
     HorizonOfItsOwn = "horizon-of-its-own",
+    /// How long what was merged may live does not count, only what members grant now.
+    MergedLifetimesIgnored = "merged-lifetimes-ignored",
+    /// Entries are remembered for less than the longest lifetime.
+    ForgetsLiving = "forgets-living",
     /// The lifetimes of a member that was silent for longer than they last count no longer, though it did not part.
     SilentLifetimesForgotten = "silent-lifetimes-forgotten",
     /// The digest does not count stamps.
@@ -62,6 +77,10 @@ mutants! {
     CseqIgnored = "cseq-ignored",
     /// `Contact: *` removes what the accepting node knows.
     StarOfKnownOnly = "star-of-known-only",
+    /// `Contact: *` does not look at CSeq.
+    StarWithoutCseq = "star-without-cseq",
+    /// CSeq is not compared with that of the last `Contact: *`.
+    ClearedWithoutCseq = "cleared-without-cseq",
     /// An unregister of a contact never seen writes nothing.
     UnseenRemovalUnwritten = "unseen-removal-unwritten",
     /// What a write removes beside what it adds is not published.
@@ -92,12 +111,16 @@ mutants! {
     SavedBeforeCommit = "saved-before-commit",
     /// A change counts as acked once it is sent.
     AckedWhenSent = "acked-when-sent",
+    /// An ack counts for the change after it as well.
+    AckCountsNext = "ack-counts-next",
     /// A lost link releases the replies that waited for it.
     LostLinkReleases = "lost-link-releases",
     /// A reply that goes without somebody who serves is called full.
     ShortCalledFull = "short-called-full",
     /// A reply that waited for a peer which became suspect is called full.
     SuspectShortensNothing = "suspect-shortens-nothing",
+    /// What waited at a node when it ceased to serve is called full.
+    FencedCalledFull = "fenced-called-full",
     /// A reply that nobody is there to ack is called full.
     EmptyAckSetIsFull = "empty-ack-set-is-full",
     /// A node that begins to serve does not count with another that may begin to before it hears so.
@@ -110,6 +133,8 @@ mutants! {
     OverflowUnnoticed = "overflow-unnoticed",
     /// What a broken link swallowed is not sent again.
     NothingSentAgain = "nothing-sent-again",
+    /// What is sent again begins one change too late.
+    SentAgainFromNext = "sent-again-from-next",
     /// The outbox drops one change that somebody lacks.
     TrimmedTooFar = "trimmed-too-far",
     /// A subscriber gets only what is published from then on.
@@ -134,12 +159,22 @@ mutants! {
     RejoinInOldEpoch = "rejoin-in-old-epoch",
     /// A cluster that starts without some members denies what it does not know.
     ColdStartDenies = "cold-start-denies",
+    /// Whoever starts the cluster goes by its own disk.
+    ColdStartGathersNothing = "cold-start-gathers-nothing",
+    /// A node that lost most members denies what it does not know.
+    NothingDoubted = "nothing-doubted",
+    /// It goes on when it meets them again.
+    CutOffGoesOn = "cut-off-goes-on",
     /// A node writes the highest wire version that it knows, whoever reads it.
     VersionBeforeOffers = "version-before-offers",
     /// Members that are not there count for nothing in the choice of the wire version.
     AbsentOffersIgnored = "absent-offers-ignored",
     /// An exchange brings nothing to the side that answers.
     RepairOneWay = "repair-one-way",
+    /// It brings nothing to the side that asks.
+    DonorGivesNothing = "donor-gives-nothing",
+    /// Of the last bucket that is asked for a donor gives nothing.
+    DonorStopsEarly = "donor-stops-early",
     /// The list of a bucket misses its last line.
     ListMissesOne = "list-misses-one",
     /// A peer that is met again is not compared with.
@@ -156,6 +191,10 @@ mutants! {
     ForeignUnwritten = "foreign-unwritten",
     /// A process that slept goes on as if nothing was.
     SleepUnnoticed = "sleep-unnoticed",
+    /// The only one that served goes on after a sleep, whatever those did meanwhile that had been joining.
+    OldStatesTrusted = "old-states-trusted",
+    /// What gossip showed before a sleep is taken for what is.
+    OldViewTrusted = "old-view-trusted",
 }
 
 #[cfg(feature = "mutants")]

@@ -280,6 +280,9 @@ impl Record {
                 if entry.order(mine) == Ordering::Greater {
                     merged.changed = true;
                     note(Change { key: Some(&entry.key), before: Some(mine.mark()), after });
+                    if is(Mutant::RefreshKeepsValue) && mine.binding().and(entry.binding()).is_some() {
+                        entry.value = mine.value.clone();
+                    }
                     *mine = entry;
                 }
             }
@@ -329,6 +332,7 @@ pub const HORIZON_MARGIN_S: u64 = 60;
 /// grants, also one that is not heard.
 #[must_use]
 pub fn horizon_us(expires_max_s: u32, clock_ahead_max_s: u32) -> u64 {
+    let expires_max_s = if is(Mutant::ForgetsLiving) { expires_max_s / 8 } else { expires_max_s };
     (u64::from(expires_max_s) + u64::from(clock_ahead_max_s) + HORIZON_MARGIN_S) * 1_000_000
 }
 

@@ -17,7 +17,8 @@ impl Record {
     /// instance keys with one URI are two phones behind one address (RFC 5626 §3.1). A later one that lapsed hides as
     /// well: slimming it must change nothing.
     pub fn live(&self, now_us: u64) -> impl Iterator<Item = &Entry> {
-        let lives = move |entry: &Entry| entry.lapses_us().is_some_and(|lapses_us| lapses_us > now_us);
+        let grace_us = if is(Mutant::LapsedRings) { 5_000_000 } else { 0 };
+        let lives = move |entry: &Entry| entry.lapses_us().is_some_and(|lapses_us| lapses_us + grace_us > now_us);
         let cleared = self.cleared.map(|cleared| cleared.stamp);
         let below = move |entry: &Entry| cleared.is_some_and(|stamp| entry.stamp < stamp);
         self.entries.iter().filter(move |entry| lives(entry) && !below(entry) && !self.is_shadowed(entry))

@@ -40,12 +40,12 @@ impl Location {
     pub fn list(&self, bucket: u32) -> Vec<Listed> {
         let mut list = Vec::new();
         self.read_bucket(bucket, |stripe, place| {
-            for (hash, _, record) in stripe.records(place) {
+            stripe.each(&self.digester, place, |hash, _, record| {
                 let cleared = record.cleared.map(|cleared| (None, cleared.stamp));
                 let entries = record.entries.iter().map(|entry| (Some(&entry.key), entry.stamp));
                 let listed = |(key, stamp)| Listed { hash: self.digester.item(hash, key), stamp };
                 list.extend(cleared.into_iter().chain(entries).map(listed));
-            }
+            });
         });
         list.sort_unstable();
         list.truncate(list.len() - usize::from(is(Mutant::ListMissesOne) && list.len() > 1));
@@ -62,15 +62,15 @@ impl Location {
             |hash: AorHash, key: Option<&ContactKey>| sorted.binary_search(&self.digester.item(hash, key)).is_ok();
         let mut found = Vec::new();
         self.read_bucket(bucket, |stripe, place| {
-            for (hash, aor, record) in stripe.records(place) {
+            stripe.each(&self.digester, place, |hash, aor, record| {
                 let cleared = record.cleared.filter(|_| is_wanted(hash, None));
                 let entries =
                     record.entries.iter().filter(|entry| is_wanted(hash, Some(&entry.key))).cloned().collect();
                 let part = Record { cleared, entries };
                 if !part.is_empty() {
-                    found.push((aor.clone(), part));
+                    found.push((Aor::from_canonical(aor), part));
                 }
-            }
+            });
         });
         found
     }
@@ -80,7 +80,7 @@ impl Location {
     pub fn bucket(&self, bucket: u32) -> Vec<(Aor, Record)> {
         let mut all = Vec::new();
         self.read_bucket(bucket, |stripe, place| {
-            all.extend(stripe.records(place).map(|(_, aor, record)| (aor.clone(), record.clone())));
+            stripe.each(&self.digester, place, |_, aor, record| all.push((Aor::from_canonical(aor), record.clone())));
         });
         all
     }

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use aorta_proto::Record;
+use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::record::horizon_us;
 
 /// What was merged in this window and in the one before. A window lasts at least as long as the longest lifetime in
@@ -21,6 +22,9 @@ impl Lifetimes {
     pub(super) fn merge(&self, record: &Record) {
         let granted = record.entries.iter().filter_map(|entry| entry.binding());
         let Some(longest_s) = granted.map(|binding| binding.granted_s).max() else { return };
+        if is(Mutant::MergedLifetimesIgnored) {
+            return;
+        }
         if longest_s > self.now_s.load(Ordering::Relaxed) {
             self.now_s.fetch_max(longest_s, Ordering::AcqRel);
         }

@@ -7,7 +7,8 @@
 //! | file | what |
 //! |---|---|
 //! | `mod` | reading and writing one AoR; the changes that a disk has not seen yet |
-//! | `stripe` | what one lock guards: tables, sums, counts |
+//! | `stripe` | what one lock guards: records, sums, counts |
+//! | `packed` | a record in few bytes |
 //! | `expiry` | the floor, slimming, sweeping |
 //! | `lifetimes` | the longest lifetime among what was merged: the floor stays below it |
 //! | `compare` | sums, lists and items for two nodes that compare |
@@ -16,6 +17,7 @@
 mod compare;
 mod expiry;
 mod lifetimes;
+mod packed;
 pub mod snapshot;
 mod stripe;
 #[cfg(test)]
@@ -29,6 +31,7 @@ use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::{Aor, Digester, Merged, Record};
 use parking_lot::RwLock;
 
+use packed::{Scratch, Words};
 use stripe::{DirtyStripes, Stripe, Tally};
 
 pub use expiry::{SLIM_AFTER_LAPSE_US, Swept};
@@ -79,9 +82,10 @@ impl Location {
     #[must_use]
     pub fn new(digest_key: [u8; 16], snapshots: bool) -> Self {
         let dirty = snapshots.then(Arc::<DirtyStripes>::default);
+        let words = Arc::<Words>::default();
         Self {
             digester: Digester::new(digest_key),
-            stripes: (0..STRIPES).map(|at| RwLock::new(Stripe::new(dirty.as_ref(), at))).collect(),
+            stripes: (0..STRIPES).map(|at| RwLock::new(Stripe::new(&words, dirty.as_ref(), at))).collect(),
             dirty,
             floor_us: AtomicU64::new(0),
             lifetimes: lifetimes::Lifetimes::default(),
@@ -90,7 +94,7 @@ impl Location {
     }
 
     /// Shows `read` what is known of an AoR, `None` when nothing. Lapsed entries and removals are in it: what rings is
-    /// [`Record::live`]. `read` runs under a lock: it must be short and must not touch this table.
+    /// [`Record::live`].
     pub fn get<T>(&self, aor: &Aor, read: impl FnOnce(Option<&Record>) -> T) -> T {
         self.get_text(aor.as_str(), read)
     }
@@ -98,7 +102,10 @@ impl Location {
     /// As [`Location::get`], of an AoR's canonical text.
     pub fn get_text<T>(&self, aor: &str, read: impl FnOnce(Option<&Record>) -> T) -> T {
         let hash = self.digester.aor_text(aor);
-        read(self.stripe(hash).read().get(hash, aor))
+        Scratch::with(|scratch| {
+            let known = self.stripe(hash).read().read(hash, aor, scratch).is_some();
+            read(known.then_some(&scratch.record))
+        })
     }
 
     /// One critical section: `judge` sees the record (an empty one if nothing is known), draws its stamp if it needs one,
@@ -107,11 +114,14 @@ impl Location {
         let hash = self.digester.aor(aor);
         let mut stripe = self.stripe(hash).write();
         stripe.forget_in(&self.digester, hash, aor, self.floor_us());
-        let (delta, answer) = judge(stripe.get(hash, aor.as_str()).unwrap_or(&Record::EMPTY));
-        if let Some(delta) = delta {
-            stripe.absorb(&self.digester, hash, aor, delta);
-        }
-        answer
+        Scratch::with(|scratch| {
+            let at = stripe.read(hash, aor.as_str(), scratch);
+            let (delta, answer) = judge(&scratch.record);
+            if let Some(delta) = delta {
+                stripe.absorb(&self.digester, (hash, aor), (at, scratch), delta);
+            }
+            answer
+        })
     }
 
     /// Merges what came from elsewhere: a delta, a repair, a donor's chunk. What is at or below the floor is ignored,
@@ -135,7 +145,7 @@ impl Location {
         }
         let hash = self.digester.aor(aor);
         let mut stripe = self.stripe(hash).write();
-        let unknown = stripe.get(hash, aor.as_str()).is_none();
+        let unknown = Scratch::with(|scratch| stripe.read(hash, aor.as_str(), scratch)).is_none();
         let applied = self.apply_locked(&mut stripe, hash, aor, record);
         if unknown && applied.ignored == 0 {
             stripe.clean(hash, aor);
@@ -230,7 +240,10 @@ impl Location {
         }
         self.lifetimes.merge(&delta);
         stripe.forget_in(&self.digester, hash, aor, floor_us);
-        let Merged { changed, conflict } = stripe.absorb(&self.digester, hash, aor, delta);
+        let Merged { changed, conflict } = Scratch::with(|scratch| {
+            let at = stripe.read(hash, aor.as_str(), scratch);
+            stripe.absorb(&self.digester, (hash, aor), (at, scratch), delta)
+        });
         if is(Mutant::ForeignUnwritten) {
             stripe.clean(hash, aor);
         }

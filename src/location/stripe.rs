@@ -8,7 +8,8 @@ use aorta_proto::digest::AorHash;
 use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::record::Change;
 use aorta_proto::{Aor, Digester, Merged, Record};
-use hashbrown::HashTable;
+
+use super::packed::{Packed, Scratch, Unsaved, Words};
 
 /// Buckets under one lock.
 pub(super) const BUCKETS: usize = aorta_proto::digest::BUCKETS as usize / super::STRIPES;
@@ -20,6 +21,7 @@ pub(super) const NEVER_US: u64 = u64::MAX;
 pub(super) struct Stripe {
     /// None at all until something is put here: a table that holds little costs little.
     buckets: Box<[Bucket]>,
+    words: Arc<Words>,
     /// The sum of all its buckets.
     sum: u128,
     tally: Tally,
@@ -34,7 +36,9 @@ pub(super) struct Stripe {
 
 /// One leaf of the digest tree.
 struct Bucket {
-    table: HashTable<Stored>,
+    /// Of each record a piece of its AoR's hash: whoever looks for one reads few others.
+    tags: Vec<u16>,
+    records: Vec<Packed>,
     sum: u128,
     /// Nothing in it lapses before this, cluster time in microseconds. May be too early, never too late.
     lapses_us: u64,
@@ -42,28 +46,39 @@ struct Bucket {
     oldest_us: u64,
 }
 
+/// A bucket grows by this part of what it holds: one that doubled would be empty by a third, on average.
+const GROWTH: usize = 8;
+
 impl Bucket {
     fn empty() -> Self {
-        Self { table: HashTable::new(), sum: 0, lapses_us: NEVER_US, oldest_us: NEVER_US }
+        Self { tags: Vec::new(), records: Vec::new(), sum: 0, lapses_us: NEVER_US, oldest_us: NEVER_US }
     }
-}
 
-struct Stored {
-    hash: AorHash,
-    aor: Aor,
-    record: Record,
-    unsaved: Unsaved,
-    /// It is in [`Dirty::changed`] if this is [`Dirty::turn`].
-    queued: u32,
-}
+    fn find(&self, words: &Words, hash: AorHash, aor: &str) -> Option<usize> {
+        let tag = tag(hash);
+        let tagged = self.tags.iter().enumerate().filter(|(_, other)| **other == tag);
+        let mut tagged = tagged.filter_map(|(at, _)| Some((at, self.records.get(at)?)));
+        tagged.find(|(_, record)| record.is_of(words, aor)).map(|(at, _)| at)
+    }
 
-/// Whether a record differs from what was last taken of it for the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unsaved {
-    No,
-    Yes,
-    /// Yes, and somebody waits until it is on disk: it is in [`Dirty::awaited`].
-    Awaited,
+    fn push(&mut self, hash: AorHash, record: Packed) {
+        if self.records.len() == self.records.capacity() {
+            let more = self.records.len() / GROWTH + 1;
+            self.records.reserve_exact(more);
+            self.tags.reserve_exact(more);
+        }
+        self.tags.push(tag(hash));
+        self.records.push(record);
+    }
+
+    fn remove(&mut self, at: usize) {
+        self.tags.swap_remove(at);
+        self.records.swap_remove(at);
+        if self.records.capacity() > 2 * self.records.len() {
+            self.tags.shrink_to_fit();
+            self.records.shrink_to_fit();
+        }
+    }
 }
 
 /// Which stripes hold something for the disk, so that a commit need not lock those that do not. Marked and cleared under
@@ -93,8 +108,9 @@ struct Dirty {
     changed: VecDeque<Aor>,
     /// Those that somebody waits for; they are written ahead of the others.
     awaited: VecDeque<Aor>,
-    /// Counts how often all were taken, from 1.
-    turn: u32,
+    /// Counts how often all were taken, from 1 to 255 and round again: what was taken is asked for, or put back, before
+    /// that many others were.
+    turn: u8,
     /// Where this stripe is marked while it holds any, and which one it is.
     all: Arc<DirtyStripes>,
     stripe: usize,
@@ -108,6 +124,13 @@ impl Dirty {
     fn changes(&mut self, aor: Aor) {
         self.changed.push_back(aor);
         self.all.mark(self.stripe);
+    }
+
+    /// A record that was queued in an earlier turn is not queued any more.
+    fn took(&self, packed: &mut Packed) {
+        if packed.turn() != self.turn {
+            packed.set_turn(0);
+        }
     }
 
     fn awaits(&mut self, aor: Aor) {
@@ -127,9 +150,10 @@ pub(super) struct Tally {
 
 impl Stripe {
     /// `dirty` if there are snapshots, and which stripe this is.
-    pub(super) fn new(dirty: Option<&Arc<DirtyStripes>>, stripe: usize) -> Self {
+    pub(super) fn new(words: &Arc<Words>, dirty: Option<&Arc<DirtyStripes>>, stripe: usize) -> Self {
         Self {
             buckets: Box::default(),
+            words: Arc::clone(words),
             sum: 0,
             tally: Tally::default(),
             dirty: dirty.map(|all| Dirty::new(Arc::clone(all), stripe)),
@@ -139,47 +163,62 @@ impl Stripe {
         }
     }
 
-    pub(super) fn get(&self, hash: AorHash, aor: &str) -> Option<&Record> {
+    /// What is known of an AoR, into `scratch`: where it is, `None` when nothing is known.
+    pub(super) fn read(&self, hash: AorHash, aor: &str, scratch: &mut Scratch) -> Option<usize> {
+        scratch.clear();
         let bucket = self.buckets.get(place(hash))?;
-        bucket.table.find(hash.low(), |stored| stored.aor.as_str() == aor).map(|stored| &stored.record)
+        let at = bucket.find(&self.words, hash, aor)?;
+        bucket.records[at].read(&self.words, scratch);
+        Some(at)
     }
 
-    /// Merges a delta into an AoR's record.
-    pub(super) fn absorb(&mut self, digester: &Digester, hash: AorHash, aor: &Aor, delta: Record) -> Merged {
+    /// Merges a delta into an AoR's record, which was just [`Stripe::read`] from `at`.
+    pub(super) fn absorb(
+        &mut self,
+        digester: &Digester,
+        (hash, aor): (AorHash, &Aor),
+        (at, scratch): (Option<usize>, &mut Scratch),
+        delta: Record,
+    ) -> Merged {
         let (oldest_us, lapses_us) = (oldest(&delta), first_lapse(&delta));
         self.oldest_us = self.oldest_us.min(oldest_us);
         self.lapses_us = self.lapses_us.min(lapses_us);
-        let Self { buckets, sum, tally, dirty, .. } = self;
+        let Self { buckets, sum, tally, dirty, words, .. } = self;
         if buckets.is_empty() {
             *buckets = (0..BUCKETS).map(|_| Bucket::empty()).collect();
         }
         let bucket = &mut buckets[place(hash)];
         bucket.oldest_us = bucket.oldest_us.min(oldest_us);
         bucket.lapses_us = bucket.lapses_us.min(lapses_us);
-        let (stored, is_new) = match bucket.table.find_entry(hash.low(), |stored| stored.aor == *aor) {
-            Ok(found) => (found.into_mut(), false),
-            Err(_) if delta.is_empty() => return Merged::default(),
-            Err(_) => {
-                let stored = Stored { hash, aor: aor.clone(), record: Record::EMPTY, unsaved: Unsaved::No, queued: 0 };
-                let slot = bucket.table.insert_unique(hash.low(), stored, |stored| stored.hash.low());
-                (slot.into_mut(), true)
-            }
-        };
-        tally.aors += u64::from(is_new);
         let mut shift = 0;
-        let merged = stored.record.absorb(delta, |change| account(digester, hash, &change, &mut shift, tally));
+        let merged = scratch.record.absorb(delta, |change| account(digester, hash, &change, &mut shift, tally));
+        if !merged.changed {
+            return merged;
+        }
         bucket.sum = bucket.sum.wrapping_add(shift);
         *sum = sum.wrapping_add(shift);
-        if merged.changed {
-            soil(stored, dirty.as_mut());
-        }
+        let at = match at {
+            Some(at) => {
+                scratch.pack_again(words, aor.as_str(), &mut bucket.records[at]);
+                at
+            }
+            None => {
+                tally.aors += 1;
+                bucket.push(hash, scratch.pack(words, aor.as_str()));
+                bucket.records.len() - 1
+            }
+        };
+        soil(&mut bucket.records[at], dirty.as_mut(), || aor.clone());
         merged
     }
 
     /// Forgets what is at or below the floor in one AoR's record.
     pub(super) fn forget_in(&mut self, digester: &Digester, hash: AorHash, aor: &Aor, floor_us: u64) {
         let Some(bucket) = self.buckets.get(place(hash)) else { return };
-        if bucket.oldest_us <= floor_us && self.get(hash, aor.as_str()).is_some_and(|record| has_old(record, floor_us))
+        if bucket.oldest_us <= floor_us
+            && Scratch::with(|scratch| {
+                self.read(hash, aor.as_str(), scratch).is_some() && has_old(&scratch.record, floor_us)
+            })
         {
             self.forget_bucket(digester, place(hash), floor_us);
         }
@@ -187,21 +226,27 @@ impl Stripe {
 
     /// Forgets what is at or below the floor in one bucket. Returns how many entries.
     pub(super) fn forget_bucket(&mut self, digester: &Digester, at: usize, floor_us: u64) -> usize {
-        let Self { buckets, sum, tally, dirty, .. } = self;
+        let Self { buckets, sum, tally, dirty, words, .. } = self;
         let Some(bucket) = buckets.get_mut(at).filter(|bucket| bucket.oldest_us <= floor_us) else { return 0 };
         let (mut forgotten, mut shift, mut oldest_us) = (0, 0, NEVER_US);
-        bucket.table.retain(|stored| {
-            if !has_old(&stored.record, floor_us) {
-                oldest_us = oldest_us.min(oldest(&stored.record));
-                return true;
+        Scratch::with(|scratch| {
+            // From the end: the last one takes the place of one that goes.
+            for at in (0..bucket.records.len()).rev() {
+                bucket.records[at].read_all(words, scratch);
+                if has_old(&scratch.record, floor_us) {
+                    let hash = digester.aor_text(&scratch.aor);
+                    let note = |change: Change<'_>| account(digester, hash, &change, &mut shift, tally);
+                    forgotten += scratch.record.forget(floor_us, note);
+                    soil(&mut bucket.records[at], dirty.as_mut(), || Aor::from_canonical(&scratch.aor));
+                    if scratch.record.is_empty() {
+                        tally.aors -= 1;
+                        bucket.remove(at);
+                        continue;
+                    }
+                    scratch.pack_read(words, &mut bucket.records[at]);
+                }
+                oldest_us = oldest_us.min(oldest(&scratch.record));
             }
-            let hash = stored.hash;
-            forgotten += stored.record.forget(floor_us, |change| account(digester, hash, &change, &mut shift, tally));
-            soil(stored, dirty.as_mut());
-            oldest_us = oldest_us.min(oldest(&stored.record));
-            let stays = !stored.record.is_empty();
-            tally.aors -= u64::from(!stays);
-            stays
         });
         bucket.oldest_us = oldest_us;
         bucket.sum = bucket.sum.wrapping_add(shift);
@@ -212,14 +257,21 @@ impl Stripe {
     /// Slims what lapsed at or before `lapsed_us` in one bucket. Returns how many entries. Not a change for the disk: it
     /// may keep the whole entry until it is forgotten.
     pub(super) fn slim_bucket(&mut self, digester: &Digester, at: usize, lapsed_us: u64) -> usize {
-        let Self { buckets, tally, .. } = self;
+        let Self { buckets, tally, words, .. } = self;
         let Some(bucket) = buckets.get_mut(at).filter(|bucket| bucket.lapses_us <= lapsed_us) else { return 0 };
         let (mut slimmed, mut shift, mut lapses_us) = (0, 0, NEVER_US);
-        for stored in bucket.table.iter_mut() {
-            let hash = stored.hash;
-            slimmed += stored.record.slim(lapsed_us, |change| account(digester, hash, &change, &mut shift, tally));
-            lapses_us = lapses_us.min(first_lapse(&stored.record));
-        }
+        Scratch::with(|scratch| {
+            for packed in &mut bucket.records {
+                packed.read_all(words, scratch);
+                if first_lapse(&scratch.record) <= lapsed_us {
+                    let hash = digester.aor_text(&scratch.aor);
+                    let note = |change: Change<'_>| account(digester, hash, &change, &mut shift, tally);
+                    slimmed += scratch.record.slim(lapsed_us, note);
+                    scratch.pack_read(words, packed);
+                }
+                lapses_us = lapses_us.min(first_lapse(&scratch.record));
+            }
+        });
         debug_assert_eq!(shift, 0, "slimming keeps every stamp");
         bucket.lapses_us = lapses_us;
         slimmed
@@ -236,9 +288,15 @@ impl Stripe {
         self.lapses_us = self.buckets.iter().map(|bucket| bucket.lapses_us).min().unwrap_or(NEVER_US);
     }
 
-    pub(super) fn records(&self, at: usize) -> impl Iterator<Item = (AorHash, &Aor, &Record)> {
-        let bucket = self.buckets.get(at).into_iter();
-        bucket.flat_map(|bucket| &bucket.table).map(|stored| (stored.hash, &stored.aor, &stored.record))
+    /// Shows every record of a bucket.
+    pub(super) fn each(&self, digester: &Digester, at: usize, mut show: impl FnMut(AorHash, &str, &Record)) {
+        let Some(bucket) = self.buckets.get(at) else { return };
+        Scratch::with(|scratch| {
+            for packed in &bucket.records {
+                packed.read_all(&self.words, scratch);
+                show(digester.aor_text(&scratch.aor), &scratch.aor, &scratch.record);
+            }
+        });
     }
 
     pub(super) fn bucket_sum(&self, at: usize) -> u128 {
@@ -259,31 +317,32 @@ impl Stripe {
 
     /// Makes an AoR dirty; one that is not in the table is to be deleted.
     pub(super) fn soil(&mut self, hash: AorHash, aor: &Aor) {
-        let Self { buckets, dirty, .. } = self;
-        match find_mut(buckets, hash, aor) {
-            Some(stored) => soil(stored, dirty.as_mut()),
+        let Self { buckets, words, dirty, .. } = self;
+        match find_mut(buckets, words, hash, aor) {
+            Some(packed) => soil(packed, dirty.as_mut(), || aor.clone()),
             None => dirty.iter_mut().for_each(|dirty| dirty.changes(aor.clone())),
         }
     }
 
     /// Somebody waits until what is known of an AoR is on disk.
     pub(super) fn await_on_disk(&mut self, hash: AorHash, aor: &Aor) {
-        let Self { buckets, dirty, .. } = self;
+        let Self { buckets, words, dirty, .. } = self;
         let Some(dirty) = dirty else { return };
-        if let Some(stored) = find_mut(buckets, hash, aor).filter(|stored| stored.unsaved == Unsaved::Yes) {
-            stored.unsaved = Unsaved::Awaited;
+        let packed = find_mut(buckets, words, hash, aor);
+        if let Some(packed) = packed.filter(|packed| packed.unsaved() == Unsaved::Yes) {
+            packed.set_unsaved(Unsaved::Awaited);
             dirty.awaits(aor.clone());
         }
     }
 
     /// Somebody waits until everything is on disk.
     pub(super) fn await_all_on_disk(&mut self, digester: &Digester) {
-        let Self { buckets, dirty, .. } = self;
+        let Self { buckets, words, dirty, .. } = self;
         let Some(Dirty { changed, awaited, .. }) = dirty else { return };
         for aor in changed.iter() {
-            let stored = find_mut(buckets, digester.aor(aor), aor);
-            if let Some(stored) = stored.filter(|stored| stored.unsaved == Unsaved::Yes) {
-                stored.unsaved = Unsaved::Awaited;
+            let packed = find_mut(buckets, words, digester.aor(aor), aor);
+            if let Some(packed) = packed.filter(|packed| packed.unsaved() == Unsaved::Yes) {
+                packed.set_unsaved(Unsaved::Awaited);
                 awaited.push_back(aor.clone());
             }
         }
@@ -292,30 +351,35 @@ impl Stripe {
     /// Puts an AoR among the dirty ones again, for it was taken from them. Who waits for it is not known any more, so
     /// somebody may.
     pub(super) fn put_back(&mut self, hash: AorHash, aor: &Aor) {
-        let Self { buckets, dirty, .. } = self;
+        let Self { buckets, words, dirty, .. } = self;
         let Some(dirty) = dirty else { return };
         dirty.awaits(aor.clone());
-        if let Some(stored) = find_mut(buckets, hash, aor) {
-            stored.unsaved = Unsaved::Awaited;
+        if let Some(packed) = find_mut(buckets, words, hash, aor) {
+            packed.set_unsaved(Unsaved::Awaited);
+            dirty.took(packed);
         }
     }
 
     /// Makes every AoR dirty.
     pub(super) fn soil_all(&mut self) {
-        let Self { buckets, dirty, .. } = self;
-        for stored in buckets.iter_mut().flat_map(|bucket| bucket.table.iter_mut()) {
-            soil(stored, dirty.as_mut());
-        }
+        let Self { buckets, words, dirty, .. } = self;
+        Scratch::with(|scratch| {
+            for packed in buckets.iter_mut().flat_map(|bucket| &mut bucket.records) {
+                packed.read_all(words, scratch);
+                soil(packed, dirty.as_mut(), || Aor::from_canonical(&scratch.aor));
+            }
+        });
     }
 
     /// Takes the latest change of an AoR as seen by the disk.
     pub(super) fn clean(&mut self, hash: AorHash, aor: &Aor) {
-        let Self { buckets, dirty, .. } = self;
+        let Self { buckets, words, dirty, .. } = self;
         let Some(dirty) = dirty else { return };
         if dirty.changed.pop_back_if(|last| *last == *aor).is_some()
-            && let Some(stored) = find_mut(buckets, hash, aor)
+            && let Some(packed) = find_mut(buckets, words, hash, aor)
         {
-            (stored.unsaved, stored.queued) = (Unsaved::No, 0);
+            packed.set_unsaved(Unsaved::No);
+            packed.set_turn(0);
         }
     }
 
@@ -337,9 +401,19 @@ impl Stripe {
     /// Shows what is known of an AoR that was taken as dirty to `write`, for the disk: the next change makes it dirty again.
     /// `None` when it was taken once more since it was queued, and has not changed since.
     pub(super) fn take_with<T>(&mut self, hash: AorHash, aor: &Aor, write: impl FnOnce(&Record) -> T) -> Option<T> {
-        let Some(stored) = find_mut(&mut self.buckets, hash, aor) else { return Some(write(&Record::EMPTY)) };
-        let unsaved = std::mem::replace(&mut stored.unsaved, Unsaved::No);
-        (unsaved != Unsaved::No).then(|| write(&stored.record))
+        let Self { buckets, words, dirty, .. } = self;
+        let Some(packed) = find_mut(buckets, words, hash, aor) else { return Some(write(&Record::EMPTY)) };
+        if let Some(dirty) = dirty {
+            dirty.took(packed);
+        }
+        if packed.unsaved() == Unsaved::No {
+            return None;
+        }
+        packed.set_unsaved(Unsaved::No);
+        Scratch::with(|scratch| {
+            packed.read(words, scratch);
+            Some(write(&scratch.record))
+        })
     }
 }
 
@@ -348,17 +422,25 @@ fn place(hash: AorHash) -> usize {
     hash.bucket() as usize % BUCKETS
 }
 
-fn find_mut<'a>(buckets: &'a mut [Bucket], hash: AorHash, aor: &Aor) -> Option<&'a mut Stored> {
-    buckets.get_mut(place(hash))?.table.find_mut(hash.low(), |stored| stored.aor == *aor)
+/// What tells an AoR's record from others of its bucket.
+fn tag(hash: AorHash) -> u16 {
+    hash.low() as u16
 }
 
-fn soil(stored: &mut Stored, dirty: Option<&mut Dirty>) {
+fn find_mut<'a>(buckets: &'a mut [Bucket], words: &Words, hash: AorHash, aor: &Aor) -> Option<&'a mut Packed> {
+    let bucket = buckets.get_mut(place(hash))?;
+    let at = bucket.find(words, hash, aor.as_str())?;
+    bucket.records.get_mut(at)
+}
+
+fn soil(packed: &mut Packed, dirty: Option<&mut Dirty>, aor: impl FnOnce() -> Aor) {
     let Some(dirty) = dirty else { return };
-    if stored.unsaved == Unsaved::No {
-        stored.unsaved = Unsaved::Yes;
+    if packed.unsaved() == Unsaved::No {
+        packed.set_unsaved(Unsaved::Yes);
     }
-    if std::mem::replace(&mut stored.queued, dirty.turn) != dirty.turn {
-        dirty.changes(stored.aor.clone());
+    if packed.turn() != dirty.turn {
+        packed.set_turn(dirty.turn);
+        dirty.changes(aor());
     }
 }
 

@@ -54,7 +54,8 @@ fn star(request: &RegisterRequest<'_>, record: &Record, draw: impl FnOnce() -> S
     if request.expires != super::Expires::Seconds(0) {
         return Err(Refusal::StarNeedsExpiresZero);
     }
-    for entry in record.entries.iter().filter(|entry| entry.call_id_hash == request.call_id_hash) {
+    let mine = record.entries.iter().filter(|entry| entry.call_id_hash == request.call_id_hash);
+    for entry in mine.filter(|_| !is(Mutant::StarWithoutCseq)) {
         rises(request.cseq, entry.cseq)?;
     }
     let cleared = record.cleared.filter(|cleared| cleared.call_id_hash == request.call_id_hash);
@@ -178,7 +179,8 @@ impl<'a> Judgement<'a> {
     fn classify(self, wish: &ContactWish<'_>, granted_s: u32, room: &mut Option<usize>) -> Result<Class, Refusal> {
         let mine = |call_id_hash: u64| call_id_hash == self.request.call_id_hash;
         let own = self.record.entry(&wish.key);
-        if let Some(cleared) = self.record.cleared.filter(|cleared| mine(cleared.call_id_hash)) {
+        let cleared = self.record.cleared.filter(|_| !is(Mutant::ClearedWithoutCseq));
+        if let Some(cleared) = cleared.filter(|cleared| mine(cleared.call_id_hash)) {
             rises(self.request.cseq, cleared.cseq)?;
         }
         let twins = self.record.entries.iter().filter(|entry| is_twin(entry, &wish.key, wish.uri_hash));
@@ -305,7 +307,7 @@ impl<'a> Judgement<'a> {
     /// was removed, or came first. A node that acks the change may not have heard of that yet, and must not hide a contact
     /// that the answer lists.
     fn with_rivals(self, mut delta: Record, after: &Record) -> Record {
-        if after.entries.len() <= self.limits.max_contacts_per_aor {
+        if after.entries.len() <= self.limits.max_contacts_per_aor || is(Mutant::RivalsUnpublished) {
             return delta;
         }
         let lacked = |stamp: Stamp| stamp.time_us.saturating_add(LACKED_US) > self.now_us;
@@ -360,7 +362,7 @@ impl<'a> Judgement<'a> {
     fn all_shown(self, record: &Record, wishes: &[ContactWish<'_>], granted: &[u32]) -> Result<(), Refusal> {
         let shown = record.shown(self.now_us, self.limits.max_contacts_per_aor);
         let mut added = wishes.iter().zip(granted).filter(|(_, granted_s)| **granted_s > 0);
-        if added.all(|(wish, _)| shown.iter().any(|entry| entry.key == wish.key)) {
+        if added.all(|(wish, _)| shown.iter().any(|entry| entry.key == wish.key)) || is(Mutant::HiddenAccepted) {
             Ok(())
         } else {
             Err(Refusal::TooManyContacts)

@@ -164,7 +164,8 @@ impl<R> Live<R> {
                 link.rejoin_due = Some((epoch, RejoinReason::Overflow));
                 return Ok(());
             }
-            place.sent = if is(Mutant::NothingSentAgain) { place.sent } else { place.acked };
+            let held = if is(Mutant::NothingSentAgain) { place.sent } else { place.acked };
+            place.sent = if is(Mutant::SentAgainFromNext) { head.min(held + 1) } else { held };
             place.mark_at = Some(head);
             link.backlog_due = Some(place.sent + 1);
             if place.accused {
@@ -209,7 +210,7 @@ impl<R> Live<R> {
         if seq > head {
             return Err("acks what was never sent".into());
         }
-        place.acked = place.acked.max(seq);
+        place.acked = place.acked.max(if is(Mutant::AckCountsNext) { head.min(seq + 1) } else { seq });
         place.sent = place.sent.max(seq);
         if !place.awaited && place.acked >= place.trusted_at {
             place.awaited = true;
@@ -282,7 +283,7 @@ impl<R> Live<R> {
     pub(super) fn shorten_for_the_unawaited(&mut self) {
         let place = |id: &NodeId| self.peers.get(id).and_then(|peer| peer.subscriber.as_ref());
         let unawaited = |id: &NodeId| !place(id).is_some_and(|place| place.awaited);
-        if self.members.last_known.keys().any(unawaited) {
+        if self.members.last_known.keys().any(unawaited) && !is(Mutant::FencedCalledFull) {
             self.shorten_after(0);
         }
     }

@@ -57,6 +57,9 @@ impl<R> Live<R> {
 
     /// Merges the table of each node of the group in turn, then serves.
     fn gather(&self, joining: &Joining, group: &[(&NodeId, &Peer)], now: Now) -> Step {
+        if is(Mutant::ColdStartGathersNothing) {
+            return Step::Serve { cold: true };
+        }
         if let Some(id) = self.schedule.running_with() {
             return Step::Wait(format!("starts the cluster: exchanges with {id}"));
         }

@@ -133,7 +133,7 @@ impl Lists {
             if !want.is_empty() && !is(Mutant::RepairOneWay) {
                 self.want.push((bucket, want));
             }
-            if !give.is_empty() {
+            if !give.is_empty() && !is(Mutant::DonorGivesNothing) {
                 let changes = encoded(location, bucket, &give);
                 bytes += changes.iter().map(|change| change.len()).sum::<usize>();
                 self.ready.extend(changes);
@@ -142,7 +142,8 @@ impl Lists {
     }
 
     fn next_bucket(&mut self) -> Option<u16> {
-        let span = self.spans.front_mut()?;
+        let last = self.spans.len() == 1 && is(Mutant::DonorStopsEarly);
+        let span = self.spans.front_mut().filter(|span| !last || span.more > 0)?;
         let bucket = span.first;
         if span.more == 0 {
             self.spans.pop_front();

@@ -157,7 +157,7 @@ impl<R> Live<R> {
         self.announce();
         if in_sync {
             self.met_again(peer_id);
-            if self.cut_off {
+            if self.cut_off && !is(Mutant::CutOffGoesOn) {
                 self.rejoin("it was cut off from most members", None, now);
             }
         }

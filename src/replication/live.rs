@@ -148,10 +148,12 @@ impl<R> Live<R> {
         self.peers.iter().filter(|(_, peer)| peer.link.is_some()).map(|(id, _)| id)
     }
 
-    /// What a peer is: as its link says, else as gossip says; `None` when neither has said anything yet.
+    /// What a peer is: as its link says, else as gossip says; `None` when neither has said anything yet, or not since this
+    /// process slept.
     pub(super) fn state_of(&self, id: &NodeId) -> Option<PeerState> {
         let linked = self.peers.get(id).filter(|peer| peer.link.is_some()).map(|peer| peer.state.is);
-        linked.or_else(|| self.members.view.get(id).map(|member| member.state))
+        let shown = || self.members.view.get(id).filter(|_| !self.members.view_is_old).map(|member| member.state);
+        linked.or_else(shown)
     }
 
     /// Whether a peer is known to be in sync.
@@ -247,7 +249,7 @@ impl<R> Live<R> {
         let lost = self.members.lost_most(self.peers.iter().filter_map(accused));
         if lost && !self.cut_off && !matches!(self.mode, Mode::Joining(_)) {
             self.cut_off = true;
-            self.doubt_until_us = Some(now_us + self.settings.doubt_us);
+            self.doubt_until_us = Some(now_us + self.settings.doubt_us).filter(|_| !is(Mutant::NothingDoubted));
             self.announce();
         } else if !lost && self.cut_off && matches!(self.mode, Mode::Ready) && self.schedule.running_with().is_none() {
             // All were silent for a moment and no link broke: nobody rejoins, so nothing else would ask what was missed.
@@ -278,6 +280,7 @@ impl<R> Live<R> {
         }
         // Nobody gives up a node that has been silent for less than this, so nobody began to serve without it.
         if gap_us >= self.settings.ack_timeout_us {
+            self.members.view_is_old = !is(Mutant::OldViewTrusted);
             self.rejoin_unless_alone("it slept", now);
         } else {
             self.rejoin("it slept", None, now);
@@ -330,7 +333,10 @@ impl<R> Live<R> {
             until_us >= now.cluster_us || !is(Mutant::SilentLifetimesForgotten)
         });
         let remembered = remembered.map(|known| known.expires_max_s);
-        let longest = linked.chain(shown).chain(remembered).filter(|_| !is(Mutant::HorizonOfItsOwn)).max().unwrap_or(0);
+        if is(Mutant::HorizonOfItsOwn) {
+            return horizon_us(self.settings.expires_max_s, ahead_s);
+        }
+        let longest = linked.chain(shown).chain(remembered).max().unwrap_or(0);
         let granted_max_s = longest.max(self.settings.expires_max_s);
         self.location.horizon_us(granted_max_s, ahead_s, now.cluster_us)
     }

@@ -105,6 +105,8 @@ fn state_from(name: &str) -> Option<PeerState> {
 pub(super) struct Members {
     /// Alive, as gossip has it.
     pub(super) view: BTreeMap<NodeId, Member>,
+    /// This process slept since it was shown: what members are may be otherwise by now.
+    pub(super) view_is_old: bool,
     /// Two members are in sync and not linked with each other.
     pub(super) shows_a_cut: bool,
     /// Once a member, and neither parted nor forgotten.
@@ -138,6 +140,7 @@ impl Members {
         }
         self.lost.extend(vanished.iter().cloned());
         self.shows_a_cut = shows_a_cut(&view);
+        self.view_is_old = false;
         self.view = view;
         vanished
     }

@@ -15,8 +15,8 @@ use super::effects::{Event, Purpose};
 use super::live::Live;
 use crate::clock::Now;
 
-/// How long the Mark of a linked node that is itself not in sync is waited for, µs. It answers no REGISTER, so it can
-/// owe at most what it published before it stopped.
+/// How long the Mark of a linked node that is itself not in sync is waited for in each epoch, µs. It answers no REGISTER,
+/// so it can owe at most what it published before it stopped; unless that it began to serve is still on its way here.
 const JOINING_MARK_WAIT_US: u64 = 1_000_000;
 
 /// Where a node is in its life, with what it needs there.
@@ -34,6 +34,8 @@ pub(super) struct Joining {
     /// Why it is not in sync.
     pub(super) why: String,
     pub(super) since_us: u64,
+    /// When it last subscribed anew everywhere, monotonic µs.
+    pub(super) epoch_since_us: u64,
     /// It served until then, and has what it held.
     pub(super) served_before: bool,
     /// `marks` when the last finished exchange with a node in sync began.
@@ -62,6 +64,7 @@ impl Joining {
         Self {
             why: why.to_owned(),
             since_us: now_us,
+            epoch_since_us: now_us,
             served_before: true,
             exchanged_at: None,
             missed_somebody: false,
@@ -193,7 +196,7 @@ impl<R> Live<R> {
         if now.mono_us < joining.retry_us {
             return Step::Wait("an exchange broke off; the next one is near".into());
         }
-        if let Some(id) = self.unmarked(now.mono_us) {
+        if let Some(id) = self.unmarked(joining, now.mono_us) {
             return Step::Wait(format!("waits for the Mark of {id}"));
         }
         if let Some(id) = self.unsubscribed() {
@@ -235,11 +238,11 @@ impl<R> Live<R> {
     }
 
     /// A linked node whose Mark of this epoch is still to come.
-    fn unmarked(&self, now_us: u64) -> Option<&NodeId> {
+    fn unmarked(&self, joining: &Joining, now_us: u64) -> Option<&NodeId> {
         let owes = |(_, peer): &(&NodeId, &super::peer::Peer)| {
             let Some(link) = &peer.link else { return false };
             let in_sync = matches!(peer.state.is, PeerState::Ready | PeerState::Draining);
-            let waited_us = now_us.saturating_sub(link.since_us);
+            let waited_us = now_us.saturating_sub(link.since_us.max(joining.epoch_since_us));
             !peer.intake.marked && !is(Mutant::ReadyWithoutMark) && (in_sync || waited_us < JOINING_MARK_WAIT_US)
         };
         self.peers.iter().find(owes).map(|(id, _)| id)
@@ -324,7 +327,12 @@ impl<R> Live<R> {
     /// The same of a node that others may have given up meanwhile: what it knows of them is from before. Those that were
     /// joining may have started the cluster without it, and answered in full.
     pub(super) fn rejoin_unless_alone(&mut self, why: &str, now: Now) {
-        let may_serve = |peer: &super::peer::Peer| matches!(peer.state.is, PeerState::Ready | PeerState::Joining);
+        let joining_may = !is(Mutant::OldStatesTrusted);
+        let may_serve = |peer: &super::peer::Peer| match peer.state.is {
+            PeerState::Ready => true,
+            PeerState::Joining => joining_may,
+            PeerState::Draining | PeerState::Left => false,
+        };
         let others_may_serve = self.peers.values().any(|peer| peer.link.is_some() && may_serve(peer));
         self.start_over(why, None, others_may_serve, now);
     }
@@ -338,7 +346,7 @@ impl<R> Live<R> {
             }
         }
         match &mut self.mode {
-            Mode::Joining(joining) => joining.exchanged_at = None,
+            Mode::Joining(joining) => (joining.exchanged_at, joining.epoch_since_us) = (None, now.mono_us),
             Mode::Ready if others_can_serve => {
                 self.shorten_for_the_unawaited();
                 self.mode = Mode::Joining(Joining::again(why, now.mono_us));

@@ -258,7 +258,11 @@ impl World {
 
     /// The network gives back copies of what was answered in full a while ago: nothing may come of them.
     pub(super) fn replays(&mut self, rng: &mut fastrand::Rng) {
-        let (now_us, remembered_us) = (self.now_us, self.limits.horizon_us() - REMEMBERED_MARGIN_US);
+        let horizon_us = match self.longest_left {
+            true => self.limits.least_horizon_us(),
+            false => self.limits.horizon_us(),
+        };
+        let (now_us, remembered_us) = (self.now_us, horizon_us - REMEMBERED_MARGIN_US);
         for phone in 0..self.phones.len() {
             let Phone { line, number, .. } = self.phones[phone];
             // A flow that moves may leave the memory of another Call-ID behind where it was.
@@ -350,6 +354,15 @@ impl World {
     pub(super) fn settles(&mut self) {
         let (now_us, gentle) = (self.now_us, self.gentle);
         self.lines.iter_mut().for_each(|line| line.settles(gentle, now_us));
+    }
+
+    /// All nodes die: what was answered since then may be on no disk.
+    pub(super) fn loses_since(&mut self, since_us: u64) {
+        for line in &mut self.lines {
+            for id in line.loses_since(since_us) {
+                self.full.remove(&id);
+            }
+        }
     }
 
     /// A 200 with all acks that were asked for: with few asked for it is as good as a short one.

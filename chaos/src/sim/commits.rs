@@ -1,5 +1,6 @@
 //! Group commits onto the simulated disk (`ack = "disk"`): begun when somebody waits, on disk some time later, lost with the
-//! process in between. One at a time, as the thread that writes makes them.
+//! process in between. One at a time, as the thread that writes makes them. Where one storage is behind all machines, all
+//! disks may stall at once.
 
 use aorta::replication::Commit;
 use aorta_proto::{Aor, Record};
@@ -9,7 +10,7 @@ use super::world::{Happening, World};
 /// How long a disk takes, µs.
 const WRITES_US: std::ops::Range<u64> = 200..5_000;
 
-/// What a process that is stopped has written is looked at again after this, µs.
+/// What a process that is stopped, or a disk that stalls, has written is looked at again after this, µs.
 const LOOK_AGAIN_US: u64 = 100_000;
 
 /// What a process writes just now.
@@ -39,10 +40,10 @@ impl World {
         self.after(us, Happening::Committed { node, boot });
     }
 
-    /// It is on disk, if the process that began it lives; while it is stopped nobody is told.
+    /// It is on disk, if the process that began it lives and the disk does not stall; while it is stopped nobody is told.
     pub(super) fn committed(&mut self, node: usize, boot: u64) {
         let Some(process) = self.nodes[node].process.as_mut().filter(|process| process.boot == boot) else { return };
-        if process.asleep {
+        if process.asleep || self.disks_stall {
             return self.after(LOOK_AGAIN_US, Happening::Committed { node, boot });
         }
         let Some((commit, records)) = process.writing.under_way.take() else { return };

@@ -12,6 +12,15 @@ use super::{bounded, calm, node, restarts, settle};
 /// seconds, a change is waited for until then and a little longer, and gossip takes a moment.
 const GIVES_WAY_WITHIN_US: u64 = 3_500_000;
 
+/// After this the next node of several is restarted, whether or not the one before serves, µs.
+const JOINS_WITHIN_US: u64 = 3_000_000;
+
+/// A node that is cut off has lost all others within this, µs: a silent member is dropped after a second.
+const LOSES_WITHIN_US: u64 = 1_500_000;
+
+/// And doubts for at least so long, µs.
+const DOUBTS_US: u64 = 20_000_000;
+
 /// So many answers may wait at a node that finds out late that another is cut off.
 const FINDS_OUT_ANSWERS: u64 = 20;
 
@@ -74,6 +83,12 @@ pub enum Fault {
     Restarts(usize),
     /// Cut off for so long that the others give it up; then it dies with what only it knows.
     LoseInCut(usize),
+    /// One after another leaves and comes back with its disk, from this one on.
+    Roll(usize),
+    /// Two nodes at a time: killed and started, stopped, their connections broken, in any order.
+    Two(usize, usize),
+    /// All others die and come back; the one that serves is stopped as they do.
+    LastOneSleeps(usize),
     /// Nobody asks for anything.
     Rest,
     /// Nothing but load.
@@ -89,9 +104,12 @@ impl Fault {
         )
     }
 
-    /// Whether all die together.
+    /// Whether all die together, or all but one.
     pub(super) fn is_of_all(self) -> bool {
-        matches!(self, Self::CrashAll | Self::CrashAllButDisk { .. } | Self::CrashAllOneLate(_))
+        matches!(
+            self,
+            Self::CrashAll | Self::CrashAllButDisk { .. } | Self::CrashAllOneLate(_) | Self::LastOneSleeps(_)
+        )
     }
 
     /// Whether nothing that anybody holds is lost for good.
@@ -120,7 +138,7 @@ impl Fault {
 pub(super) fn choose(rng: &mut fastrand::Rng, nodes: usize, limits: &Limits) -> Fault {
     let one = rng.usize(..nodes);
     let two = (one + rng.usize(1..nodes)) % nodes;
-    match rng.u8(..28) {
+    match rng.u8(..32) {
         0 => Fault::Isolate(one),
         1 => Fault::CutPair(one, two),
         2 => Fault::CutOneWay(one, two),
@@ -148,7 +166,12 @@ pub(super) fn choose(rng: &mut fastrand::Rng, nodes: usize, limits: &Limits) -> 
         25 => Fault::LoseInCut(one),
         // Under load only then everything may die.
         19 | 26 | 27 if limits.ack == Ack::Disk => Fault::CrashAll,
-        26 | 27 if limits.forget() => Fault::Rest,
+        26 if limits.forget() => Fault::Rest,
+        // The one that grants the longest lifetimes.
+        27 if limits.forget() => Fault::Isolate(0),
+        26 | 28 => Fault::Two(one, two),
+        27 | 29 => Fault::Roll(one),
+        30 => Fault::LastOneSleeps(one),
         _ => Fault::None,
     }
 }
@@ -161,9 +184,7 @@ pub(super) fn strike(world: &mut World, step: &Step, rng: &mut fastrand::Rng) ->
         jump(world, step);
     }
     match fault {
-        Fault::Isolate(one) => {
-            cut(world, others(one).flat_map(|other| [(one, other), (other, one)]).collect(), lasts_us)
-        }
+        Fault::Isolate(one) => isolate(world, one, lasts_us),
         Fault::CutPair(one, two) => cut_between(world, vec![(one, two), (two, one)], lasts_us),
         Fault::CutOneWay(one, two) => cut_between(world, vec![(one, two)], lasts_us),
         Fault::Deaf(one) => cut(world, others(one).map(|other| (other, one)).collect(), lasts_us),
@@ -207,6 +228,9 @@ pub(super) fn strike(world: &mut World, step: &Step, rng: &mut fastrand::Rng) ->
         Fault::Naps(node) => naps(world, node, lasts_us, rng),
         Fault::Restarts(node) => restarts::again_and_again(world, node, lasts_us, rng),
         Fault::LoseInCut(node) => restarts::lose_in_cut(world, node, lasts_us),
+        Fault::Roll(first) => roll(world, first, lasts_us, rng),
+        Fault::Two(one, two) => restarts::two(world, [one, two], lasts_us, rng),
+        Fault::LastOneSleeps(one) => restarts::last_one_sleeps(world, one, rng),
         Fault::Clone(one, two) => {
             world.crash(two);
             world.nodes[two].disk = world.nodes[one].disk.clone();
@@ -235,6 +259,25 @@ pub(super) fn jump(world: &mut World, step: &Step) {
 fn cut(world: &mut World, paths: Vec<(usize, usize)>, lasts_us: u64) -> Result<(), String> {
     world.net.cut.extend(paths);
     world.run(lasts_us, bounded)?;
+    world.net.cut.clear();
+    Ok(())
+}
+
+/// One node is alone. Once it has lost the others it must not deny what they may have accepted.
+fn isolate(world: &mut World, one: usize, lasts_us: u64) -> Result<(), String> {
+    let nodes = world.nodes.len();
+    let others = (0..nodes).filter(|other| *other != one);
+    world.net.cut.extend(others.flat_map(|other| [(one, other), (other, one)]));
+    world.run(lasts_us.min(LOSES_WITHIN_US), bounded)?;
+    let doubts_until_us = world.now_us + DOUBTS_US;
+    world.run(lasts_us.saturating_sub(LOSES_WITHIN_US), |world| {
+        let serving = world.nodes[one].process.as_ref().map(|process| process.replication.serving());
+        let denies = serving.is_some_and(|serving| serving.requests && serving.denies_unknown);
+        if denies && world.now_us < doubts_until_us {
+            return Err(format!("n{} is alone, and denies what it does not know", one + 1));
+        }
+        bounded(world)
+    })?;
     world.net.cut.clear();
     Ok(())
 }
@@ -276,6 +319,21 @@ fn leave(world: &mut World, node: usize, away_us: u64) -> Result<(), String> {
     Ok(())
 }
 
+/// As an upgrade goes: nobody is missed, and each joins while phones go on.
+fn roll(world: &mut World, first: usize, lasts_us: u64, rng: &mut fastrand::Rng) -> Result<(), String> {
+    let (nodes, until_us) = (world.nodes.len(), world.now_us + lasts_us);
+    for node in (first..first + nodes).map(|node| node % nodes) {
+        drain(world, node, rng.u64(..300_000), calm)?;
+        world.run(rng.u64(1_000..300_000), calm)?;
+        world.start(node);
+        world.run(JOINS_WITHIN_US, |world| calm(world).map(|_| world.serves(node)))?;
+        if world.now_us > until_us {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// A node leaves, by the book.
 fn drain(world: &mut World, node: usize, grace_us: u64, watch: Watch) -> Result<(), String> {
     world.with(node, |process, now| ((), process.replication.drain(grace_us, 10_000_000, now)));
@@ -291,6 +349,7 @@ fn drain(world: &mut World, node: usize, grace_us: u64, watch: Watch) -> Result<
     }
     world.with(node, |process, now| ((), process.replication.leave(now)));
     world.run(100_000, watch)?;
+    world.longest_left |= node == 0;
     let others = (0..world.nodes.len()).filter(|other| *other != node);
     let hear: Vec<usize> = others.filter(|other| world.net.get(pair(node, *other, Class::Live)).is_some()).collect();
     world.versions.parts(node, &hear);

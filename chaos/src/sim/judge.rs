@@ -1,6 +1,9 @@
 //! What must hold, each a sentence. Its model is what phones sent and heard, and nothing else.
 
+use aorta::registrar::Listed;
+
 use super::line::{Line, Must, Off};
+use super::phones::Dress;
 use super::world::World;
 
 impl World {
@@ -16,7 +19,7 @@ impl World {
     pub(super) fn judge_news(&mut self) -> Result<(), String> {
         let (now_us, ghosts, news) = (self.now_us, self.judge_ghosts, std::mem::take(&mut self.news));
         let lines = || news.iter().map(|at| &self.lines[*at]);
-        let certain: Vec<Vec<(&str, Must)>> = lines().map(|line| certain(line, now_us, self.off)).collect();
+        let certain: Vec<Vec<Certain<'_>>> = lines().map(|line| certain(line, now_us, self.off)).collect();
         for node in &mut self.nodes {
             let id = node.id.clone();
             let Some((process, now)) = node.awake(now_us) else { continue };
@@ -37,14 +40,17 @@ impl World {
                     let uri = String::from_utf8_lossy(rings[at].binding.uri());
                     return Err(format!("{id} serves {uri} twice"));
                 }
-                for (uri, must) in certain {
-                    let there = rings.iter().any(|listed| listed.binding.uri() == uri.as_bytes());
+                for (uri, must, dress) in certain {
+                    let there = rings.iter().find(|listed| listed.binding.uri() == uri.as_bytes());
                     match (*must, there) {
-                        (Must::Ring, false) if denies => {
+                        (Must::Ring, None) if denies => {
                             return Err(format!("{id} denies {uri}, which was acknowledged"));
                         }
-                        (Must::NotRing, true) if ghosts => {
+                        (Must::NotRing, Some(_)) if ghosts => {
                             return Err(format!("{id} serves {uri}, whose removal was acknowledged"));
+                        }
+                        (Must::Ring, Some(listed)) if ghosts && !is_dressed(listed, *dress) => {
+                            return Err(format!("{id} serves {uri} with the q or Path of another request"));
                         }
                         _ => {}
                     }
@@ -130,9 +136,19 @@ impl World {
     }
 }
 
+/// A contact of which it is known what must be, and what it must carry, if that is known.
+type Certain<'a> = (&'a str, Must, Option<Dress>);
+
 /// The contacts of which it is known what must be.
-fn certain(line: &Line, now_us: u64, off: Off) -> Vec<(&str, Must)> {
-    line.musts(now_us, off).filter(|(_, must)| *must != Must::Either).collect()
+fn certain(line: &Line, now_us: u64, off: Off) -> Vec<Certain<'_>> {
+    line.musts(now_us, off).filter(|(_, must, _)| *must != Must::Either).collect()
+}
+
+/// Whether a contact carries what its phone said, and nothing else.
+fn is_dressed(listed: &Listed, dress: Option<Dress>) -> bool {
+    let Some(dress) = dress else { return true };
+    let path = dress.path();
+    listed.binding.q == dress.q() && listed.binding.path().eq(path.iter().map(String::as_bytes))
 }
 
 /// Between two looks at bounds, µs.

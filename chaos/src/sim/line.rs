@@ -5,7 +5,7 @@ use aorta_proto::{Aor, Digester};
 
 use super::node::DIGEST_KEY;
 
-use super::phones::{PATIENCE_US, PHONES, PORTS, Phone, Register};
+use super::phones::{Dress, PATIENCE_US, PHONES, PORTS, Phone, Register};
 
 /// Clocks of nodes that hear each other, or were cut off a moment ago, differ by less than this, µs.
 const CLOCKS_DIFFER_US: u64 = 1_000_000;
@@ -77,6 +77,8 @@ struct Asked {
     known_us: Option<u64>,
     /// A node found its contact silent and may remove it.
     doubted: bool,
+    /// All nodes died before it was surely on a disk: what it said may be so, or what was so before.
+    lost: bool,
     /// The shortest and the longest lifetime that its answers granted, seconds.
     granted_s: Option<(u32, u32)>,
 }
@@ -130,6 +132,7 @@ impl Line {
             short: false,
             known_us: None,
             doubted: false,
+            lost: false,
             granted_s: None,
         });
     }
@@ -168,7 +171,7 @@ impl Line {
     pub(super) fn hears_full(&mut self, id: u64, now_us: u64) {
         let Some(at) = self.asked.iter().position(|asked| asked.id == id && asked.full_us.is_none()) else { return };
         let mut by = self.asked.remove(at);
-        by.full_us = Some(now_us);
+        (by.full_us, by.lost) = (Some(now_us), false);
         for one in self.asked.iter_mut().filter(|one| one.is_before(&by)) {
             one.register.written.retain(|written| !by.writes(written.slot));
         }
@@ -198,6 +201,16 @@ impl Line {
         short.into_iter().for_each(|id| self.hears_full(id, now_us));
     }
 
+    /// What came to a node since then may be nowhere any more, or may be all the same: which requests.
+    pub(super) fn loses_since(&mut self, since_us: u64) -> Vec<u64> {
+        let lost = self.asked.iter_mut().filter(|asked| asked.reached_us >= since_us);
+        lost.map(|asked| {
+            (asked.full_us, asked.lost) = (None, true);
+            asked.id
+        })
+        .collect()
+    }
+
     /// What a phone was answered in full and still counts: which request, when it was sent, what it said.
     pub(super) fn answered(&self, phone: u8) -> impl Iterator<Item = (u64, u64, Register)> {
         let of = self.asked.iter().filter(move |asked| asked.phone == phone && asked.full_us.is_some());
@@ -209,8 +222,9 @@ impl Line {
         !is_star || self.last_star == id
     }
 
-    /// Every contact of its phones with what must be true of it, phone by phone, port by port.
-    pub(super) fn musts(&self, now_us: u64, off: Off) -> impl Iterator<Item = (&str, Must)> {
+    /// Every contact of its phones with what must be true of it, phone by phone, port by port; of one that must ring what it
+    /// carries, if only one request can have said so.
+    pub(super) fn musts(&self, now_us: u64, off: Off) -> impl Iterator<Item = (&str, Must, Option<Dress>)> {
         let mut uris = [[Place::default(); PORTS as usize]; PHONES as usize];
         let mut flows = uris;
         for asked in &self.asked {
@@ -221,16 +235,19 @@ impl Line {
                     Slot::Flow { phone, port } => &mut flows[usize::from(phone)][usize::from(port)],
                 };
                 place.hears(asked.must(written.state, now_us, off), full);
+                place.dress = if std::mem::replace(&mut place.heard, true) { None } else { Some(asked.register.dress) };
             }
         }
         let both = uris.into_iter().flatten().zip(flows.into_iter().flatten());
         self.uris.iter().zip(both).map(|(uri, (one, other))| {
-            let must = match (one.must(), other.must()) {
-                (Must::Ring, _) | (_, Must::Ring) => Must::Ring,
-                (Must::NotRing, Must::NotRing) => Must::NotRing,
-                _ => Must::Either,
+            let (must, dress) = match (one.must(), other.must()) {
+                (Must::Ring, Must::NotRing) => (Must::Ring, one.dress),
+                (Must::NotRing, Must::Ring) => (Must::Ring, other.dress),
+                (Must::Ring, _) | (_, Must::Ring) => (Must::Ring, None),
+                (Must::NotRing, Must::NotRing) => (Must::NotRing, None),
+                _ => (Must::Either, None),
             };
-            (uri.as_str(), must)
+            (uri.as_str(), must, dress)
         })
     }
 }
@@ -241,6 +258,9 @@ struct Place {
     must: Option<Must>,
     /// One of them was answered in full.
     settled: bool,
+    heard: bool,
+    /// What the only one of them says that the contact carries.
+    dress: Option<Dress>,
 }
 
 impl Place {
@@ -278,6 +298,9 @@ impl Asked {
     }
 
     fn must(&self, state: State, now_us: u64, off: Off) -> Must {
+        if self.lost {
+            return Must::Either;
+        }
         let State::Live { granted_s } = state else { return Must::NotRing };
         let (least_s, most_s) = self.granted_s.unwrap_or((0, u32::MAX));
         let lasts_us = |most_s: u32| u64::from(granted_s.min(most_s)) * 1_000_000;
@@ -297,7 +320,8 @@ mod tests {
     use aorta::registrar::Expires;
 
     fn register(written: Vec<Written>) -> Register {
-        Register { call_id: "c".into(), cseq: 1, contacts: Vec::new(), expires: Expires::Absent, written }
+        let dress = Dress::default();
+        Register { call_id: "c".into(), cseq: 1, contacts: Vec::new(), expires: Expires::Absent, dress, written }
     }
 
     fn live(granted_s: u32) -> Register {
@@ -328,6 +352,22 @@ mod tests {
         assert_eq!(must(&line, 0, 100_021), Must::Either);
         line.hears_full(3, 100_030);
         assert_eq!(must(&line, 0, 100_031), Must::NotRing);
+    }
+
+    #[test]
+    fn what_all_disks_may_lack_is_uncertain_until_it_is_written_anew() {
+        let mut line = Line::new(0);
+        line.asks(1, 0, live(60), 0);
+        line.grants(1, 3600);
+        line.hears_full(1, 10);
+        assert_eq!(line.loses_since(1), Vec::<u64>::new());
+        line.reaches(1, 1_000);
+        assert_eq!(line.loses_since(1_000), [1]);
+        assert_eq!(must(&line, 0, 1_001), Must::Either);
+        line.asks(2, 0, live(60), 60_000);
+        line.grants(2, 3600);
+        line.hears_full(2, 60_010);
+        assert_eq!(must(&line, 0, 60_011), Must::Ring);
     }
 
     #[test]

@@ -46,7 +46,7 @@ use world::World;
 
 pub use faults::Fault;
 pub use mutants::{Caught, HUNTS, Hunt, Hunted, first_seeds, hunt, names, survey};
-pub use plan::{Ack, Jump, Limits, Plan, Step};
+pub use plan::{Ack, Habit, Jump, Limits, Plan, Step};
 pub use shrink::shrink;
 pub use world::Figures;
 

@@ -226,6 +226,13 @@ impl Node {
         self.process.as_ref().is_some_and(|process| !process.asleep)
     }
 
+    /// Writes what time it is, and so the ceiling, if it can.
+    pub(super) fn keeps_time(&mut self, true_us: u64) {
+        let (wall_us, disk_full) = (self.wall_us(true_us), self.disk_full);
+        let Some((_, now)) = self.awake(true_us).filter(|_| !disk_full) else { return };
+        (self.disk.cluster_us, self.disk.wall_us) = (now.cluster_us, wall_us);
+    }
+
     /// Writes what changed since the last time.
     pub(super) fn snapshot(&mut self, true_us: u64) {
         let (wall_us, disk_full) = (self.wall_us(true_us), self.disk_full);

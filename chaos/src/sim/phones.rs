@@ -4,6 +4,7 @@
 use aorta::registrar::Expires;
 
 use super::line::{Slot, State, Written};
+use super::plan::{Habit, Limits};
 
 /// Devices of an AoR.
 pub(super) const PHONES: u8 = 2;
@@ -29,6 +30,9 @@ pub(super) struct Phone {
     pub(super) number: u8,
     /// The longest lifetime that is granted, seconds.
     expires_max_s: u32,
+    habit: Habit,
+    /// Its contacts have `q` and `Path`.
+    dresses: bool,
     boots: u32,
     cseq: u32,
     port: u8,
@@ -48,8 +52,33 @@ pub(super) struct Register {
     /// `["*"]` is `Contact: *`.
     pub(super) contacts: Vec<String>,
     pub(super) expires: Expires,
+    /// What the contacts that it adds carry.
+    pub(super) dress: Dress,
     /// What it means, if it is accepted.
     pub(super) written: Vec<Written>,
+}
+
+/// What a contact carries beside its URI, for whoever calls it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Dress {
+    /// A tenth of `q`, and which edge proxy the `Path` (RFC 3327) names; nothing of both when there is none.
+    tenth: Option<u8>,
+}
+
+impl Dress {
+    /// `q` in thousandths.
+    pub(super) fn q(self) -> Option<u16> {
+        self.tenth.map(|tenth| u16::from(tenth) * 100)
+    }
+
+    /// The one value of the `Path`.
+    pub(super) fn path(self) -> Option<String> {
+        self.tenth.map(|tenth| format!("<sip:edge{tenth}.example.com;lr>"))
+    }
+
+    fn parameter(self) -> String {
+        self.tenth.map(|tenth| format!(";q=0.{tenth}")).unwrap_or_default()
+    }
 }
 
 impl Register {
@@ -67,11 +96,13 @@ impl Register {
 }
 
 impl Phone {
-    pub(super) fn new(line: usize, number: u8, expires_max_s: u32) -> Self {
+    pub(super) fn new(line: usize, number: u8, limits: &Limits) -> Self {
         Self {
             line,
             number,
-            expires_max_s,
+            expires_max_s: limits.grants_s(0),
+            habit: limits.habit,
+            dresses: limits.dresses,
             boots: 0,
             cseq: 0,
             port: 0,
@@ -117,8 +148,12 @@ impl Phone {
 
     /// What it does next, as this request.
     pub(super) fn next(&mut self, now_us: u64, rng: &mut fastrand::Rng) -> Register {
-        if rng.u8(..) < 4 {
-            self.rests_until_us = now_us + rng.u64(..RESTS_US);
+        let (in_256, most_us) = match self.habit {
+            Habit::Rest => (96, u64::from(self.expires_max_s) * 1_000_000),
+            Habit::Mixed | Habit::Wander => (4, RESTS_US),
+        };
+        if rng.u8(..) < in_256 {
+            self.rests_until_us = now_us + rng.u64(..most_us);
         }
         self.wishes(rng)
     }
@@ -131,22 +166,22 @@ impl Phone {
             self.reboots(chance < 60);
             return self.registers(granted_s, None);
         }
-        match chance {
-            0..70 => {
+        match self.bounds().iter().position(|bound| chance < *bound) {
+            Some(0) => {
                 self.registered = false;
                 let (contact, written) = (self.contact(self.port, 0), self.writes(self.port, State::Gone));
                 self.request(vec![contact], written)
             }
-            70..80 => {
+            Some(1) => {
                 self.registered = false;
                 Register { expires: Expires::Seconds(0), ..self.request(vec!["*".into()], Written::all()) }
             }
-            80..110 => {
+            Some(2) => {
                 let before = self.moves(rng);
                 let tidy = !self.reg_id && rng.bool();
                 self.registers(granted_s, tidy.then_some(before))
             }
-            110..140 => {
+            Some(3) => {
                 self.reboots(true);
                 if rng.bool() {
                     self.moves(rng);
@@ -155,11 +190,19 @@ impl Phone {
                 self.reg_id &= rng.bool();
                 self.registers(granted_s, None)
             }
-            140..170 => {
+            Some(4) => {
                 self.reg_id = rng.u8(..) < 170;
                 self.registers(granted_s, None)
             }
             _ => self.registers(granted_s, None),
+        }
+    }
+
+    /// Up to where, of 256, it unregisters, clears, moves, reboots, gains or loses its `reg-id`; beyond that it refreshes.
+    fn bounds(&self) -> [u8; 5] {
+        match self.habit {
+            Habit::Mixed | Habit::Rest => [70, 80, 110, 140, 170],
+            Habit::Wander => [20, 24, 124, 150, 220],
         }
     }
 
@@ -194,7 +237,8 @@ impl Phone {
         let uri = Self::uri(self.line, self.number, port);
         let instance = format!("urn:uuid:00000000-0000-4000-8000-{:08x}{:04x}", self.line, self.number);
         let reg_id = if self.reg_id { ";reg-id=1" } else { "" };
-        format!("<{uri}>;expires={expires_s};+sip.instance=\"<{instance}>\"{reg_id}")
+        let q = self.dress().parameter();
+        format!("<{uri}>;expires={expires_s};+sip.instance=\"<{instance}>\"{reg_id}{q}")
     }
 
     /// A contact with a `reg-id` is one flow wherever it is (RFC 5626); any other is its URI. Of the two only the later rings
@@ -211,6 +255,12 @@ impl Phone {
     }
 
     fn request(&self, contacts: Vec<String>, written: Vec<Written>) -> Register {
-        Register { call_id: self.call_id(), cseq: self.cseq, contacts, expires: Expires::Absent, written }
+        let (call_id, cseq, dress) = (self.call_id(), self.cseq, self.dress());
+        Register { call_id, cseq, contacts, expires: Expires::Absent, dress, written }
+    }
+
+    /// Another one in each request.
+    fn dress(&self) -> Dress {
+        Dress { tenth: self.dresses.then_some((self.cseq % 10) as u8) }
     }
 }

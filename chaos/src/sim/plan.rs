@@ -56,6 +56,24 @@ pub struct Limits {
     /// Bytes under way to a node before who writes to it has to wait.
     #[serde(default = "wide")]
     pub window_bytes: usize,
+    /// What phones do most.
+    #[serde(default)]
+    pub habit: Habit,
+    /// Their contacts have `q` and `Path`, others in each request.
+    #[serde(default)]
+    pub dresses: bool,
+}
+
+/// What phones do most.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Habit {
+    /// Of everything a little.
+    #[default]
+    Mixed,
+    /// They move, and gain and lose their `reg-id`, again and again.
+    Wander,
+    /// They refresh as late as their lifetime lets them.
+    Rest,
 }
 
 fn wide() -> usize {
@@ -115,6 +133,8 @@ impl Default for Limits {
             expires_more_s: 0,
             ack: Ack::All,
             window_bytes: wide(),
+            habit: Habit::Mixed,
+            dresses: false,
         }
     }
 }
@@ -130,13 +150,19 @@ impl Limits {
         aorta_proto::record::horizon_us(self.grants_s(0), self.clock_ahead_max_s)
     }
 
+    /// The same where the member that grants most has left.
+    pub(super) fn least_horizon_us(&self) -> u64 {
+        aorta_proto::record::horizon_us(self.expires_max_s, self.clock_ahead_max_s)
+    }
+
     /// Whether entries are forgotten within a run.
     pub(super) fn forget(&self) -> bool {
         self.horizon_us() < FORGETS_BELOW_US
     }
 
     fn choose(rng: &mut fastrand::Rng) -> Self {
-        let mut limits = Self { request_every_us: [2_500, 5_000, 5_000, 10_000][rng.usize(..4)], ..Self::default() };
+        let request_every_us = [2_500, 5_000, 5_000, 10_000][rng.usize(..4)];
+        let mut limits = Self { request_every_us, dresses: rng.bool(), ..Self::default() };
         if rng.u8(..) < 64 {
             limits.outbox_bytes_max = rng.usize(1..=16) << 10;
         }
@@ -149,10 +175,15 @@ impl Limits {
         if rng.u8(..) < 64 {
             limits.max_contacts_per_aor = rng.usize(1..=3);
         }
+        if rng.u8(..) < 64 {
+            limits.habit = Habit::Wander;
+        }
         if rng.u8(..) < 24 {
             (limits.expires_max_s, limits.clock_ahead_max_s) = (10, 5);
             limits.expires_more_s = [0, 10, 90, 90][rng.usize(..4)];
             limits.request_every_us = 40_000;
+            // What is as old as a lifetime allows is what may be forgotten too early.
+            limits.habit = if rng.u8(..) < 192 { Habit::Rest } else { Habit::Mixed };
         }
         limits
     }

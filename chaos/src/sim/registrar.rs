@@ -55,13 +55,15 @@ impl Process {
         let contacts = contacts.map_err(|fault| format!("{fault:?}: {:?}", register.contacts))?;
         let wishes: Vec<ContactWish<'_>> = contacts.iter().map(wish).collect();
         let contacts = if wishes.is_empty() { Contacts::Star } else { Contacts::List(&wishes) };
+        let path = register.dress.path();
+        let path: Vec<&[u8]> = path.iter().map(|value| value.as_bytes()).collect();
         let request = RegisterRequest {
             call_id: register.call_id.as_bytes(),
             call_id_hash: call_id_hash(register.call_id.as_bytes()),
             cseq: register.cseq,
             contacts,
             expires: register.expires,
-            path: &[],
+            path: &path,
             user_agent: b"simulated",
             source: b"udp:192.0.2.1:5060",
             node: id,
@@ -95,7 +97,8 @@ impl Process {
         match judged {
             Judged::Refused(Refusal::StampBehind) => Err("what it holds is ahead of its time".into()),
             Judged::Refused(refusal) => Ok(Answer::Refused(refusal)),
-            Judged::Accepted { write, .. } => {
+            Judged::Accepted { write, bindings } => {
+                judge_listed(request, &bindings)?;
                 if matches!(write, Write::Again(_)) && drawn.is_some() {
                     return Err("a retransmission drew a stamp".into());
                 }
@@ -128,6 +131,17 @@ impl Process {
     pub(super) fn rings(&self, aor: &Aor, now_us: u64) -> Option<Vec<Listed>> {
         self.location.get(aor, |record| record.map(|record| list(record, now_us, &self.limits).into_vec()))
     }
+}
+
+/// A 200 lists what it registers (RFC 3261 §10.3 step 8).
+fn judge_listed(request: &RegisterRequest<'_>, bindings: &[Listed]) -> Result<(), String> {
+    let Contacts::List(wishes) = &request.contacts else { return Ok(()) };
+    for wish in wishes.iter().filter(|wish| wish.expires != Expires::Seconds(0)) {
+        if !bindings.iter().any(|listed| listed.binding.uri() == wish.uri) {
+            return Err(format!("a 200 does not list {}, which it registers", String::from_utf8_lossy(wish.uri)));
+        }
+    }
+    Ok(())
 }
 
 fn wish<'a>(contact: &Contact<'a>) -> ContactWish<'a> {

@@ -1,5 +1,7 @@
 //! Nodes that die and start again, from disks as they were left, older ones, or none: the faults in which that is all.
 
+use aorta_proto::frame::Class;
+
 use super::faults::{Fault, jump};
 use super::plan::{Ack, Step};
 use super::world::{RARE_SNAPSHOT_US, World};
@@ -7,6 +9,16 @@ use super::{bounded, calm, node};
 
 /// Until a node that is cut off is no member any more, and its links are gone, µs.
 const GIVEN_UP_US: u64 = 2_200_000;
+
+/// For so long the disks of a storage that fails take nothing before the machines die, µs: not until replies leave without
+/// them.
+const STALLS_US: u64 = 250_000;
+
+/// With the default `ack` what was answered in full is on all disks within this: the time from one snapshot to the next, µs.
+const ON_DISK_WITHIN_US: u64 = 510_000;
+
+/// When nobody asks for anything, all that was answered is on all disks after this, µs.
+const ALL_ON_DISK_WITHIN_US: u64 = 1_500_000;
 
 /// Within this whoever is a member is on the disk of every other one, µs.
 const REMEMBERED_WITHIN_US: u64 = 2 * RARE_SNAPSHOT_US;
@@ -35,18 +47,28 @@ pub(super) fn crash_one(world: &mut World, step: &Step, one: usize, rng: &mut fa
     world.run(rng.u64(1..2_000_000), calm).map(drop)
 }
 
-/// All die: with `ack = "disk"` under load, else when all disks have everything; a wall clock may be set while nobody runs.
+/// All die: under load, or when all disks have everything; a wall clock may be set while nobody runs. Phones may go on as
+/// soon as somebody serves.
 pub(super) fn crash_all(world: &mut World, step: &Step, rng: &mut fastrand::Rng) -> Result<(), String> {
     let nodes = world.nodes.len();
+    let one_disk = matches!(step.fault, Fault::CrashAllButDisk { .. });
     if world.limits.ack == Ack::Disk {
         world.run(rng.u64(..1_500_000), calm)?;
-        world.load(false);
-    } else {
+        // Where one storage is behind all of them it goes first.
+        world.disks_stall = rng.bool();
+        let stalls_us = rng.u64(..STALLS_US);
+        world.run(if world.disks_stall { stalls_us } else { 0 }, calm)?;
+    } else if one_disk || rng.bool() {
         world.load(false);
         // Short lifetimes end before, meanwhile, or after.
         world.run(rng.u64(1_500_000..5_000_000), calm)?;
+    } else {
+        world.run(rng.u64(..1_500_000), calm)?;
+        world.loses_since(world.now_us.saturating_sub(ON_DISK_WITHIN_US));
     }
+    world.load(false);
     (0..nodes).for_each(|node| world.crash(node));
+    world.disks_stall = false;
     if let Fault::CrashAllButDisk { node, older } = step.fault {
         let older = older.then(|| world.nodes[node].older.clone());
         world.nodes[node].disk = older.unwrap_or_default();
@@ -59,11 +81,12 @@ pub(super) fn crash_all(world: &mut World, step: &Step, rng: &mut fastrand::Rng)
         world.off.behind_us += step.lasts_us + node::CEILING_AHEAD_US;
     }
     let apart_us = if rng.bool() { 1_000_000 } else { 20_000 };
+    world.load(!one_disk && rng.bool());
     for node in 0..nodes {
         world.start(node);
         world.run(rng.u64(1..apart_us), calm)?;
     }
-    Ok(())
+    world.run(rng.u64(1..2_000_000), calm).map(drop)
 }
 
 /// Those that are back first hold old tables and must deny nobody until the last one is back.
@@ -134,6 +157,65 @@ pub(super) fn again_and_again(
         world.run(rng.u64(200_000..1_500_000), calm)?;
     }
     Ok(())
+}
+
+/// The others never serve without what was answered in full, and whoever comes back asks one of them. A connection of either
+/// may break meanwhile.
+pub(super) fn two(world: &mut World, both: [usize; 2], lasts_us: u64, rng: &mut fastrand::Rng) -> Result<(), String> {
+    let until_us = world.now_us + lasts_us;
+    while world.now_us < until_us {
+        let node = both[rng.usize(..2)];
+        match world.nodes[node].process.as_ref().map(|process| process.asleep) {
+            None => world.start(node),
+            Some(true) => world.wake(node),
+            Some(false) => match rng.u8(..8) {
+                0 | 1 => {
+                    world.crash(node);
+                    if rng.u8(..) < 64 {
+                        world.nodes[node].disk = node::Disk::default();
+                    }
+                }
+                2 => world.sleep(node),
+                3 | 4 => {
+                    let of: Vec<_> = world.net.of(node).collect();
+                    of.get(rng.usize(..of.len().max(1))).into_iter().for_each(|pair| world.close(*pair));
+                }
+                _ => {}
+            },
+        }
+        world.run(rng.u64(1_000..400_000), calm)?;
+    }
+    for node in both {
+        match world.nodes[node].process.as_ref().map(|process| process.asleep) {
+            None => world.start(node),
+            Some(true) => world.wake(node),
+            Some(false) => {}
+        }
+    }
+    world.run(rng.u64(1..2_000_000), calm).map(drop)
+}
+
+/// All but one die when all disks have everything. They have met it again, or not, when it is stopped, for as long as it
+/// takes them to start the cluster without it, or not as long.
+pub(super) fn last_one_sleeps(world: &mut World, one: usize, rng: &mut fastrand::Rng) -> Result<(), String> {
+    let others: Vec<usize> = (0..world.nodes.len()).filter(|other| *other != one).collect();
+    world.load(false);
+    world.run(ALL_ON_DISK_WITHIN_US, calm)?;
+    others.iter().for_each(|other| world.crash(*other));
+    world.off.ahead_us += node::CEILING_AHEAD_US;
+    world.run(rng.u64(1..3_000_000), calm)?;
+    for other in &others {
+        world.start(*other);
+        world.run(rng.u64(1..100_000), calm)?;
+    }
+    world.run(rng.u64(1..200_000), calm)?;
+    // Where it had met nobody it is cut off until it does, and may be right in what it knows.
+    let has_met = world.net.of(one).any(|(_, _, class)| class == Class::Live);
+    world.sleep(one);
+    world.load(true);
+    world.run(rng.u64(1_000_000..9_000_000), calm)?;
+    world.wake(one);
+    world.run(rng.u64(1..2_000_000), if has_met { calm } else { bounded }).map(drop)
 }
 
 /// What it answered all alone was short: it is lost, and nobody was told otherwise.

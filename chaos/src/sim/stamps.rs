@@ -28,6 +28,16 @@ impl Stamps {
         Ok(())
     }
 
+    /// A machine begins to serve: what it draws from now on must be later than whatever it drew before.
+    pub(super) fn serves(&self, machine: usize, cluster_us: u64) -> Result<(), String> {
+        match self.last.get(&machine) {
+            Some(last) if last.time_us > cluster_us => {
+                Err(format!("n{} begins to serve at {cluster_us}, and had drawn {last:?}", machine + 1))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What a table holds was drawn, and for that AoR; a machine's own removal is one above what it removes.
     pub(super) fn knows(&self, aor: usize, record: &Record) -> Result<(), String> {
         let stamps = record.entries.iter().map(|entry| entry.stamp).chain(record.cleared.map(|cleared| cleared.stamp));
@@ -59,6 +69,14 @@ mod tests {
         assert!(stamps.draws(0, 0, at(9)).is_err());
         assert_eq!(stamps.draws(1, 1, at(8)), Ok(()));
         assert!(stamps.draws(1, 1, at(7)).is_err());
+    }
+
+    #[test]
+    fn nobody_serves_at_a_time_before_its_stamps() {
+        let mut stamps = Stamps::default();
+        stamps.draws(0, 0, at(10)).expect("the first");
+        assert_eq!((stamps.serves(0, 10), stamps.serves(1, 3)), (Ok(()), Ok(())));
+        assert!(stamps.serves(0, 9).is_err());
     }
 
     #[test]

@@ -157,6 +157,10 @@ pub(super) struct World {
     pub(super) silent: BTreeMap<u64, Silent>,
     /// A node whose gossip is lost, both ways.
     pub(super) unheard: Option<usize>,
+    /// The member that grants the longest lifetimes has said good-bye once.
+    pub(super) longest_left: bool,
+    /// No disk takes anything.
+    pub(super) disks_stall: bool,
     /// Whether a removal that was answered must be known everywhere: not while only an absent disk has it.
     pub(super) judge_ghosts: bool,
     /// AoRs to be judged at once: something was answered in full, or a node began to serve.
@@ -182,7 +186,7 @@ impl World {
         let machines = (0..nodes)
             .map(|index| Node::new(index, rng.u64(1_000_000..1_000_000_000), rng.i64(-hour_us..hour_us)))
             .collect();
-        let phone = |(line, number)| Phone::new(line, number, limits.grants_s(0));
+        let phone = |(line, number)| Phone::new(line, number, &limits);
         let mut world = Self {
             now_us: 0,
             nodes: machines,
@@ -215,6 +219,8 @@ impl World {
             sockets: vec![VecDeque::new(); nodes],
             silent: BTreeMap::new(),
             unheard: None,
+            longest_left: false,
+            disks_stall: false,
             judge_ghosts: true,
             news: BTreeSet::new(),
             judges_news: false,
@@ -384,7 +390,17 @@ impl World {
                     self.traffic.exchanged();
                 }
                 Event::Overflow { .. } => self.figures.overflows += 1,
-                Event::Ready => self.news.extend(0..self.lines.len()),
+                // Ahead of its use, as a process flushes it.
+                Event::ClockSet { .. } => {
+                    let now_us = self.now_us;
+                    self.nodes[node].keeps_time(now_us);
+                }
+                Event::Ready => {
+                    self.news.extend(0..self.lines.len());
+                    let now_us = self.now_us;
+                    let cluster_us = self.nodes[node].awake(now_us).map_or(u64::MAX, |(_, now)| now.cluster_us);
+                    self.alarm = self.alarm.take().or(self.stamps.serves(node, cluster_us).err());
+                }
                 Event::Drained => {
                     if let Some(process) = &mut self.nodes[node].process {
                         process.drained = true;
@@ -409,6 +425,11 @@ impl World {
                 connection.ends[end_of(node, pair)].open = false;
             }
         }
+    }
+
+    /// Whether a node serves.
+    pub(super) fn serves(&self, node: usize) -> bool {
+        self.nodes[node].process.as_ref().is_some_and(|process| process.replication.serving().requests)
     }
 
     pub(super) fn start(&mut self, node: usize) {

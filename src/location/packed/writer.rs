@@ -1,0 +1,169 @@
+//! A record into bytes. Decides only how short they can be; [`super::reader`] is its other half.
+
+use std::ops::Range;
+
+use aorta_proto::{Binding, ContactKey, Entry, Record, Stamp};
+
+use super::urn::Urn;
+use super::words::{Kind, Words};
+use super::{
+    FIRST, KEY_HERE, KEY_IS_INSTANCE, KEY_IS_TRAIL, KEY_IS_URI, KEY_SHIFT, LIVE, Previous, SAME_CALL_ID, SAME_STAMP,
+    SAME_URI,
+};
+
+/// Appends a record.
+pub(super) struct Writer<'a> {
+    out: &'a mut Vec<u8>,
+    words: &'a Words,
+    /// Room for a text without what is written apart.
+    rest: &'a mut Vec<u8>,
+}
+
+impl<'a> Writer<'a> {
+    /// Of texts that are to be words where they can; `rest` is room for a text.
+    pub(super) fn new(out: &'a mut Vec<u8>, words: &'a Words, rest: &'a mut Vec<u8>) -> Self {
+        Self { out, words, rest }
+    }
+
+    pub(super) fn record(&mut self, record: &Record) {
+        self.number((record.entries.len() as u64) << 1 | u64::from(record.cleared.is_some()));
+        if let Some(cleared) = &record.cleared {
+            self.stamp(Stamp::ZERO, cleared.stamp);
+            self.fixed(cleared.call_id_hash);
+            self.number(cleared.cseq.into());
+        }
+        let mut previous = Previous::NONE;
+        for entry in &record.entries {
+            self.entry(&previous, entry);
+            previous = Previous::of(entry);
+        }
+    }
+
+    fn entry(&mut self, previous: &Previous, entry: &Entry) {
+        let binding = entry.binding().map(|binding| &**binding);
+        let (key, place) = key_place(entry, binding);
+        let flag = |holds: bool, flag: u8| if holds { flag } else { 0 };
+        let flags = flag(binding.is_some(), LIVE)
+            | flag(entry.stamp == previous.stamp, SAME_STAMP)
+            | flag(entry.call_id_hash == previous.call_id_hash, SAME_CALL_ID)
+            | flag(entry.uri_hash == previous.uri_hash, SAME_URI)
+            | flag(binding.is_some_and(|binding| binding.first == entry.stamp), FIRST)
+            | key << KEY_SHIFT;
+        self.out.push(flags);
+        if flags & SAME_STAMP == 0 {
+            self.stamp(previous.stamp, entry.stamp);
+        }
+        if flags & SAME_CALL_ID == 0 {
+            self.fixed(entry.call_id_hash);
+        }
+        self.difference(previous.cseq.into(), entry.cseq.into());
+        if flags & SAME_URI == 0 {
+            self.fixed(entry.uri_hash);
+        }
+        if let Some(binding) = binding {
+            if flags & FIRST == 0 {
+                self.stamp(entry.stamp, binding.first);
+            }
+            self.binding(binding);
+        }
+        match key {
+            KEY_HERE => self.phrase(Kind::Key, entry.key.as_bytes()),
+            KEY_IS_INSTANCE => {
+                self.number(entry.key.instance_and_reg_id().map_or(0, |(_, reg_id)| reg_id.into()));
+                self.number(place.start as u64);
+                self.number(place.len() as u64);
+            }
+            _ => {}
+        }
+    }
+
+    fn binding(&mut self, binding: &Binding) {
+        self.number(binding.granted_s.into());
+        self.number(binding.q.map_or(0, |q| u64::from(q) + 1));
+        self.text(Kind::Node, binding.accepted_by.as_str().as_bytes());
+        self.bytes(binding.uri());
+        self.phrase(Kind::Params, binding.params());
+        self.number(binding.path().count() as u64);
+        for value in binding.path() {
+            self.text(Kind::Path, value);
+        }
+        self.bytes(binding.call_id());
+        self.text(Kind::UserAgent, binding.user_agent());
+        self.text(Kind::Source, binding.source());
+    }
+
+    /// A text with the UUID in it, which tells a phone from others of its make, apart from the rest.
+    fn phrase(&mut self, kind: Kind, text: &[u8]) {
+        let Some((place, urn)) = Urn::find(text) else {
+            self.number(0);
+            return self.text(kind, text);
+        };
+        self.number((place.start as u64 + 1) << 1 | u64::from(urn.upper));
+        self.out.extend_from_slice(&urn.bytes);
+        self.rest.clear();
+        self.rest.extend_from_slice(&text[..place.start]);
+        self.rest.extend_from_slice(&text[place.end..]);
+        let rest = std::mem::take(self.rest);
+        self.text(kind, &rest);
+        *self.rest = rest;
+    }
+
+    fn stamp(&mut self, previous: Stamp, stamp: Stamp) {
+        self.difference(previous.time_us, stamp.time_us);
+        self.number(stamp.counter.into());
+        self.text(Kind::Boot, &stamp.boot.0.to_le_bytes());
+    }
+
+    /// As the number of a word if it is one.
+    pub(super) fn text(&mut self, kind: Kind, text: &[u8]) {
+        match self.words.number(kind, text) {
+            Some(number) => self.number(u64::from(number) << 1 | 1),
+            None => {
+                self.number((text.len() as u64) << 1);
+                self.out.extend_from_slice(text);
+            }
+        }
+    }
+
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// Small where two numbers are near each other, whichever is greater.
+    fn difference(&mut self, from: u64, to: u64) {
+        let difference = to.wrapping_sub(from) as i64;
+        self.number((difference << 1 ^ difference >> 63) as u64);
+    }
+
+    fn number(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.out.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        self.out.push(number as u8);
+    }
+
+    fn fixed(&mut self, number: u64) {
+        self.out.extend_from_slice(&number.to_le_bytes());
+    }
+}
+
+/// Where the key of an entry is told already; of an instance, where in the parameters.
+fn key_place(entry: &Entry, binding: Option<&Binding>) -> (u8, Range<usize>) {
+    if entry.key.is_trail() && entry.key == ContactKey::trail(entry.uri_hash) {
+        return (KEY_IS_TRAIL, 0..0);
+    }
+    let Some(binding) = binding else { return (KEY_HERE, 0..0) };
+    match entry.key.instance_and_reg_id() {
+        None if entry.key.is_of_uri(binding.uri()) => (KEY_IS_URI, 0..0),
+        None => (KEY_HERE, 0..0),
+        Some((instance, _)) => {
+            let params = binding.params();
+            let quoted = memchr::memchr_iter(b'"', params).map(|quote| quote + 1);
+            let place = quoted.map(|start| start..start + instance.len());
+            let found = place.into_iter().find(|place| params.get(place.clone()) == Some(instance));
+            found.map_or((KEY_HERE, 0..0), |place| (KEY_IS_INSTANCE, place))
+        }
+    }
+}
