@@ -42,10 +42,8 @@ impl Reader {
         let mut turn = None;
         while !self.stop.load(Ordering::Acquire) {
             turn = turn.take().or_else(|| port.turn());
-            if turn.is_none() && port.is_awaited() {
-                continue;
-            }
-            let received = port.receive(&mut room);
+            // Whoever has the turn may be held up: without it this thread takes what is there, and beats the tick as all do.
+            let received = port.receive(&mut room, turn.is_some());
             if room.is_full() {
                 // More may be there than one thread handles in time: the next one takes it meanwhile.
                 turn = None;

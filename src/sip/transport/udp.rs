@@ -16,12 +16,12 @@
 //! and batches stay small however high the load. So one reader waits ([`UdpPort::turn`]) and handles what it received
 //! before it reads on; what comes meanwhile is its next batch. Only when a call brought as much as it could, the turn goes
 //! to the next thread: threads join in as load grows. Nobody reads while a batch is handled, some tens of microseconds; when
-//! that lasts longer than a tick, the thread was held up, and another one reads without its turn.
+//! that lasts longer than a tick, the thread was held up, and others take what is there without their turn.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -54,8 +54,6 @@ pub(super) struct UdpPort {
     local: SocketAddr,
     kernel_drops: AtomicU32,
     turn: Mutex<()>,
-    /// Threads that are in [`UdpPort::receive`].
-    receiving: AtomicUsize,
 }
 
 /// Room for what one call receives; one a reader.
@@ -128,23 +126,12 @@ impl UdpPort {
         size_buffers(&socket, addr, buffer_bytes);
         socket.bind(&addr.into())?;
         let local = socket.local_addr()?.as_socket().unwrap_or(addr);
-        Ok(Self {
-            socket,
-            local,
-            kernel_drops: AtomicU32::new(0),
-            turn: Mutex::new(()),
-            receiving: AtomicUsize::new(0),
-        })
+        Ok(Self { socket, local, kernel_drops: AtomicU32::new(0), turn: Mutex::new(()) })
     }
 
     /// Waits until it is this thread's turn to receive, at most [`TICK`]; while it is, it is nobody else's.
     pub(super) fn turn(&self) -> Option<MutexGuard<'_, ()>> {
         self.turn.try_lock_for(TICK)
-    }
-
-    /// Whether a thread waits for the next datagram.
-    pub(super) fn is_awaited(&self) -> bool {
-        self.receiving.load(Ordering::Acquire) > 0
     }
 
     /// The address bound, with its port.
@@ -157,12 +144,12 @@ impl UdpPort {
         u64::from(self.kernel_drops.load(Ordering::Relaxed))
     }
 
-    /// Waits at most [`TICK`] for one datagram, takes those that are there behind it, and puts them into `room`; none
-    /// when none came.
+    /// Takes the datagrams that are there and puts them into `room`; none when none is. If it `waits`, then for the first,
+    /// at most [`TICK`].
     ///
     /// # Errors
     /// What the system says of a socket that no longer serves.
-    pub(super) fn receive(&self, room: &mut Room) -> io::Result<()> {
+    pub(super) fn receive(&self, room: &mut Room, waits: bool) -> io::Result<()> {
         room.datagrams.clear();
         let mut rooms = room.bytes.chunks_exact_mut(ROOM_STRIDE);
         let mut parts: [_; DATAGRAMS_AT_ONCE] = std::array::from_fn(|_| {
@@ -172,10 +159,8 @@ impl UdpPort {
         // Made for each call: nix leaves the room for control messages as short as the kernel last used it.
         let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(DATAGRAMS_AT_ONCE, Some(control_space()));
         let fd = self.socket.as_raw_fd();
-        self.receiving.fetch_add(1, Ordering::AcqRel);
-        let received = recvmmsg(fd, &mut headers, parts.iter_mut(), MsgFlags::MSG_WAITFORONE, None);
-        self.receiving.fetch_sub(1, Ordering::AcqRel);
-        let received = match received {
+        let flags = if waits { MsgFlags::MSG_WAITFORONE } else { MsgFlags::MSG_DONTWAIT };
+        let received = match recvmmsg(fd, &mut headers, parts.iter_mut(), flags, None) {
             Ok(received) => received,
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => return Ok(()),
             Err(error) => return Err(error.into()),
