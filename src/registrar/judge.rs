@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::{Binding, BindingParts, Cleared, ContactKey, Entry, Record, Stamp, Value};
+use smallvec::SmallVec;
 
 use crate::config::bounds::{
     CALL_ID_BYTES_MAX, CONTACT_PARAMS_BYTES_MAX, CONTACT_URI_BYTES_MAX, PATH_BYTES_MAX, USER_AGENT_BYTES_MAX,
@@ -119,7 +120,7 @@ impl<'a> Judgement<'a> {
     fn contacts(self, wishes: &[ContactWish<'_>], draw: impl FnOnce() -> Stamp) -> Written {
         let granted = self.grants(wishes)?;
         let mut room = self.room(wishes, &granted);
-        let mut classes = Vec::with_capacity(wishes.len());
+        let mut classes = SmallVec::<[Class; 4]>::new();
         for (wish, granted_s) in wishes.iter().zip(&granted) {
             classes.push(self.classify(wish, *granted_s, &mut room)?);
         }
@@ -138,7 +139,7 @@ impl<'a> Judgement<'a> {
     }
 
     /// The lifetimes granted, after every check that needs the request alone.
-    fn grants(self, wishes: &[ContactWish<'_>]) -> Result<Vec<u32>, Refusal> {
+    fn grants(self, wishes: &[ContactWish<'_>]) -> Result<SmallVec<[u32; 4]>, Refusal> {
         if wishes.len() > CONTACTS_PER_REQUEST_MAX {
             return Err(Refusal::TooManyContacts);
         }
@@ -279,14 +280,16 @@ impl<'a> Judgement<'a> {
         if is(Mutant::TwinsApart) || is(Mutant::HiddenRingsAgain) {
             return;
         }
-        let flows: Vec<Entry> = delta.entries.iter().filter(|entry| entry.key.is_instance()).cloned().collect();
+        let goes_on = |flow: &Entry| self.record.entry(&flow.key).is_some_and(|before| trail::goes_on(before, flow));
+        // One that goes on where it was leaves none.
+        let flows = delta.entries.iter().filter(|entry| entry.key.is_instance() && !goes_on(entry));
+        let flows: Vec<Entry> = flows.cloned().collect();
         let unseen = |entry: &&Entry| self.record.entry(&entry.key).is_none();
         let used = self.record.entries.len() + delta.entries.iter().filter(unseen).count();
         let mut room = trail::places(self.limits).saturating_sub(used);
         for flow in &flows {
             let before = self.record.entry(&flow.key);
-            let is_news = !before.is_some_and(|before| trail::goes_on(before, flow));
-            let here = Some(flow).filter(|_| is_news && !is(Mutant::TrailOnlyWhenLeft));
+            let here = Some(flow).filter(|_| !is(Mutant::TrailOnlyWhenLeft));
             let before = before.filter(|before| before.uri_hash != flow.uri_hash);
             for there in before.into_iter().chain(here) {
                 let mut trail = Record::from(trail::of(there));

@@ -53,8 +53,8 @@ impl Process {
         let values = register.contacts.iter().filter(|value| *value != "*");
         let contacts: Result<Vec<Contact<'_>>, _> = values.map(|value| Contact::parse(value.as_bytes())).collect();
         let contacts = contacts.map_err(|fault| format!("{fault:?}: {:?}", register.contacts))?;
-        let contacts =
-            if contacts.is_empty() { Contacts::Star } else { Contacts::List(contacts.iter().map(wish).collect()) };
+        let wishes: Vec<ContactWish<'_>> = contacts.iter().map(wish).collect();
+        let contacts = if wishes.is_empty() { Contacts::Star } else { Contacts::List(&wishes) };
         let path = register.dress.path();
         let path: Vec<&[u8]> = path.iter().map(|value| value.as_bytes()).collect();
         let request = RegisterRequest {
@@ -129,7 +129,7 @@ impl Process {
 
     /// What a caller is sent to; `None` when nothing is known of the AoR.
     pub(super) fn rings(&self, aor: &Aor, now_us: u64) -> Option<Vec<Listed>> {
-        self.location.get(aor, |record| record.map(|record| list(record, now_us, &self.limits)))
+        self.location.get(aor, |record| record.map(|record| list(record, now_us, &self.limits).into_vec()))
     }
 }
 
