@@ -55,14 +55,20 @@ fn star(request: &RegisterRequest<'_>, record: &Record, draw: impl FnOnce() -> S
         return Err(Refusal::StarNeedsExpiresZero);
     }
     let mine = record.entries.iter().filter(|entry| entry.call_id_hash == request.call_id_hash);
-    for entry in mine.filter(|_| !is(Mutant::StarWithoutCseq)) {
+    let removed_by_it =
+        |entry: &&Entry| entry.cseq == request.cseq && entry.value == Value::Gone && is_cleared(record, entry);
+    let (removed, others): (Vec<&Entry>, Vec<&Entry>) = mine.partition(removed_by_it);
+    for entry in others.iter().filter(|_| !is(Mutant::StarWithoutCseq)) {
         rises(request.cseq, entry.cseq)?;
     }
     let cleared = record.cleared.filter(|cleared| cleared.call_id_hash == request.call_id_hash);
+    let is_last = cleared.is_some_and(|cleared| cleared.cseq == request.cseq);
+    if is_last || !removed.is_empty() {
+        // Of another `*` since then only what it left of this one remains; it covers what this one did.
+        let entries = removed.into_iter().cloned().collect();
+        return Ok((Write::Again(Record { cleared: record.cleared, entries }), None));
+    }
     if let Some(cleared) = cleared {
-        if cleared.cseq == request.cseq {
-            return Ok((Write::Again(Record { cleared: Some(cleared), entries: Vec::new() }), None));
-        }
         rises(request.cseq, cleared.cseq)?;
     }
     let stamp = draw();
@@ -71,7 +77,15 @@ fn star(request: &RegisterRequest<'_>, record: &Record, draw: impl FnOnce() -> S
         return write(record, Record { cleared: None, entries }, stamp);
     }
     let cleared = Cleared { stamp, call_id_hash: request.call_id_hash, cseq: request.cseq };
-    write(record, Record { cleared: Some(cleared), entries: Vec::new() }, stamp)
+    // The record remembers one `*`; what it removed of its own Call-ID remembers it beyond the next one.
+    let own = others.into_iter().filter(|entry| !entry.key.is_trail());
+    let entries = own.map(|entry| Entry { cseq: request.cseq, ..entry.gone_at(stamp) }).collect();
+    write(record, Record { cleared: Some(cleared), entries }, stamp)
+}
+
+/// Whether a `*` covers an entry.
+fn is_cleared(record: &Record, entry: &Entry) -> bool {
+    record.cleared.is_some_and(|cleared| cleared.stamp >= entry.stamp)
 }
 
 /// The CSeq rule of one Call-ID.
