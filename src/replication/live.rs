@@ -295,7 +295,7 @@ impl<R> Live<R> {
         // Nobody gives up a node that has been silent for less than this, so nobody began to serve without it.
         if gap_us >= self.settings.ack_timeout_us {
             self.members.view_is_old = !is(Mutant::OldViewTrusted);
-            self.rejoin_unless_alone("it slept", now);
+            self.rejoin_unless_alone("it slept", gap_us, now);
         } else {
             self.rejoin("it slept", None, now);
         }
