@@ -184,6 +184,11 @@ impl<R> Live<R> {
             news |= self.members.hearsay(known.clone());
         }
         self.effects.last_known_changed |= news;
+        // It was away when they said good-bye, and would wait for them for ever.
+        let parted = state.last_known.iter().filter(|known| self.members.parted_since(known));
+        if let Some(link) = self.peers.get_mut(peer_id).and_then(|peer| peer.link.as_mut()) {
+            link.forget_due.extend(parted.map(|known| known.node.clone()));
+        }
     }
 
     /// A member parted, or an operator says that it is gone for good.
