@@ -1,5 +1,7 @@
 //! What a reader may see of a record: contacts that ring now, and pieces that fit a frame. Changes nothing.
 
+use std::cmp::Reverse;
+
 use smallvec::SmallVec;
 
 use crate::binding::Binding;
@@ -67,8 +69,8 @@ pub fn shown<E: Standing>(entries: &[E], cleared: Option<Stamp>, now_us: u64, co
         true => Some(entry.stamp()),
         false => entry.granted().map(|(first, _)| first),
     };
-    // Stable: of two that came at once the one with the lesser key.
-    shown.sort_by_key(|entry| since(entry));
+    // Stable: of two that have the same stamps as well the one with the lesser key.
+    shown.sort_by_key(|entry| (since(entry), Reverse(entry.stamp())));
     shown.truncate(contacts_max);
     shown
 }
@@ -92,8 +94,11 @@ impl Record {
         live(&self.entries, self.cleared.map(|cleared| cleared.stamp), now_us)
     }
 
-    /// [`Record::live`] limited to `contacts_max` winners, those that registered first (ties: by key), in that order. The
-    /// limit is a view, for a merge that enforced it would depend on the order of merges.
+    /// [`Record::live`] limited to `contacts_max` winners, those that registered first, in that order. The limit is a view,
+    /// for a merge that enforced it would depend on the order of merges.
+    ///
+    /// Contacts that registered first at the same time are what one phone became at two nodes that did not hear each
+    /// other: the later stamp says where it is.
     #[must_use]
     pub fn shown(&self, now_us: u64, contacts_max: usize) -> Shown<'_> {
         shown(&self.entries, self.cleared.map(|cleared| cleared.stamp), now_us, contacts_max)

@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::{Binding, ContactKey, NodeId, Record};
+use smallvec::SmallVec;
 
 pub use judge::judge;
 pub use limits::RegistrarLimits;
@@ -68,7 +69,7 @@ pub enum Contacts<'a> {
     /// `Contact: *`, alone: remove all (§10.2.2).
     Star,
     /// Add, refresh or remove these.
-    List(Vec<ContactWish<'a>>),
+    List(&'a [ContactWish<'a>]),
 }
 
 /// One Contact of a REGISTER.
@@ -107,7 +108,7 @@ pub enum Judged {
         /// What must be known elsewhere before the 200 goes out.
         write: Write,
         /// Every contact that the AoR now has: what the 200 lists (§10.3 step 8).
-        bindings: Vec<Listed>,
+        bindings: Bindings,
     },
     /// Nothing was changed.
     Refused(Refusal),
@@ -162,9 +163,12 @@ pub struct Listed {
     pub remaining_s: u32,
 }
 
+/// The contacts of a 200: few, mostly.
+pub type Bindings = SmallVec<[Listed; 4]>;
+
 /// The contacts that an AoR has now, first registered first, at most `max_contacts_per_aor`.
 #[must_use]
-pub fn list(record: &Record, now_us: u64, limits: &RegistrarLimits) -> Vec<Listed> {
+pub fn list(record: &Record, now_us: u64, limits: &RegistrarLimits) -> Bindings {
     let shown = record.shown(now_us, limits.max_contacts_per_aor);
     let listed = |entry: &aorta_proto::Entry| {
         let left_us = entry.lapses_us()?.saturating_sub(now_us);

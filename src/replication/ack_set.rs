@@ -2,7 +2,7 @@
 //! it leaves by good-bye, by being dropped from membership, or as suspect. A lost link alone releases nothing: the peer
 //! may live, serve, and not know what was answered.
 
-use aorta_proto::frame::{FrameError, PeerState, RejoinReason};
+use aorta_proto::frame::{Changes, FrameError, PeerState, RejoinReason};
 use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::{Aor, NodeId, Record};
 
@@ -32,7 +32,7 @@ pub struct Publication<R> {
 
 /// The same, as peers will read it.
 pub(super) struct Encoded<R> {
-    pub(super) changes: Result<Vec<Box<[u8]>>, FrameError>,
+    pub(super) changes: Result<Changes, FrameError>,
     pub(super) slot: Slot,
     pub(super) reply: R,
 }

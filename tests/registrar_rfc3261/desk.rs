@@ -73,10 +73,11 @@ impl Desk {
             ["*"] => Vec::new(),
             values => values.iter().map(|value| Contact::parse(value.as_bytes()).expect("a Contact")).collect(),
         };
+        let wishes: Vec<ContactWish<'_>> = contacts.iter().map(wish).collect();
         let contacts = match request.contacts.as_slice() {
             [] => Contacts::Query,
             ["*"] => Contacts::Star,
-            _ => Contacts::List(contacts.iter().map(wish).collect()),
+            _ => Contacts::List(&wishes),
         };
         let path: Vec<&[u8]> = request.path.iter().map(|value| value.as_bytes()).collect();
         let request = RegisterRequest {
@@ -105,7 +106,7 @@ impl Desk {
     /// The contacts of the 200.
     pub(crate) fn ok(&mut self, request: &Register<'_>) -> Vec<Listed> {
         match self.judge(request) {
-            Judged::Accepted { bindings, .. } => bindings,
+            Judged::Accepted { bindings, .. } => bindings.into_vec(),
             Judged::Refused(refusal) => panic!("refused: {refusal:?}"),
         }
     }

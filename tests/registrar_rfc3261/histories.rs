@@ -109,7 +109,7 @@ fn check(desk: &mut Desk, sent: &Sent) -> Result<Option<Vec<Listed>>, TestCaseEr
             || listed.is_empty()
             || matches!(write, Write::Again(_))
     );
-    Ok(Some(bindings))
+    Ok(Some(bindings.into_vec()))
 }
 
 proptest! {

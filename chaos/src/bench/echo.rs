@@ -10,15 +10,21 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use nix::cmsg_space;
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg, setsockopt, sockopt};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrIn, getsockopt, recvmmsg, sendmsg, setsockopt,
+    sockopt,
+};
 
 use super::cores::{Cores, confine};
 
-/// Datagrams of one system call at most.
-const AT_ONCE: usize = 64;
-/// Room for one datagram.
-const DATAGRAM_BYTES: usize = 1024;
+/// Datagrams, or pieces of several, received by one system call at most.
+const AT_ONCE: usize = 16;
+/// Room for one: more than UDP can carry.
+const ROOM_BYTES: usize = 65_536 + 64;
+/// Datagrams in one piece at most, sent: what kernels before 6.9 take.
+const IN_PIECE_MAX: usize = 64;
 /// Room in a socket, each way.
 const BUFFER_BYTES: usize = 8 << 20;
 /// Longest wait for a datagram, so that an end is noticed.
@@ -69,35 +75,48 @@ impl Drop for Echo {
 }
 
 fn serve(socket: &UdpSocket, stop: &AtomicBool) {
-    let fd = socket.as_raw_fd();
-    let mut received = MultiHeaders::<SockaddrIn>::preallocate(AT_ONCE, None);
-    let mut sent = MultiHeaders::<SockaddrIn>::preallocate(AT_ONCE, None);
-    let mut room = vec![0; AT_ONCE * DATAGRAM_BYTES];
-    let mut whom = [(0, None); AT_ONCE];
+    let in_pieces = getsockopt(socket, sockopt::UdpGsoSegment).is_ok();
+    // A system that cannot hands over one by one.
+    let _one_by_one = setsockopt(socket, sockopt::UdpGroSegment, &true);
+    let mut room = vec![0; AT_ONCE * ROOM_BYTES];
     while !stop.load(Ordering::Acquire) {
-        let mut rest = room.chunks_exact_mut(DATAGRAM_BYTES);
+        let mut rest = room.chunks_exact_mut(ROOM_BYTES);
         let mut parts: [[IoSliceMut<'_>; 1]; AT_ONCE] =
             std::array::from_fn(|_| [IoSliceMut::new(rest.next().unwrap_or_default())]);
-        let count = match recvmmsg(fd, &mut received, parts.iter_mut(), MsgFlags::MSG_WAITFORONE, None) {
-            Ok(messages) => {
-                messages.zip(&mut whom).map(|(message, whom)| *whom = (message.bytes, message.address)).count()
-            }
+        // Made for each call: nix leaves the room for control messages as short as the kernel last used it.
+        let mut headers = MultiHeaders::<SockaddrIn>::preallocate(AT_ONCE, Some(cmsg_space!(i32)));
+        let flags = MsgFlags::MSG_WAITFORONE;
+        let messages = match recvmmsg(socket.as_raw_fd(), &mut headers, parts.iter_mut(), flags, None) {
+            Ok(messages) => messages,
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => continue,
             Err(_) => return,
         };
-        let mut answers = [[IoSlice::new(&[]), IoSlice::new(&[])]; AT_ONCE];
-        let mut addresses = [None; AT_ONCE];
-        let mut answered = 0;
-        for ((bytes, address), request) in whom.iter().take(count).zip(room.chunks_exact(DATAGRAM_BYTES)) {
-            if let Some(answer) = answer(&request[..*bytes]) {
-                answers[answered] = answer.map(IoSlice::new);
-                addresses[answered] = *address;
-                answered += 1;
+        for message in messages {
+            let cut = message.cmsgs().ok().and_then(|mut items| {
+                items.find_map(|item| match item {
+                    ControlMessageOwned::UdpGroSegments(bytes) => usize::try_from(bytes).ok(),
+                    _ => None,
+                })
+            });
+            let cut = cut.filter(|bytes| *bytes > 0).unwrap_or(ROOM_BYTES);
+            let requests: Vec<&[u8]> = message.iovs().flat_map(|piece| piece.chunks(cut)).collect();
+            for few in requests.chunks(if in_pieces { IN_PIECE_MAX } else { 1 }) {
+                reply(socket, few, message.address);
             }
         }
-        // What a full socket does not take, the load asks for again.
-        let _ = sendmmsg(fd, &mut sent, &answers[..answered], &addresses[..answered], [], MsgFlags::empty());
     }
+}
+
+/// Answers requests of one length and one sender, in one piece if they are several.
+fn reply(socket: &UdpSocket, requests: &[&[u8]], to: Option<SockaddrIn>) {
+    let answers: Vec<[&[u8]; 2]> = requests.iter().filter_map(|request| answer(request)).collect();
+    let Some([line, rest]) = answers.first() else { return };
+    let Ok(segment) = u16::try_from(line.len() + rest.len()) else { return };
+    let cut = [ControlMessage::UdpGsoSegments(&segment)];
+    let cut = if answers.len() > 1 { &cut[..] } else { &[] };
+    let parts: Vec<IoSlice<'_>> = answers.iter().flatten().map(|part| IoSlice::new(part)).collect();
+    // What a full socket does not take, the load asks for again.
+    let _ = sendmsg(socket.as_raw_fd(), &parts, cut, MsgFlags::empty(), to.as_ref());
 }
 
 /// A status line, and the request from its second line on; nothing for an ACK.

@@ -54,8 +54,8 @@ impl Process {
         let values = register.contacts.iter().filter(|value| *value != "*");
         let contacts: Result<Vec<Contact<'_>>, _> = values.map(|value| Contact::parse(value.as_bytes())).collect();
         let contacts = contacts.map_err(|fault| format!("{fault:?}: {:?}", register.contacts))?;
-        let contacts =
-            if contacts.is_empty() { Contacts::Star } else { Contacts::List(contacts.iter().map(wish).collect()) };
+        let wishes: Vec<ContactWish<'_>> = contacts.iter().map(wish).collect();
+        let contacts = if wishes.is_empty() { Contacts::Star } else { Contacts::List(&wishes) };
         let path = register.dress.path();
         let path: Vec<&[u8]> = path.iter().map(|value| value.as_bytes()).collect();
         let request = RegisterRequest {
@@ -144,7 +144,8 @@ impl Process {
 
     /// What a 200 would list.
     pub(super) fn lists(&self, aor: &Aor, now_us: u64) -> Vec<Listed> {
-        self.location.get(aor, |record| record.map(|record| list(record, now_us, &self.limits))).unwrap_or_default()
+        let listed = |record: &Record| list(record, now_us, &self.limits).into_vec();
+        self.location.get(aor, |record| record.map(listed)).unwrap_or_default()
     }
 }
 

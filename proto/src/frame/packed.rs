@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 
 use serde::de::DeserializeOwned;
+use smallvec::{SmallVec, smallvec};
 
 use super::codec::codec;
 use super::{BODY_BYTES_MAX, FrameError};
@@ -83,13 +84,16 @@ pub fn push(change: &[u8], out: &mut Vec<u8>) {
 /// something else, and a link is never busy for long with one.
 const CHANGE_BYTES_SOFT: usize = 48 * 1024;
 
+/// A record's encoding: one change, mostly.
+pub type Changes = SmallVec<[Box<[u8]>; 1]>;
+
 /// Encodes a record, as one change, or split at entries into several where it would be large: merging is the same.
 ///
 /// # Errors
 /// When a single entry is longer than [`CHANGE_BYTES_MAX`].
-pub fn encode_changes(aor: &Aor, record: &Record) -> Result<Vec<Box<[u8]>>, FrameError> {
+pub fn encode_changes(aor: &Aor, record: &Record) -> Result<Changes, FrameError> {
     if record.encoded_bytes_max() <= CHANGE_BYTES_SOFT {
-        return Ok(vec![encode_change(aor, record)?]);
+        return Ok(smallvec![encode_change(aor, record)?]);
     }
     record.clone().split(CHANGE_BYTES_SOFT).iter().map(|part| encode_change(aor, part)).collect()
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use aorta_proto::uri::{Params, Uri, UriError, canonical_contact};
 use aorta_proto::{ContactKey, hash};
+use smallvec::SmallVec;
 
 use super::Fault;
 use super::values::{NameAddr, bounded_u32, clamped_u32, thousandths};
@@ -31,7 +32,7 @@ pub enum Contacts<'a> {
     /// `Contact: *`, alone.
     Star,
     /// Those listed, in their order, over all headers; none for a query.
-    List(Vec<Contact<'a>>),
+    List(SmallVec<[Contact<'a>; 1]>),
 }
 
 /// One Contact value.

@@ -214,7 +214,7 @@ impl<'a> Request<'a> {
     /// A 400 when one is malformed, or `*` is not alone.
     pub fn contacts(&self) -> Result<Contacts<'a>, Fault> {
         let mut star = false;
-        let mut list = Vec::new();
+        let mut list = SmallVec::new();
         for value in self.all(Name::Contact).flat_map(List::new) {
             if value == b"*" {
                 star = true;
@@ -241,9 +241,9 @@ impl<'a> Request<'a> {
     ///
     /// # Errors
     /// A 400 when one is no name-addr in `<>` with a URI inside.
-    pub fn paths(&self) -> Result<Vec<&'a [u8]>, Fault> {
+    pub fn paths(&self) -> Result<SmallVec<[&'a [u8]; 4]>, Fault> {
         const BAD: Fault = Fault::bad("Malformed Path");
-        let mut paths = Vec::new();
+        let mut paths = SmallVec::new();
         for value in self.all(Name::Path).flat_map(List::new) {
             let address = NameAddr::parse(value).filter(|address| address.bracketed).ok_or(BAD)?;
             let mut params = address.params();

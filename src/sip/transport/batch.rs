@@ -9,7 +9,7 @@ use super::connection::Connection;
 use super::counts::{Sheet, count};
 use super::reader::Reader;
 use super::tcp::Tcp;
-use super::udp::Room;
+use super::udp::{Datagram, Room};
 use super::{Flow, ReplyPath, Transport, Way};
 
 /// Messages that one thread read at once.
@@ -20,7 +20,7 @@ pub struct Batch<'a>(pub(super) Read<'a>);
 #[derive(Debug)]
 pub(super) enum Read<'a> {
     /// Datagrams, not yet looked at.
-    Datagrams { reader: &'a Reader, room: &'a Room },
+    Datagrams { reader: &'a Reader, room: &'a Room, datagrams: &'a [Datagram] },
     /// One message of a stream.
     Message { bytes: &'a [u8], connection: &'a Arc<Connection>, tcp: &'a Arc<Tcp> },
 }
@@ -29,9 +29,10 @@ impl Batch<'_> {
     /// Has each message handled, in order. A panic in there is counted and said, and the next message is handled.
     pub fn for_each(self, mut handle: impl FnMut(&[u8], &Flow, ReplyPath)) {
         match self.0 {
-            Read::Datagrams { reader, room } => {
+            Read::Datagrams { reader, room, datagrams } => {
                 let desk = &reader.desk;
-                for (bytes, datagram) in room.datagrams() {
+                for datagram in datagrams {
+                    let bytes = room.bytes_of(datagram);
                     let (peer, local, received_age_us) = (datagram.peer, datagram.local, datagram.age_us());
                     if !reader.admits(bytes, peer.ip(), received_age_us) {
                         continue;

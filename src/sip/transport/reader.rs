@@ -54,10 +54,11 @@ impl Reader {
             });
             let failed_before = std::mem::replace(&mut failing, received.is_err());
             match received {
-                Ok(()) if room.is_empty() => {}
                 Ok(()) => {
-                    let batch = Batch(Read::Datagrams { reader: &self, room: &room });
-                    guarded(&self.desk.sheet, &[], || self.service.handle(batch));
+                    for datagrams in room.batches() {
+                        let batch = Batch(Read::Datagrams { reader: &self, room: &room, datagrams });
+                        guarded(&self.desk.sheet, &[], || self.service.handle(batch));
+                    }
                 }
                 Err(error) => {
                     // Such as ENOMEM: the socket is still there, so is the next datagram. Said once.

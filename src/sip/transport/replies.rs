@@ -6,10 +6,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use smallvec::SmallVec;
 use tracing::trace;
 
 use super::reader::Desk;
-use super::udp::Outgoing;
+use super::udp::{DATAGRAMS_AT_ONCE, Outgoing};
 use super::{DEFAULT_PORT, ReplyPath, ViaTarget, Way, destination};
 
 /// Gathered replies. Those over UDP leave with [`Replies::send`] and not before; dropped, they are lost.
@@ -44,8 +45,11 @@ impl Replies {
         }
     }
 
-    /// Sends what was gathered, and is empty again.
+    /// Sends what was gathered, and is empty again. What goes one way side by side, and of it what is of one length: so most of
+    /// it leaves in one piece. UDP promises no order, and a phone awaits one reply at a time.
     pub fn send(&mut self) {
+        let way = |waiting: &Waiting| (Arc::as_ptr(&waiting.desk.port), waiting.from, waiting.to, waiting.bytes.len());
+        self.waiting.sort_by_key(way);
         for together in self.waiting.chunk_by(|one, two| Arc::ptr_eq(&one.desk.port, &two.desk.port)) {
             let Some(first) = together.first() else { continue };
             let outgoing = together.iter().map(|waiting| Outgoing {
@@ -53,7 +57,8 @@ impl Replies {
                 to: waiting.to,
                 from: waiting.from,
             });
-            let (failed, why) = first.desk.port.send_all(outgoing);
+            let outgoing: SmallVec<[Outgoing<'_>; DATAGRAMS_AT_ONCE]> = outgoing.collect();
+            let (failed, why) = first.desk.port.send_all(&outgoing);
             if let Some(error) = why {
                 trace!(failed, %error, "replies not sent");
             }

@@ -12,36 +12,49 @@
 //! A call receives what is there, up to [`DATAGRAMS_AT_ONCE`], and waits only for the first: a batch comes from load, never
 //! from waiting. So do the replies that [`UdpPort::send_all`] sends in one call.
 //!
+//! **2026-11, datagrams in one piece.** Much of what a datagram costs the kernel it costs once for a piece of many (UDP_GRO):
+//! where the network brought datagrams of one source and one length one behind the other, as from a Session Border
+//! Controller under load, one place of a call takes up to 64 KiB of them.
+//!
 //! **2026-11, readers take turns.** With every idle reader waiting in the socket each datagram wakes a thread of its own,
 //! and batches stay small however high the load. So one reader waits ([`UdpPort::turn`]) and handles what it received
-//! before it reads on; what comes meanwhile is its next batch. Only when a call brought as much as it could, the turn goes
-//! to the next thread: threads join in as load grows. Nobody reads while a batch is handled, some tens of microseconds; when
-//! that lasts longer than a tick, the thread was held up, and others take what is there without their turn.
+//! before it reads on; what comes meanwhile is its next batch. Only when a call brought as much as it could, or as one thread
+//! should handle ([`HANDLED_AT_ONCE`]), the turn goes to the next thread: threads join in as load grows. Nobody reads while a
+//! batch is handled, some tens of microseconds; when that lasts longer than a tick, the thread was held up, and others take
+//! what is there without their turn.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+mod send;
+
+use std::io::{self, IoSliceMut};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage, recvmmsg, sendmmsg, sendmsg,
-    setsockopt, sockopt,
+    ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage, recvmmsg, setsockopt, sockopt,
 };
 use parking_lot::{Mutex, MutexGuard};
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::warn;
 
+pub(super) use send::Outgoing;
+
 use super::tick::TICK;
 use crate::clock;
 
-/// Room for one datagram: more than UDP can carry (65 507), so none is ever cut.
+/// Room for one datagram, or several in one piece: more than UDP can carry (65 507), so none is ever cut.
 pub(super) const DATAGRAM_BYTES_MAX: usize = 65_536;
 
-/// Datagrams that one call receives or sends at most: enough to spread the price of a system call, so few that idle readers
-/// find work when a burst comes.
+/// Datagrams that one call receives or sends at most, or pieces of them: enough to spread the price of a system call, so few
+/// that idle readers find work when a burst comes.
 pub(super) const DATAGRAMS_AT_ONCE: usize = 16;
+
+/// Datagrams that are handled as one batch at most, a fraction of a millisecond: what they change is on its way to other
+/// nodes while the next are handled.
+pub(super) const HANDLED_AT_ONCE: usize = 64;
 
 /// From the begin of one datagram's room to the next. Not a multiple of a page, or the first bytes of all datagrams would
 /// compete for the same lines of a processor's cache.
@@ -54,6 +67,8 @@ pub(super) struct UdpPort {
     local: SocketAddr,
     kernel_drops: AtomicU32,
     turn: Mutex<()>,
+    /// Longer datagrams are not sent in one piece, bytes: the system cannot, or would not take it.
+    in_pieces_up_to: AtomicUsize,
 }
 
 /// Room for what one call receives; one a reader.
@@ -61,35 +76,36 @@ pub(super) struct UdpPort {
 pub(super) struct Room {
     bytes: Vec<u8>,
     datagrams: Vec<Datagram>,
+    /// Every place of the last call was taken.
+    full: bool,
 }
 
 impl Room {
     pub(super) fn new() -> Self {
-        Self { bytes: vec![0; DATAGRAMS_AT_ONCE * ROOM_STRIDE], datagrams: Vec::with_capacity(DATAGRAMS_AT_ONCE) }
+        let datagrams = Vec::with_capacity(DATAGRAMS_AT_ONCE);
+        Self { bytes: vec![0; DATAGRAMS_AT_ONCE * ROOM_STRIDE], datagrams, full: false }
     }
 
-    /// Whether the last call received nothing.
-    pub(super) fn is_empty(&self) -> bool {
-        self.datagrams.is_empty()
-    }
-
-    /// Whether the last call received as much as it could: more may be there.
+    /// Whether the last call received as much as it could, or as one thread should handle: more may be there.
     pub(super) fn is_full(&self) -> bool {
-        self.datagrams.len() == DATAGRAMS_AT_ONCE
+        self.full || self.datagrams.len() >= HANDLED_AT_ONCE
     }
 
-    /// What the last call received, in order.
-    pub(super) fn datagrams(&self) -> impl Iterator<Item = (&[u8], &Datagram)> {
-        let bytes = |place: usize, len| self.bytes.get(place * ROOM_STRIDE..).and_then(|room| room.get(..len));
-        self.datagrams.iter().map(move |datagram| (bytes(datagram.place, datagram.len).unwrap_or_default(), datagram))
+    /// What the last call received, in order, so many at once as are to be handled as one batch.
+    pub(super) fn batches(&self) -> impl Iterator<Item = &[Datagram]> {
+        self.datagrams.chunks(HANDLED_AT_ONCE)
+    }
+
+    /// The bytes of a datagram that is in here.
+    pub(super) fn bytes_of(&self, datagram: &Datagram) -> &[u8] {
+        self.bytes.get(datagram.bytes.clone()).unwrap_or_default()
     }
 }
 
 /// One datagram, received.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Datagram {
-    place: usize,
-    len: usize,
+    bytes: Range<usize>,
     pub(super) peer: SocketAddr,
     /// The address and port that it was sent to.
     pub(super) local: SocketAddr,
@@ -122,11 +138,14 @@ impl UdpPort {
         }
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
         setsockopt(&socket, sockopt::RxqOvfl, &1)?;
+        // A system that cannot brings datagrams one by one.
+        let _one_by_one = setsockopt(&socket, sockopt::UdpGroSegment, &true);
         socket.set_read_timeout(Some(TICK))?;
         size_buffers(&socket, addr, buffer_bytes);
         socket.bind(&addr.into())?;
         let local = socket.local_addr()?.as_socket().unwrap_or(addr);
-        Ok(Self { socket, local, kernel_drops: AtomicU32::new(0), turn: Mutex::new(()) })
+        let in_pieces_up_to = AtomicUsize::new(send::in_pieces_up_to(&socket));
+        Ok(Self { socket, local, kernel_drops: AtomicU32::new(0), turn: Mutex::new(()), in_pieces_up_to })
     }
 
     /// Waits until it is this thread's turn to receive, at most [`TICK`]; while it is, it is nobody else's.
@@ -139,7 +158,7 @@ impl UdpPort {
         self.local
     }
 
-    /// How many datagrams the kernel dropped for want of room, as of the last datagram received.
+    /// How many datagrams, or pieces of several, the kernel dropped for want of room, as of the last datagram received.
     pub(super) fn kernel_drops(&self) -> u64 {
         u64::from(self.kernel_drops.load(Ordering::Relaxed))
     }
@@ -151,6 +170,7 @@ impl UdpPort {
     /// What the system says of a socket that no longer serves.
     pub(super) fn receive(&self, room: &mut Room, waits: bool) -> io::Result<()> {
         room.datagrams.clear();
+        room.full = false;
         let mut rooms = room.bytes.chunks_exact_mut(ROOM_STRIDE);
         let mut parts: [_; DATAGRAMS_AT_ONCE] = std::array::from_fn(|_| {
             let room = rooms.next().and_then(|room| room.get_mut(..DATAGRAM_BYTES_MAX));
@@ -165,16 +185,31 @@ impl UdpPort {
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let read = received.enumerate().filter_map(|(place, message)| self.read_ancillary(place, &message));
-        room.datagrams.extend(read);
+        for (place, message) in received.enumerate() {
+            room.full = place + 1 == DATAGRAMS_AT_ONCE;
+            let start = place * ROOM_STRIDE;
+            let Some((whole, each)) = self.read_ancillary(start, &message) else { continue };
+            // The last one may be shorter. Nothing at all is one datagram, too.
+            let end = whole.bytes.end;
+            let starts = (start..end).step_by(each).skip(1);
+            let cut = |start: usize| Datagram { bytes: start..end.min(start.saturating_add(each)), ..whole.clone() };
+            room.datagrams.push(cut(start));
+            room.datagrams.extend(starts.map(cut));
+        }
         Ok(())
     }
 
-    fn read_ancillary(&self, place: usize, message: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<Datagram> {
+    /// What came in one place, which begins at `start`, and how long each datagram in it is, bytes.
+    fn read_ancillary(&self, start: usize, message: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<(Datagram, usize)> {
         let peer = socket_address(message.address.as_ref()?)?;
-        let mut datagram = Datagram { place, len: message.bytes, peer, local: self.local, received_us: None };
+        let bytes = start..start + message.bytes;
+        let mut datagram = Datagram { bytes, peer, local: self.local, received_us: None };
+        let mut each = DATAGRAM_BYTES_MAX;
         for item in message.cmsgs().ok()? {
             match item {
+                ControlMessageOwned::UdpGroSegments(bytes) => {
+                    each = usize::try_from(bytes).ok().filter(|bytes| *bytes > 0).unwrap_or(each);
+                }
                 ControlMessageOwned::Ipv4PacketInfo(info) => {
                     datagram.local.set_ip(Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()).into());
                 }
@@ -191,97 +226,13 @@ impl UdpPort {
                 _ => {}
             }
         }
-        Some(datagram)
+        Some((datagram, each))
     }
-
-    /// Sends all of `datagrams`, in as few calls as can be. Never waits: a full send buffer is an error. Gives how many were
-    /// not sent, and why the last of them was not.
-    pub(super) fn send_all<'a>(&self, datagrams: impl Iterator<Item = Outgoing<'a>>) -> (usize, Option<io::Error>) {
-        let (mut failed, mut last) = (0, None);
-        let mut datagrams = datagrams.peekable();
-        while let Some(first) = datagrams.next() {
-            let mut run = [first; DATAGRAMS_AT_ONCE];
-            let mut length = 1;
-            let together = |other: &Outgoing<'_>| other.from == first.from && other.to.is_ipv4() == first.to.is_ipv4();
-            while let Some(place) = run.get_mut(length)
-                && let Some(next) = datagrams.next_if(together)
-            {
-                *place = next;
-                length += 1;
-            }
-            let mut rest = &run[..length];
-            while !rest.is_empty() {
-                let sent = self.send_run(rest).unwrap_or_else(|error| {
-                    failed += 1;
-                    last = Some(error);
-                    1
-                });
-                // One is sent at least, or given up.
-                rest = rest.get(sent.max(1)..).unwrap_or_default();
-            }
-        }
-        (failed, last)
-    }
-
-    /// Sends datagrams that leave from one address; how many were sent, from the front.
-    fn send_run(&self, run: &[Outgoing<'_>]) -> io::Result<usize> {
-        match run.first().map(|first| (first.to, first.from)) {
-            None => Ok(0),
-            // The socket has no other address.
-            Some((_, from)) if from == self.local.ip() => self.send_under(run, None, &[]),
-            Some((SocketAddr::V4(_), IpAddr::V4(from))) => {
-                let info = libc::in_pktinfo {
-                    ipi_ifindex: 0,
-                    ipi_spec_dst: libc::in_addr { s_addr: u32::from_ne_bytes(from.octets()) },
-                    ipi_addr: libc::in_addr { s_addr: 0 },
-                };
-                let space = nix::cmsg_space!(libc::in_pktinfo);
-                self.send_under(run, Some(space), &[ControlMessage::Ipv4PacketInfo(&info)])
-            }
-            Some((SocketAddr::V6(to), IpAddr::V6(from))) => {
-                let ipi6_addr = libc::in6_addr { s6_addr: from.octets() };
-                let info = libc::in6_pktinfo { ipi6_addr, ipi6_ifindex: to.scope_id() };
-                let space = nix::cmsg_space!(libc::in6_pktinfo);
-                self.send_under(run, Some(space), &[ControlMessage::Ipv6PacketInfo(&info)])
-            }
-            Some(_) => Err(io::ErrorKind::AddrNotAvailable.into()),
-        }
-    }
-
-    /// One call, every datagram with the same control messages, which take `space`.
-    fn send_under(
-        &self,
-        run: &[Outgoing<'_>],
-        space: Option<Vec<u8>>,
-        control: &[ControlMessage<'_>],
-    ) -> io::Result<usize> {
-        let (fd, flags) = (self.socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
-        if let [only] = run {
-            let to = SockaddrStorage::from(only.to);
-            return Ok(sendmsg(fd, &[IoSlice::new(only.bytes)], control, flags, Some(&to)).map(|_| 1)?);
-        }
-        let parts: [_; DATAGRAMS_AT_ONCE] =
-            std::array::from_fn(|at| [IoSlice::new(run.get(at).map_or(&[], |datagram| datagram.bytes))]);
-        let to: [_; DATAGRAMS_AT_ONCE] =
-            std::array::from_fn(|at| run.get(at).map(|datagram| SockaddrStorage::from(datagram.to)));
-        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(run.len(), space);
-        let sent = sendmmsg(fd, &mut headers, parts.iter().take(run.len()), to, control, flags)?;
-        Ok(sent.count())
-    }
-}
-
-/// A datagram to send.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Outgoing<'a> {
-    pub(super) bytes: &'a [u8],
-    pub(super) to: SocketAddr,
-    /// The address that it leaves from.
-    pub(super) from: IpAddr,
 }
 
 /// Space for every control message that [`UdpPort::receive`] asks the kernel for.
 pub(super) fn control_space() -> Vec<u8> {
-    nix::cmsg_space!(libc::in6_pktinfo, libc::timespec, u32)
+    nix::cmsg_space!(libc::in6_pktinfo, libc::timespec, u32, libc::c_int)
 }
 
 fn socket_address(storage: &SockaddrStorage) -> Option<SocketAddr> {
@@ -310,5 +261,67 @@ fn size_buffers(socket: &Socket, addr: SocketAddr, wanted: usize) {
                 "UDP {way} buffer is short, bursts will be lost: run `sysctl -w net.core.{limit}={wanted}`"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port() -> UdpPort {
+        UdpPort::bind((Ipv4Addr::LOCALHOST, 0).into(), 4 << 20).expect("a port")
+    }
+
+    /// What arrives of datagrams of these lengths, each full of its number, and how many pieces it came in.
+    fn carried(from: &UdpPort, lengths: &[usize]) -> (Vec<(usize, u8)>, usize) {
+        let to = port();
+        let texts: Vec<Vec<u8>> = lengths.iter().enumerate().map(|(at, len)| vec![at as u8; *len]).collect();
+        let outgoing = |text| Outgoing { bytes: text, to: to.local(), from: from.local().ip() };
+        let outgoing: Vec<Outgoing<'_>> = texts.iter().map(|text| outgoing(text)).collect();
+        let (failed, why) = from.send_all(&outgoing);
+        assert_eq!(failed, 0, "{why:?}");
+        let (mut room, mut arrived, mut pieces) = (Room::new(), Vec::new(), 0);
+        while arrived.len() < lengths.len() {
+            to.receive(&mut room, true).expect("received");
+            let read: Vec<&Datagram> = room.batches().flatten().collect();
+            assert!(!read.is_empty(), "no more than {arrived:?} within a tick");
+            pieces += read.chunk_by(|one, two| one.bytes.end == two.bytes.start).count();
+            for datagram in read {
+                assert_eq!(datagram.peer, from.local());
+                let bytes = room.bytes_of(datagram);
+                arrived.push((bytes.len(), bytes.first().copied().unwrap_or(u8::MAX)));
+            }
+        }
+        (arrived, pieces)
+    }
+
+    fn sent(lengths: &[usize]) -> Vec<(usize, u8)> {
+        let number = |(at, len): (usize, &usize)| (*len, if *len == 0 { u8::MAX } else { at as u8 });
+        lengths.iter().enumerate().map(number).collect()
+    }
+
+    #[test]
+    fn what_is_alike_travels_in_one_piece_and_arrives_as_it_was() {
+        let port = port();
+        for (lengths, pieces) in [
+            (vec![700; 64], 1),
+            (vec![700; 100], 2),
+            (vec![1500; 60], 2),
+            (vec![1], 1),
+            (vec![0, 0, 5, 5, 0], 4),
+            (vec![10, 20, 20, 20, 30, 40, 40], 4),
+            (vec![30_000, 30_000, 30_000], 2),
+            (vec![40_000, 40_000], 2),
+        ] {
+            assert_eq!(carried(&port, &lengths), (sent(&lengths), pieces), "{lengths:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_system_does_not_take_in_one_piece_leaves_one_by_one() {
+        let port = port();
+        port.in_pieces_up_to.store(699, Ordering::Relaxed);
+        assert_eq!(carried(&port, &[700; 20]), (sent(&[700; 20]), 20));
+        assert_eq!(carried(&port, &[699; 20]), (sent(&[699; 20]), 1));
     }
 }

@@ -45,10 +45,14 @@ impl Asked<'_, '_> {
         let mut source = SmallVec::<[u8; 64]>::new();
         // It takes whatever is written.
         let _ = write!(source, "{}:{}", self.flow.transport, self.flow.peer);
+        let wishes: SmallVec<[ContactWish<'_>; 1]>;
         let contacts = match &contacts {
             message::Contacts::Star => Contacts::Star,
             message::Contacts::List(list) if list.is_empty() => return self.query(&aor),
-            message::Contacts::List(list) => Contacts::List(list.iter().map(wish).collect()),
+            message::Contacts::List(list) => {
+                wishes = list.iter().map(wish).collect();
+                Contacts::List(&wishes)
+            }
         };
         let request = RegisterRequest {
             call_id: self.request.call_id,

@@ -1,5 +1,5 @@
-//! UDP sockets of the load: many datagrams a system call, and where the kernel cuts datagrams itself (UDP_SEGMENT), many
-//! of them in one piece. It knows nothing of SIP.
+//! UDP sockets of the load: many datagrams a system call, and where the kernel cuts datagrams itself (UDP_SEGMENT) and hands
+//! them over uncut (UDP_GRO), many of them in one piece. It knows nothing of SIP.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
@@ -9,11 +9,15 @@ use anyhow::{Context as _, bail};
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::sys::socket::{
-    ControlMessage, MsgFlags, MultiHeaders, SockaddrIn, getsockopt, recvmmsg, sendmmsg, setsockopt, sockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrIn, getsockopt, recvmmsg, sendmmsg,
+    setsockopt, sockopt,
 };
 
-/// Datagrams received by one system call at most.
-const RECEIVED_AT_ONCE: usize = 64;
+/// Datagrams, or pieces of them, received by one system call at most.
+const RECEIVED_AT_ONCE: usize = 16;
+/// Room for one: more than UDP can carry. Not a multiple of a page, or the first bytes of all would compete for the same lines
+/// of a processor's cache.
+const ROOM_BYTES: usize = 65_536 + 64;
 /// What is read of a datagram: the head of an answer is enough.
 const READ_BYTES: usize = 256;
 /// Datagrams in one piece at most: what kernels before 6.9 take.
@@ -53,7 +57,6 @@ pub(super) struct Sockets {
     sockets: Vec<UdpSocket>,
     ports: Vec<u16>,
     segments: bool,
-    received: MultiHeaders<SockaddrIn>,
     room: Vec<u8>,
     sent: MultiHeaders<SockaddrIn>,
     sent_pieces: MultiHeaders<SockaddrIn>,
@@ -78,6 +81,10 @@ impl Sockets {
             if setsockopt(&socket, sockopt::SndBufForce, &BUFFER_BYTES).is_err() {
                 setsockopt(&socket, sockopt::SndBuf, &BUFFER_BYTES)?;
             }
+            if segments {
+                // A system that cannot hands over one by one.
+                let _one_by_one = setsockopt(&socket, sockopt::UdpGroSegment, &true);
+            }
             // A request names its port in five digits.
             if port >= 10_000 {
                 sockets.push(socket);
@@ -89,8 +96,7 @@ impl Sockets {
             sockets,
             ports,
             segments: segments && can_segment,
-            received: MultiHeaders::preallocate(RECEIVED_AT_ONCE, None),
-            room: vec![0; RECEIVED_AT_ONCE * READ_BYTES],
+            room: vec![0; RECEIVED_AT_ONCE * ROOM_BYTES],
             sent: MultiHeaders::preallocate(SENT_AT_ONCE, None),
             sent_pieces: MultiHeaders::preallocate(SENT_AT_ONCE, Some(cmsg_space!(u16))),
             refused: 0,
@@ -107,15 +113,24 @@ impl Sockets {
     /// What the system says of a socket that no longer serves.
     pub(super) fn receive(&mut self, socket: usize, mut each: impl FnMut(&[u8])) -> anyhow::Result<usize> {
         let fd = self.sockets[socket].as_raw_fd();
-        let mut rest = self.room.chunks_exact_mut(READ_BYTES);
+        let mut rest = self.room.chunks_exact_mut(ROOM_BYTES);
         let mut parts: [[IoSliceMut<'_>; 1]; RECEIVED_AT_ONCE] =
             std::array::from_fn(|_| [IoSliceMut::new(rest.next().unwrap_or_default())]);
-        match recvmmsg(fd, &mut self.received, parts.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
+        // Made for each call: nix leaves the room for control messages as short as the kernel last used it.
+        let mut headers = MultiHeaders::<SockaddrIn>::preallocate(RECEIVED_AT_ONCE, Some(cmsg_space!(i32)));
+        match recvmmsg(fd, &mut headers, parts.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
             Ok(messages) => {
                 let mut count = 0;
                 for message in messages {
-                    message.iovs().for_each(&mut each);
-                    count += 1;
+                    let cut = message.cmsgs()?.find_map(|item| match item {
+                        ControlMessageOwned::UdpGroSegments(bytes) => usize::try_from(bytes).ok(),
+                        _ => None,
+                    });
+                    let cut = cut.filter(|bytes| *bytes > 0).unwrap_or(ROOM_BYTES);
+                    for datagram in message.iovs().flat_map(|piece| piece.chunks(cut)) {
+                        each(&datagram[..datagram.len().min(READ_BYTES)]);
+                        count += 1;
+                    }
                 }
                 Ok(count)
             }

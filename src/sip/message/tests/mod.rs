@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use aorta_proto::uri::{Host, Uri};
 use aorta_proto::{Aor, ContactKey};
+use smallvec::SmallVec;
 
 use super::*;
 
@@ -72,7 +73,7 @@ fn a_register_has_all_its_parts() {
         assert_eq!((request.via.host, request.via.port), (Host::Ip([198, 51, 100, 1].into()), Some(5062)));
         assert_eq!(request.via.branch, b"z9hG4bKa");
         assert_eq!(request.via.target(), ViaTarget { rport: true, port: Some(5062), maddr: None });
-        assert_eq!(request.contacts(), Ok(Contacts::List(vec![])));
+        assert_eq!(request.contacts(), Ok(Contacts::List(SmallVec::new())));
     });
 }
 
