@@ -21,6 +21,8 @@ const CALM: Duration = Duration::from_secs(5);
 const SETTLED_PATIENCE: Duration = Duration::from_secs(600);
 /// Between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Until an allocator has given back what was freed: jemalloc's `dirty_decay_ms` is 10 s, and its thread looks now and then.
+const GIVES_BACK: Duration = Duration::from_secs(15);
 /// Until the others no longer count a killed node as a member.
 const DROPPED: Duration = Duration::from_secs(3);
 /// Requests in flight while phones register.
@@ -33,9 +35,9 @@ pub struct Size {
     pub contacts: u32,
     /// Memory of a node without contacts, MiB.
     pub empty_mib: f64,
-    /// Bytes for each contact of a node that has just joined: all of its memory.
+    /// Bytes for each contact of a node that has joined and written everything: all of its memory.
     pub joined_bytes: f64,
-    /// The same of a node that has just read its disk.
+    /// The same of a node that has read its disk.
     pub restarted_bytes: f64,
     /// The same, on average, of the nodes at which the phones registered.
     pub grown_bytes: f64,
@@ -86,15 +88,15 @@ pub(super) fn measure(
     nodes.kill(JOINER, false)?;
     thread::sleep(DROPPED);
     size.restart_s = watched(&mut size.void, &mut nodes, cores)?;
-    size.restarted_bytes = per_contact(&nodes, contacts)?;
     settle(&nodes, contacts)?;
+    size.restarted_bytes = per_contact(&nodes, contacts)?;
 
     say("an empty node joins".to_owned());
     nodes.kill(JOINER, true)?;
     thread::sleep(DROPPED);
     size.join_s = watched(&mut size.void, &mut nodes, cores)?;
-    size.joined_bytes = per_contact(&nodes, contacts)?;
     settle(&nodes, contacts)?;
+    size.joined_bytes = per_contact(&nodes, contacts)?;
 
     say("an empty node joins under load".to_owned());
     nodes.kill(JOINER, true)?;
@@ -165,6 +167,8 @@ fn mib(nodes: &AortaNodes, node: usize) -> anyhow::Result<f64> {
     Ok(bytes as f64 / f64::from(1 << 20))
 }
 
+/// Of the joiner, once it has given back what it needed to come so far: an allocator does so a while after.
 fn per_contact(nodes: &AortaNodes, contacts: u32) -> anyhow::Result<f64> {
+    thread::sleep(GIVES_BACK);
     Ok(mib(nodes, JOINER)? * f64::from(1 << 20) / f64::from(contacts))
 }
