@@ -51,6 +51,9 @@ impl<'a> Reader<'a> {
             None
         };
         let told = binding.as_deref();
+        if told.is_none() {
+            scratch.last_told = 0;
+        }
         let key = match flags >> KEY_SHIFT {
             KEY_IS_TRAIL => ContactKey::trail(uri_hash),
             KEY_IS_URI => ContactKey::uri(told.map(Binding::uri).unwrap_or_default()),
@@ -71,6 +74,7 @@ impl<'a> Reader<'a> {
         let granted_s = self.number() as u32;
         let q = self.number().checked_sub(1).map(|q| q as u16);
         let node = std::str::from_utf8(self.text(Kind::Node)).ok();
+        scratch.last_told = self.rest.len();
         let uri = self.bytes();
         let mut params = std::mem::take(&mut scratch.text);
         self.phrase(Kind::Params, &mut params);
