@@ -216,6 +216,7 @@ impl Stripe {
         bucket.oldest_us = bucket.oldest_us.min(oldest_us);
         bucket.lapses_us = bucket.lapses_us.min(lapses_us);
         let mut shift = 0;
+        let renewed = scratch.is_renewed_by(&delta);
         let merged = scratch.record.absorb(delta, |change| account(digester, hash, &change, &mut shift, tally));
         if !merged.changed {
             return merged;
@@ -224,7 +225,11 @@ impl Stripe {
         *sum = sum.wrapping_add(shift);
         let at = match at {
             Some(at) => {
-                scratch.pack_again(words, aor.as_str(), &mut bucket.records[at]);
+                let packed = &mut bucket.records[at];
+                match renewed {
+                    true => scratch.pack_renewed(words, aor.as_str(), packed),
+                    false => scratch.pack_again(words, aor.as_str(), packed),
+                }
                 at
             }
             None => {

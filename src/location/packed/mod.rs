@@ -82,6 +82,8 @@ pub(super) struct Scratch {
     pub(super) record: Record,
     pub(super) aor: String,
     bindings: Vec<Arc<Binding>>,
+    /// How much of what was read tells the texts and the key of the last entry, bytes; 0 if that is gone.
+    last_told: usize,
     /// Room for a text.
     text: Vec<u8>,
     bytes: Vec<u8>,
@@ -107,17 +109,43 @@ impl Scratch {
     pub(super) fn clear(&mut self) {
         self.record.cleared = None;
         self.record.entries.clear();
+        self.last_told = 0;
+    }
+
+    /// Whether a delta brings nothing but a later REGISTER of the last contact that was read, which says the same in all its
+    /// texts: a refresh.
+    pub(super) fn is_renewed_by(&self, delta: &Record) -> bool {
+        let (Some(last), [entry], None) = (self.record.entries.last(), &*delta.entries, delta.cleared) else {
+            return false;
+        };
+        let same = |(mine, theirs): (&Arc<Binding>, &Arc<Binding>)| mine.has_texts_of(theirs);
+        self.last_told > 0
+            && last.key == entry.key
+            && last.uri_hash == entry.uri_hash
+            && last.binding().zip(entry.binding()).is_some_and(same)
     }
 
     /// Packs the record under this AoR.
     pub(super) fn pack(&mut self, words: &Words, aor: &str) -> Packed {
-        self.write([Unsaved::No as u8, 0], words, aor);
+        self.write([Unsaved::No as u8, 0], words, aor, None);
         Packed(self.bytes.as_slice().into())
     }
 
     /// Packs the record where it was before.
     pub(super) fn pack_again(&mut self, words: &Words, aor: &str, packed: &mut Packed) {
-        self.write([packed.0[UNSAVED_AT], packed.0[TURN_AT]], words, aor);
+        self.write(packed.state(), words, aor, None);
+        self.put(packed);
+    }
+
+    /// As [`Scratch::pack_again`], of a record that was read from there and [renewed](Scratch::is_renewed_by) since: what tells
+    /// the texts, most of it, is taken over as it is.
+    pub(super) fn pack_renewed(&mut self, words: &Words, aor: &str, packed: &mut Packed) {
+        let told = packed.0.len().saturating_sub(self.last_told);
+        self.write(packed.state(), words, aor, packed.0.get(told..));
+        self.put(packed);
+    }
+
+    fn put(&self, packed: &mut Packed) {
         if packed.0.len() == self.bytes.len() {
             packed.0.copy_from_slice(&self.bytes);
         } else {
@@ -132,14 +160,14 @@ impl Scratch {
         self.aor = aor;
     }
 
-    fn write(&mut self, state: [u8; STATE_BYTES], words: &Words, aor: &str) {
+    fn write(&mut self, state: [u8; STATE_BYTES], words: &Words, aor: &str, last: Option<&[u8]>) {
         self.bytes.clear();
         self.bytes.extend(state);
         let (user, domain) = aor.split_at(aor.rfind('@').unwrap_or(aor.len()));
         let mut writer = Writer::new(&mut self.bytes, words, &mut self.text);
         writer.text(Kind::Domain, domain.as_bytes());
         writer.bytes(user.as_bytes());
-        writer.record(&self.record);
+        writer.record(&self.record, last);
     }
 
     fn unpack(&mut self, mut reader: Reader<'_>, words: &Words) {
@@ -159,6 +187,7 @@ impl Scratch {
         let Previous { stamp, call_id_hash, cseq, uri_hash } = head.told;
         let mut params = SmallVec::<[u8; PARAMS_BYTES]>::new();
         let bound = head.granted.map(|granted| (granted, reader.bound()));
+        self.last_told = bound.as_ref().map_or(0, |(_, bound)| bound.told);
         bound.iter().for_each(|(_, bound)| bound.params.spell(Kind::Params, words, &mut params));
         let key = match reader.key(head) {
             Key::Trail => ContactKey::trail(uri_hash),
@@ -232,6 +261,10 @@ impl Packed {
             scratch.aor.push_str(std::str::from_utf8(part).unwrap_or_default());
         }
         scratch.unpack(reader, words);
+    }
+
+    fn state(&self) -> [u8; STATE_BYTES] {
+        [self.0[UNSAVED_AT], self.0[TURN_AT]]
     }
 
     pub(super) fn unsaved(&self) -> Unsaved {

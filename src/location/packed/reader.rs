@@ -29,6 +29,8 @@ pub(super) struct Head {
 pub(super) struct Bound<'a> {
     pub(super) q: Option<u16>,
     pub(super) accepted_by: Text<'a>,
+    /// From the URI to the end of the record, bytes.
+    pub(super) told: usize,
     pub(super) uri: &'a [u8],
     pub(super) params: Phrase<'a>,
     /// How many values, the values, and what follows.
@@ -149,13 +151,15 @@ impl<'a> Reader<'a> {
 
     pub(super) fn bound(&mut self) -> Bound<'a> {
         let q = self.number().checked_sub(1).map(|q| q as u16);
-        let (accepted_by, uri, params) = (self.any_text(), self.bytes(), self.phrase());
+        let accepted_by = self.any_text();
+        let told = self.rest.len();
+        let (uri, params) = (self.bytes(), self.phrase());
         let path = self.rest;
         for _ in 0..self.number() {
             self.any_text();
         }
         let (call_id, user_agent, source) = (self.bytes(), self.any_text(), self.any_text());
-        Bound { q, accepted_by, uri, params, path, call_id, user_agent, source }
+        Bound { q, accepted_by, told, uri, params, path, call_id, user_agent, source }
     }
 
     /// In place of [`Reader::bound`], for whoever looks at few of them.

@@ -148,6 +148,61 @@ proptest! {
     }
 }
 
+/// A later REGISTER of the last contact.
+fn refresh(record: &Record, grants: (Stamp, u32, u32, Option<u16>, &str), uri: Option<Vec<u8>>) -> Option<Record> {
+    let (stamp, cseq, granted_s, q, node) = grants;
+    let last = record.entries.last()?;
+    let before = last.binding()?;
+    let path: Vec<&[u8]> = before.path().collect();
+    let binding = Binding::from(&BindingParts {
+        first: if cseq % 2 == 0 { stamp } else { before.first },
+        granted_s,
+        uri: uri.as_deref().unwrap_or(before.uri()),
+        params: before.params(),
+        q,
+        path: &path,
+        call_id: before.call_id(),
+        user_agent: before.user_agent(),
+        source: before.source(),
+        accepted_by: &NodeId::new(node).expect("a node id"),
+    });
+    Some(Record::from(Entry { stamp, cseq, value: Value::Live(Arc::new(binding)), ..last.clone() }))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_was_renewed_reads_as_if_it_had_been_packed_anew(
+        record in records(),
+        refreshes in prop::collection::vec((stamps(), any::<u32>(), any::<u32>(), prop::option::of(any::<u16>())), 1..5),
+        (node, uri) in (select(vec!["n1", "n2"]), prop::option::weighted(0.2, texts())),
+    ) {
+        let (words, mut scratch) = (Words::default(), Scratch::default());
+        // What is merged is in normal form.
+        let mut record = { let mut normal = Record::EMPTY; normal.merge(&record); normal };
+        scratch.record = record.clone();
+        let mut packed = scratch.pack(&words, "alice@example.com");
+        for (stamp, cseq, granted_s, q) in refreshes {
+            let grants = (stamp, cseq, granted_s, q, node);
+            let Some(delta) = refresh(&record, grants, uri.clone()) else { break };
+            let same = record.entries.last().and_then(Entry::binding).map(|before| before.uri().to_vec());
+            packed.read(&words, &mut scratch);
+            let renewed = scratch.is_renewed_by(&delta);
+            prop_assert_eq!(renewed, uri.is_none() || uri == same);
+            record.merge(&delta);
+            if scratch.record.merge(&delta).changed {
+                match renewed {
+                    true => scratch.pack_renewed(&words, "alice@example.com", &mut packed),
+                    false => scratch.pack_again(&words, "alice@example.com", &mut packed),
+                }
+            }
+            packed.read_all(&words, &mut scratch);
+            prop_assert_eq!((&scratch.record, scratch.aor.as_str()), (&record, "alice@example.com"));
+        }
+    }
+}
+
 /// A flow and its trail as a desk phone behind an SBC leaves them; `refreshed_us` after it registered.
 fn desk_phone(phone: u32, refreshed_us: u64) -> (Aor, Record) {
     let stamp = |time_us: u64| Stamp {
