@@ -519,6 +519,26 @@ fn a_good_bye_reaches_those_who_have_no_link_to_who_leaves() {
 }
 
 #[test]
+fn a_good_bye_reaches_who_was_away() {
+    let mut bench = Bench::of_three();
+    let effects = bench.core("n3").drain(0, 5_000_000, bench.now("n3"));
+    bench.take("n3", effects);
+    bench.pass(600_000);
+    let effects = bench.core("n3").leave(bench.now("n3"));
+    bench.take("n3", effects);
+    bench.pass(10_000);
+    bench.kill("n3");
+    let known = |name| LastKnown { node: id(name), expires_max_s: 7200, seen_us: EPOCH_US };
+    let start = Start { wall_us: EPOCH_US, last_known: vec![known("n1"), known("n3")], ..Start::default() };
+    bench.start("n4", |settings| settings.bootstrap_min_nodes = 2, start);
+    bench.link_two("n1", "n4");
+    bench.pass(10_000);
+    let last_known = bench.core("n4").last_known();
+    assert!(last_known.iter().any(|known| known.node == id("n1")), "{last_known:?}");
+    assert!(last_known.iter().all(|known| known.node != id("n3")), "it waits for it");
+}
+
+#[test]
 fn an_idle_cluster_exchanges_only_roots_and_a_repair_costs_what_differs() {
     let mut bench = Bench::of_three();
     for phone in 0..20_000 {

@@ -47,9 +47,21 @@ fn the_only_one_that_serves_goes_on_after_a_nap() {
 }
 
 #[test]
-fn who_is_alone_goes_on_however_long_it_slept() {
+fn who_has_no_others_goes_on_however_long_it_slept() {
+    let mut bench = Bench::default();
+    let alone = |settings: &mut Settings| settings.bootstrap_min_nodes = 1;
+    bench.start("n1", alone, Start { wall_us: EPOCH_US, ..Start::default() });
+    bench.pass(100_000);
+    sleep(&mut bench, "n1", SLEEP_US);
+    assert!(bench.is_ready("n1"), "{}", bench.reason("n1"));
+}
+
+#[test]
+fn who_slept_for_longer_than_it_is_waited_for_waits_for_the_others_itself() {
     let mut bench = one_that_serves_and_one_that_joins();
     bench.unlink("n1", "n2");
     sleep(&mut bench, "n1", SLEEP_US);
-    assert!(bench.is_ready("n1"), "{}", bench.reason("n1"));
+    assert!(!bench.is_ready("n1"), "n2 may have started the cluster without it");
+    bench.pass(SLEEP_US);
+    assert!(bench.is_ready("n1"), "nobody is there: {}", bench.reason("n1"));
 }

@@ -55,14 +55,20 @@ fn star(request: &RegisterRequest<'_>, record: &Record, draw: impl FnOnce() -> S
         return Err(Refusal::StarNeedsExpiresZero);
     }
     let mine = record.entries.iter().filter(|entry| entry.call_id_hash == request.call_id_hash);
-    for entry in mine.filter(|_| !is(Mutant::StarWithoutCseq)) {
+    let removed_by_it =
+        |entry: &&Entry| entry.cseq == request.cseq && entry.value == Value::Gone && is_cleared(record, entry);
+    let (removed, others): (Vec<&Entry>, Vec<&Entry>) = mine.partition(removed_by_it);
+    for entry in others.iter().filter(|_| !is(Mutant::StarWithoutCseq)) {
         rises(request.cseq, entry.cseq)?;
     }
     let cleared = record.cleared.filter(|cleared| cleared.call_id_hash == request.call_id_hash);
+    let is_last = cleared.is_some_and(|cleared| cleared.cseq == request.cseq);
+    if is_last || !removed.is_empty() {
+        // Of another `*` since then only what it left of this one remains; it covers what this one did.
+        let entries = removed.into_iter().cloned().collect();
+        return Ok((Write::Again(Record { cleared: record.cleared, entries }), None));
+    }
     if let Some(cleared) = cleared {
-        if cleared.cseq == request.cseq {
-            return Ok((Write::Again(Record { cleared: Some(cleared), entries: Vec::new() }), None));
-        }
         rises(request.cseq, cleared.cseq)?;
     }
     let stamp = draw();
@@ -71,7 +77,15 @@ fn star(request: &RegisterRequest<'_>, record: &Record, draw: impl FnOnce() -> S
         return write(record, Record { cleared: None, entries }, stamp);
     }
     let cleared = Cleared { stamp, call_id_hash: request.call_id_hash, cseq: request.cseq };
-    write(record, Record { cleared: Some(cleared), entries: Vec::new() }, stamp)
+    // The record remembers one `*`; what it removed of its own Call-ID remembers it beyond the next one.
+    let own = others.into_iter().filter(|entry| !entry.key.is_trail());
+    let entries = own.map(|entry| Entry { cseq: request.cseq, ..entry.gone_at(stamp) }).collect();
+    write(record, Record { cleared: Some(cleared), entries }, stamp)
+}
+
+/// Whether a `*` covers an entry.
+fn is_cleared(record: &Record, entry: &Entry) -> bool {
+    record.cleared.is_some_and(|cleared| cleared.stamp >= entry.stamp)
 }
 
 /// The CSeq rule of one Call-ID.
@@ -248,9 +262,11 @@ impl<'a> Judgement<'a> {
 
     fn write(self, wishes: &[ContactWish<'_>], granted: &[u32], classes: &[Class], stamp: Stamp) -> Written {
         let mut delta = Record { cleared: None, entries: Vec::with_capacity(2 * wishes.len()) };
-        for ((wish, granted_s), class) in wishes.iter().zip(granted).zip(classes) {
+        for (at, ((wish, granted_s), class)) in (0..).zip(wishes.iter().zip(granted).zip(classes)) {
             if matches!(class, Class::Fresh) {
-                delta.entries.push(self.entry(wish, *granted_s, stamp));
+                // Two contacts of one request came one after the other: no two phones ever began at the same time.
+                let began = Stamp { counter: stamp.counter.saturating_add(2 * at), ..stamp };
+                delta.entries.push(self.entry(wish, *granted_s, stamp, began));
             }
         }
         delta.entries.sort_by(|one, two| one.key.cmp(&two.key));
@@ -319,9 +335,9 @@ impl<'a> Judgement<'a> {
         delta
     }
 
-    fn entry(self, wish: &ContactWish<'_>, granted_s: u32, stamp: Stamp) -> Entry {
+    fn entry(self, wish: &ContactWish<'_>, granted_s: u32, stamp: Stamp, began: Stamp) -> Entry {
         let value =
-            if granted_s == 0 { Value::Gone } else { Value::Live(Arc::new(self.binding(wish, granted_s, stamp))) };
+            if granted_s == 0 { Value::Gone } else { Value::Live(Arc::new(self.binding(wish, granted_s, began))) };
         let left_s = |entry: &Entry| entry.lapses_us().unwrap_or(0).saturating_sub(self.now_us) / 1_000_000;
         let counter = match granted_s == 0 && is(Mutant::RemovalLastsAsItsBinding) {
             true => 2 * self.record.entry(&wish.key).map_or(0, left_s) as u32,
@@ -337,14 +353,14 @@ impl<'a> Judgement<'a> {
         }
     }
 
-    fn binding(self, wish: &ContactWish<'_>, granted_s: u32, stamp: Stamp) -> Binding {
+    fn binding(self, wish: &ContactWish<'_>, granted_s: u32, began: Stamp) -> Binding {
         let is_it = |entry: &&Entry| entry.key == wish.key || is_twin(entry, &wish.key, wish.uri_hash);
         let before = self.record.live(self.now_us).filter(is_it);
         let first = before.filter_map(|entry| Some(entry.binding()?.first)).min();
         // Cut texts are for people to read; the fingerprint covers the whole Call-ID.
         let cut = |text: &'a [u8], bytes_max: usize| text.get(..bytes_max).unwrap_or(text);
         Binding::from(&BindingParts {
-            first: first.unwrap_or(stamp),
+            first: first.unwrap_or(began),
             granted_s,
             uri: wish.uri,
             params: &wish.params,

@@ -73,7 +73,7 @@ impl Bulk {
             Command::Begin { id, peer, purpose } => {
                 self.joiner = None;
                 if self.sides.contains_key(&peer) {
-                    let joiner = Joiner::new(id, purpose, self.location.floor_us(), now.mono_us);
+                    let joiner = Joiner::new(id, purpose, now.mono_us);
                     self.joiner = Some((peer, joiner));
                 } else {
                     self.ended.push(Ended { id, result: Err("there is no connection for it".into()) });

@@ -33,7 +33,6 @@ pub(super) struct Joiner {
     pub(super) moved: Moved,
     purpose: Purpose,
     phase: Phase,
-    floor_us: u64,
     heard_us: u64,
 }
 
@@ -86,9 +85,9 @@ pub(super) enum Progress {
 }
 
 impl Joiner {
-    pub(super) fn new(id: u64, purpose: Purpose, floor_us: u64, now_us: u64) -> Self {
+    pub(super) fn new(id: u64, purpose: Purpose, now_us: u64) -> Self {
         let phase = Phase::Begin { sent: false };
-        Self { id, moved: Moved::default(), purpose, phase, floor_us, heard_us: now_us }
+        Self { id, moved: Moved::default(), purpose, phase, heard_us: now_us }
     }
 
     /// Something came from the other side.
@@ -100,11 +99,15 @@ impl Joiner {
 
     pub(super) fn handle(&mut self, frame: Frame<'_>, location: &Location, now_us: u64) -> Progress {
         match frame {
-            Frame::Root { id, root, .. } if id == self.id => {
+            Frame::Root { id, root, floor_us } if id == self.id => {
                 if root == location.root() {
                     return Progress::Done;
                 }
-                self.phase = Phase::Tree(Tree::from_top());
+                // A floor that rose here meanwhile alone makes a difference: asked again above it. Floors rise once in 10 s.
+                self.phase = match floor_us < location.floor_us() {
+                    true => Phase::Begin { sent: false },
+                    false => Phase::Tree(Tree::from_top()),
+                };
                 Progress::Goes
             }
             Frame::Sums { id, sums } if id == self.id => self.handle_sums(&sums, location, now_us),
@@ -169,7 +172,7 @@ impl Joiner {
             Phase::Begin { sent: true } | Phase::Pause { .. } => return Progress::Goes,
             Phase::Begin { sent } => {
                 *sent = true;
-                Frame::Begin { id, floor_us: self.floor_us }
+                Frame::Begin { id, floor_us: location.floor_us() }
             }
             Phase::Tree(tree) => match tree.question() {
                 Some(indexes) => Frame::Ask { id, level: tree.level, indexes },

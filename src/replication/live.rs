@@ -184,6 +184,11 @@ impl<R> Live<R> {
             news |= self.members.hearsay(known.clone());
         }
         self.effects.last_known_changed |= news;
+        // It was away when they said good-bye, and would wait for them for ever.
+        let parted = state.last_known.iter().filter(|known| self.members.parted_since(known));
+        if let Some(link) = self.peers.get_mut(peer_id).and_then(|peer| peer.link.as_mut()) {
+            link.forget_due.extend(parted.map(|known| known.node.clone()));
+        }
     }
 
     /// A member parted, or an operator says that it is gone for good.
@@ -295,7 +300,7 @@ impl<R> Live<R> {
         // Nobody gives up a node that has been silent for less than this, so nobody began to serve without it.
         if gap_us >= self.settings.ack_timeout_us {
             self.members.view_is_old = !is(Mutant::OldViewTrusted);
-            self.rejoin_unless_alone("it slept", now);
+            self.rejoin_unless_alone("it slept", gap_us, now);
         } else {
             self.rejoin("it slept", None, now);
         }

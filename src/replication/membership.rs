@@ -164,9 +164,14 @@ impl Members {
         self.parted.get(&member.node).is_some_and(|(_, boot)| *boot == Some(member.boot))
     }
 
+    /// Whether a member parted after somebody saw it last.
+    pub(super) fn parted_since(&self, known: &LastKnown) -> bool {
+        self.parted.get(&known.node).is_some_and(|&(parted_us, _)| parted_us >= known.seen_us)
+    }
+
     /// Remembers a member; whether that is news for the disk. What was parted later than `seen_us` stays parted.
     pub(super) fn remember(&mut self, known: LastKnown) -> bool {
-        if self.parted.get(&known.node).is_some_and(|&(parted_us, _)| parted_us >= known.seen_us) {
+        if self.parted_since(&known) {
             return false;
         }
         self.parted.remove(&known.node);

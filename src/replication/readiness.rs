@@ -345,8 +345,9 @@ impl<R> Live<R> {
     }
 
     /// The same of a node that others may have given up meanwhile: what it knows of them is from before. Those that were
-    /// joining may have started the cluster without it, and answered in full.
-    pub(super) fn rejoin_unless_alone(&mut self, why: &str, now: Now) {
+    /// joining may have started the cluster without it, and answered in full. So may members that it did not hear, for a
+    /// node that is silent for so long is not waited for.
+    pub(super) fn rejoin_unless_alone(&mut self, why: &str, silent_us: u64, now: Now) {
         let joining_may = !is(Mutant::OldStatesTrusted);
         let may_serve = |peer: &super::peer::Peer| match peer.state.is {
             PeerState::Ready => true,
@@ -354,7 +355,9 @@ impl<R> Live<R> {
             PeerState::Draining | PeerState::Left => false,
         };
         let others_may_serve = self.peers.values().any(|peer| peer.link.is_some() && may_serve(peer));
-        self.start_over(why, None, others_may_serve, now);
+        let unheard = self.members.last_known.keys().any(|id| !self.is_linked(id));
+        let others_began = unheard && silent_us >= self.settings.seed_fallback_us && joining_may;
+        self.start_over(why, None, others_may_serve || others_began, now);
     }
 
     fn start_over(&mut self, why: &str, accuser: Option<&NodeId>, others_can_serve: bool, now: Now) {

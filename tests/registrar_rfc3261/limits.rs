@@ -46,6 +46,40 @@ fn a_contact_that_a_merge_hid_is_refused_not_refreshed() {
 }
 
 #[test]
+fn a_phone_that_became_two_keeps_its_place_where_it_is() {
+    let mut desk = Desk::default();
+    let mut other = Desk::new(2);
+    desk.limits.max_contacts_per_aor = 1;
+    other.limits.max_contacts_per_aor = 1;
+    let flow = |port: u16| format!("<sip:a@b:{port}>;reg-id=1;+sip.instance=\"<urn:uuid:1>\"");
+    desk.ok(&register("x", 1, &[&flow(5060)]));
+    other.record.merge(&desk.record);
+    other.pass(1);
+    other.ok(&register("y", 1, &["<sip:a@b:5060>"]));
+    desk.pass(2);
+    desk.ok(&register("y", 2, &[&flow(5063)]));
+    desk.record.merge(&other.record);
+    assert_eq!(desk.uris(), ["sip:a@b:5063"]);
+    desk.pass(1);
+    desk.ok(&register("z", 1, &["<sip:a@b:5063>"]));
+    assert_eq!(desk.uris(), ["sip:a@b:5063"]);
+}
+
+#[test]
+fn contacts_of_one_request_keep_their_places_whichever_is_refreshed() {
+    let mut desk = Desk::default();
+    let mut other = Desk::new(2);
+    desk.ok(&register("x", 1, &["<sip:z@b>", "<sip:a@b>"]));
+    other.pass(1);
+    other.ok(&register("y", 1, &["<sip:c@d>"]));
+    desk.record.merge(&other.record);
+    desk.limits.max_contacts_per_aor = 1;
+    desk.pass(2);
+    assert_eq!(desk.refused(&register("x", 2, &["<sip:a@b>"])), Refusal::TooManyContacts);
+    assert_eq!(desk.uris(), ["sip:z@b"]);
+}
+
+#[test]
 fn a_full_record_takes_no_new_contact_but_refreshes_and_removes() {
     let mut desk = Desk::default();
     desk.limits.entries_per_aor_max = 2;

@@ -84,7 +84,11 @@ fn a_star_sent_again_is_a_retransmission() {
     desk.ok(&star("x", 2));
     desk.ok(&register("y", 1, &[B]));
     let record = again(&mut desk, &star("x", 2));
-    assert_eq!((record.cleared, record.entries.len()), (desk.record.cleared, 0));
+    assert_eq!(
+        (record.cleared, record.entries.len()),
+        (desk.record.cleared, 1),
+        "and what it removed under its own Call-ID"
+    );
     assert_eq!(desk.uris().len(), 1);
     desk.ok(&register("x", 3, &[A]));
     assert_eq!(desk.refused(&star("x", 2)), Refusal::OldCSeq);
@@ -182,4 +186,28 @@ fn a_clock_that_is_behind_writes_nothing() {
     assert_eq!(desk.refused(&register("x", 2, &[A])), Refusal::StampBehind);
     assert_eq!(desk.refused(&star("x", 2)), Refusal::StampBehind);
     assert_eq!(Refusal::StampBehind.status(), 503);
+}
+
+#[test]
+fn a_star_is_remembered_beyond_the_star_of_another_phone() {
+    let (mut one, mut two) = (Desk::new(1), Desk::new(2));
+    one.ok(&register("x", 1, &[A]));
+    one.ok(&star("x", 2));
+    one.pass(1);
+    one.ok(&star("y", 1));
+    one.pass(1);
+    one.ok(&register("z", 1, &[B]));
+    let published = again(&mut one, &star("x", 2));
+    assert_eq!(one.uris(), [uri_of(B)]);
+    assert_eq!(one.refused(&register("x", 1, &[A])), Refusal::OldCSeq);
+    assert_eq!(one.refused(&register("x", 2, &[A])), Refusal::ReusedCSeq);
+    // Who has nothing but what is published again shows nothing of what the first removed.
+    two.ok(&register("x", 1, &[A]));
+    two.record.merge(&published);
+    two.pass(2);
+    assert_eq!(two.uris(), [""; 0]);
+}
+
+fn uri_of(contact: &str) -> &str {
+    contact.trim_start_matches('<').split('>').next().unwrap_or_default()
 }

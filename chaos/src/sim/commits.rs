@@ -22,8 +22,11 @@ pub(super) struct Writing {
 }
 
 impl World {
-    /// A commit is due.
+    /// A commit is due; in a process that is stopped, as soon as it goes on.
     pub(super) fn commit(&mut self, node: usize) {
+        if self.nodes[node].process.as_ref().is_some_and(|process| process.asleep) {
+            return self.after(LOOK_AGAIN_US, Happening::Commit { node });
+        }
         let boot = self.with(node, |process, _| {
             if process.writing.under_way.is_some() {
                 process.writing.again = true;

@@ -137,6 +137,7 @@ fn happens(world: &mut World, step: &Step) -> Result<(), String> {
     world.sluggish = None;
     world.say(|| format!("over: {:?}", step.fault));
     let (differed, before, over_us) = (world.difference(), world.traffic.clone(), world.now_us);
+    let overflows = world.figures.overflows;
     settle(world, &format!("after {:?}", step.fault))?;
     if step.fault.is_cut() {
         let took_us = world.now_us - over_us;
@@ -144,7 +145,7 @@ fn happens(world: &mut World, step: &Step) -> Result<(), String> {
         if took_us > HEALS_WITHIN_US {
             return Err(format!("it took {} ms to become the same after {:?}", took_us / 1000, step.fault));
         }
-        world.judge_repair(&before, differed)?;
+        world.judge_repair(&before, differed, world.figures.overflows - overflows)?;
     }
     world.calm_since_us = Some(world.now_us);
     world.replays(&mut rng);

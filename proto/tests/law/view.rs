@@ -1,5 +1,7 @@
 //! What a reader sees of a copy: a function of the merged record and the time.
 
+use std::cmp::Reverse;
+
 use aorta_proto::{Cleared, ContactKey, Entry, Record};
 use proptest::prelude::*;
 
@@ -46,7 +48,8 @@ proptest! {
         let record = merged([&a, &b]);
         let all = record.shown(now * SECOND_US, usize::MAX);
         prop_assert_eq!(all.len(), record.live(now * SECOND_US).count());
-        prop_assert!(all.is_sorted_by_key(|entry| (entry.binding().map(|binding| binding.first), &entry.key)));
+        let place = |entry: &&Entry| (entry.binding().map(|binding| binding.first), Reverse(entry.stamp), entry.key.clone());
+        prop_assert!(all.is_sorted_by_key(place));
         let some = record.shown(now * SECOND_US, max);
         prop_assert_eq!(&some[..], &all[..max.min(all.len())]);
     }
