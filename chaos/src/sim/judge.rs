@@ -54,9 +54,12 @@ impl World {
             if *root.get_or_insert(mine) != mine {
                 return Err(format!("the digest of {id} is another one"));
             }
-            let writes = process.replication.wire_version();
+            let (writes, known) = (process.replication.wire_version(), process.replication.last_known());
             if writes != common && writes != self.versions.remembered(node, |node| self.nodes[node].process.is_some()) {
-                return Err(format!("{id} writes wire version {writes}, all read {common}"));
+                let known: Vec<&str> = known.iter().map(|known| known.node.as_str()).collect();
+                return Err(format!(
+                    "{id}, which remembers {known:?}, writes wire version {writes}, all read {common}"
+                ));
             }
         }
         Ok(())

@@ -46,7 +46,9 @@ impl Versions {
     /// A process starts; the highest version that it may read and write.
     pub(super) fn starts(&mut self, node: usize) -> u8 {
         self.heard[node].clear();
-        self.parted[node] = false;
+        if std::mem::take(&mut self.parted[node]) {
+            self.heard.iter_mut().for_each(|heard| drop(heard.remove(&node)));
+        }
         self.running[node] = self.installed[node];
         self.running[node]
     }
