@@ -94,6 +94,19 @@ fn records() -> impl Strategy<Value = Record> {
     })
 }
 
+/// What a look-up sees of a contact.
+type Seen = (Stamp, Vec<u8>, Option<u16>, Vec<u8>, Vec<Vec<u8>>);
+
+fn seen(stamp: Stamp, binding: &Binding) -> Seen {
+    let path = binding.path().map(<[u8]>::to_vec).collect();
+    (stamp, binding.uri().to_vec(), binding.q, binding.params().to_vec(), path)
+}
+
+fn seen_in_place(contact: &Contact<'_>) -> Seen {
+    let path = contact.path().map(<[u8]>::to_vec).collect();
+    (contact.stamp(), contact.uri().to_vec(), contact.q(), contact.params().to_vec(), path)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -115,6 +128,13 @@ proptest! {
                 packed.read_all(&words, &mut scratch);
                 prop_assert_eq!(&scratch.record, record);
                 prop_assert_eq!(&scratch.aor, aor);
+                for (now_us, contacts_max) in [(0, usize::MAX), (0, 1), (1_700_003_000_000_000, usize::MAX)] {
+                    let shown = record.shown(now_us, contacts_max);
+                    let shown: Vec<_> = shown.iter().filter_map(|entry| Some(seen(entry.stamp, entry.binding()?))).collect();
+                    let view = packed.view(&words);
+                    let viewed = view.shown(now_us, contacts_max);
+                    prop_assert_eq!(viewed.iter().map(|contact| seen_in_place(contact)).collect::<Vec<_>>(), shown);
+                }
                 prop_assert!(packed.is_of(&words, aor) && !packed.is_of(&words, "alice@example.org"));
                 let others = [[aor, "x"].concat(), ["x", aor].concat()];
                 prop_assert!(others.iter().all(|other| !packed.is_of(&words, other)));
