@@ -242,11 +242,6 @@ impl Members {
         self.offers_shown.get(node).or_else(|| self.offers_told.get(node)).copied()
     }
 
-    /// Members that are remembered and that gossip does not show.
-    pub(super) fn missing(&self) -> impl Iterator<Item = &NodeId> {
-        self.last_known.keys().filter(|node| !self.view.contains_key(node))
-    }
-
     /// Whether more than half of three or more members, this node counted, are lost without a good-bye or `suspect`.
     pub(super) fn lost_most(&self, suspects: impl Iterator<Item = NodeId>) -> bool {
         let members = self.last_known.len() + 1;

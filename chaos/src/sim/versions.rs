@@ -47,7 +47,9 @@ impl Versions {
     pub(super) fn starts(&mut self, node: usize) -> u8 {
         self.heard[node].clear();
         if std::mem::take(&mut self.parted[node]) {
-            self.heard.iter_mut().for_each(|heard| drop(heard.remove(&node)));
+            self.heard.iter_mut().for_each(|heard| {
+                heard.remove(&node);
+            });
         }
         self.running[node] = self.installed[node];
         self.running[node]

@@ -187,8 +187,8 @@ impl Scratch {
         let Previous { stamp, call_id_hash, cseq, uri_hash } = head.told;
         let mut params = SmallVec::<[u8; PARAMS_BYTES]>::new();
         let bound = head.granted.map(|granted| (granted, reader.bound()));
-        self.last_told = bound.as_ref().map_or(0, |(_, bound)| bound.told);
         bound.iter().for_each(|(_, bound)| bound.params.spell(Kind::Params, words, &mut params));
+        self.last_told = bound.as_ref().map_or(0, |(_, bound)| bound.told);
         let key = match reader.key(head) {
             Key::Trail => ContactKey::trail(uri_hash),
             Key::Uri => ContactKey::uri(bound.as_ref().map_or(&[], |(_, bound)| bound.uri)),

@@ -29,7 +29,7 @@ pub(super) struct Head {
 pub(super) struct Bound<'a> {
     pub(super) q: Option<u16>,
     pub(super) accepted_by: Text<'a>,
-    /// From the URI to the end of the record, bytes.
+    /// The texts from the URI on and what follows in the record, bytes.
     pub(super) told: usize,
     pub(super) uri: &'a [u8],
     pub(super) params: Phrase<'a>,
@@ -151,8 +151,7 @@ impl<'a> Reader<'a> {
 
     pub(super) fn bound(&mut self) -> Bound<'a> {
         let q = self.number().checked_sub(1).map(|q| q as u16);
-        let accepted_by = self.any_text();
-        let told = self.rest.len();
+        let (accepted_by, told) = (self.any_text(), self.rest.len());
         let (uri, params) = (self.bytes(), self.phrase());
         let path = self.rest;
         for _ in 0..self.number() {
