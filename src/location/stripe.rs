@@ -118,6 +118,9 @@ struct Dirty {
     stripe: usize,
 }
 
+/// Places for AoRs that a stripe keeps from one snapshot to the next: what fills a table at once needs more, and gives it back.
+const CHANGED_KEPT: usize = 256;
+
 impl Dirty {
     fn new(all: Arc<DirtyStripes>, stripe: usize) -> Self {
         Self { changed: VecDeque::new(), awaited: VecDeque::new(), turn: 1, renewal: false, all, stripe }
@@ -432,6 +435,7 @@ impl Stripe {
         dirty.turn = dirty.turn.wrapping_add(1).max(1);
         let mut taken = std::mem::take(&mut dirty.awaited);
         taken.append(&mut dirty.changed);
+        dirty.changed.shrink_to(CHANGED_KEPT);
         dirty.all.clear(dirty.stripe);
         taken
     }
