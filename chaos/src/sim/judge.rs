@@ -1,5 +1,7 @@
 //! What must hold, each a sentence. Its model is what phones sent and heard, and nothing else.
 
+use std::collections::BTreeSet;
+
 use aorta::registrar::Listed;
 
 use super::line::{Line, Must, Off};
@@ -17,10 +19,25 @@ impl World {
     /// The same of the AoRs of which something was answered just now, and of all when a node began to serve just now: what
     /// a node lacks then it often has a moment later.
     pub(super) fn judge_news(&mut self) -> Result<(), String> {
-        let (now_us, ghosts, news) = (self.now_us, self.judge_ghosts, std::mem::take(&mut self.news));
+        let news = std::mem::take(&mut self.news);
+        self.judge_lines(&news, |_| true)
+    }
+
+    /// A node that was cut off from most others, and gave them up, hears one that served all the time: from now on it may
+    /// not answer from before.
+    pub(super) fn judge_return(&mut self, met: [usize; 2]) {
+        let Some(back) = self.returns.filter(|back| met.contains(back)) else { return };
+        if met.iter().all(|node| self.serves(*node)) {
+            let judged = self.judge_lines(&(0..self.lines.len()).collect(), |node| node == back);
+            self.alarm = self.alarm.take().or(judged.err());
+        }
+    }
+
+    fn judge_lines(&mut self, news: &BTreeSet<usize>, of: impl Fn(usize) -> bool) -> Result<(), String> {
+        let (now_us, ghosts) = (self.now_us, self.judge_ghosts);
         let lines = || news.iter().map(|at| &self.lines[*at]);
         let certain: Vec<Vec<Certain<'_>>> = lines().map(|line| certain(line, now_us, self.off)).collect();
-        for node in &mut self.nodes {
+        for (_, node) in self.nodes.iter_mut().enumerate().filter(|(node, _)| of(*node)) {
             let id = node.id.clone();
             let Some((process, now)) = node.awake(now_us) else { continue };
             let serving = process.replication.serving();
@@ -31,9 +48,14 @@ impl World {
                 let rings = process.rings(&line.aor, now.cluster_us);
                 let known = rings.is_some();
                 let rings = rings.unwrap_or_default();
+                let denies = serving.denies_unknown || (known && ghosts);
                 // As many as are shown at most registered before it, elsewhere.
-                let full = rings.len() >= self.limits.max_contacts_per_aor;
-                let denies = (serving.denies_unknown || (known && ghosts)) && !full;
+                let no_room = |uri: &str| {
+                    let shown =
+                        || rings.iter().map(|listed| std::str::from_utf8(listed.binding.uri()).unwrap_or_default());
+                    rings.len() >= self.limits.max_contacts_per_aor
+                        && line.may_lack_room(uri, &shown().collect::<Vec<_>>(), now_us, self.off)
+                };
                 let again =
                     |at: usize| rings[..at].iter().any(|listed| listed.binding.uri() == rings[at].binding.uri());
                 if let Some(at) = (0..rings.len()).find(|&at| again(at)) {
@@ -43,7 +65,7 @@ impl World {
                 for (uri, must, dress) in certain {
                     let there = rings.iter().find(|listed| listed.binding.uri() == uri.as_bytes());
                     match (*must, there) {
-                        (Must::Ring, None) if denies => {
+                        (Must::Ring, None) if denies && !no_room(uri) => {
                             return Err(format!("{id} denies {uri}, which was acknowledged"));
                         }
                         (Must::NotRing, Some(_)) if ghosts => {

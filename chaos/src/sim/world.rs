@@ -159,6 +159,8 @@ pub(super) struct World {
     pub(super) unheard: Option<usize>,
     /// The member that grants the longest lifetimes has said good-bye once.
     pub(super) longest_left: bool,
+    /// One that was cut off for so long that it gave up the others, until all hold the same again.
+    pub(super) returns: Option<usize>,
     /// No disk takes anything.
     pub(super) disks_stall: bool,
     /// Whether a removal that was answered must be known everywhere: not while only an absent disk has it.
@@ -220,6 +222,7 @@ impl World {
             silent: BTreeMap::new(),
             unheard: None,
             longest_left: false,
+            returns: None,
             disks_stall: false,
             judge_ghosts: true,
             news: BTreeSet::new(),
