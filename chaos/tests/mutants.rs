@@ -23,7 +23,6 @@ const RARE: &[&str] = &[
     "two-begin-unawaited",
     "fenced-called-full",
     "ready-on-old-exchange",
-    "ready-unsubscribed",
     "meeting-without-repair",
     "mark-before-backlog",
     "suspect-untold",

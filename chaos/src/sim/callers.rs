@@ -206,28 +206,16 @@ impl World {
             let pause_us = if self.rng.u8(..) < 16 { self.rng.u64(..AGE_MAX_US) } else { self.rng.u64(..2_000) };
             return self.send(pause_us, message);
         }
-        let now_us = self.now_us;
-        let line = &mut self.lines[self.phones[phone].line];
-        line.reaches(request, now_us);
-        let aor = line.aor.clone();
+        let answer = self.is_judged(copy, &message);
         let id = self.nodes[message.to].id.clone();
-        let judged = self.with(message.to, |process, now| {
-            let judged_on = message.judged_on.as_deref();
-            let answer = process.register(&id, &aor, &message.register, judged_on, copy, now);
-            ((answer, process.drawn.take()), Effects::default())
-        });
-        let (answer, drawn) = judged.map_or((None, None), |(answer, drawn)| (Some(answer), drawn));
-        self.draws(message.to, self.phones[phone].line, drawn);
-        let (to, kind) = (message.to + 1, message.kind);
-        self.say(|| format!("n{to} judges request {request} ({kind:?}): {answer:?}"));
         if matches!(answer, Some(Ok(Answer::Ok | Answer::AfterAcks(_)))) {
             let most_s = self.limits.grants_s(message.to);
             self.lines[self.phones[phone].line].grants(request, most_s);
         }
         match answer {
             Some(Ok(Answer::Ok | Answer::AfterAcks(_))) if message.kind == Kind::Kept => {
-                let (register, after) = (&message.register, "after a newer request of its Call-ID was answered");
-                self.alarm = Some(format!("{id} accepts {register:?} {after}"));
+                let Register { call_id, cseq, .. } = &*message.register;
+                self.alarm = Some(format!("{id} accepts CSeq {cseq} of {call_id} after a newer one was answered"));
             }
             Some(Ok(Answer::AfterAcks(effects))) => {
                 self.asked.insert(copy, (request, phone));
@@ -253,6 +241,25 @@ impl World {
             Some(Err(alarm)) => self.alarm = Some(format!("{id}: {alarm}")),
             Some(Ok(Answer::Refused(_))) | None => {}
         }
+    }
+
+    /// A node judges a copy, and may write what it asks for.
+    fn is_judged(&mut self, copy: u64, message: &Message) -> Option<Result<Answer, String>> {
+        let (to, now_us, at) = (message.to, self.now_us, self.phones[message.phone].line);
+        let line = &mut self.lines[at];
+        line.reaches(message.request, now_us);
+        let aor = line.aor.clone();
+        let id = self.nodes[to].id.clone();
+        let judged = self.with(to, |process, now| {
+            let judged_on = message.judged_on.as_deref();
+            let answer = process.register(&id, &aor, &message.register, judged_on, copy, now);
+            ((answer, process.drawn.take()), Effects::default())
+        });
+        let (answer, drawn) = judged.map_or((None, None), |(answer, drawn)| (Some(answer), drawn));
+        self.draws(to, at, drawn);
+        let (request, kind) = (message.request, message.kind);
+        self.say(|| format!("n{} judges request {request} ({kind:?}): {answer:?}", to + 1));
+        answer
     }
 
     /// Whoever is shown to callers keeps its place: as many as may be shown registered after it.

@@ -227,15 +227,13 @@ pub(super) fn sleep_beside_joiner(
     world.crash(two);
     world.run(rng.u64(1..JOINS_WITHIN_US), calm)?;
     world.start(two);
-    world.run(rng.u64(1..JOINS_WITHIN_US / 4), |world| calm(world).map(|_| world.serves(two)))?;
+    world.run(JOINS_WITHIN_US / 4, |world| calm(world).map(|_| world.sees_joining(one, two)))?;
     world.sleep(one);
     world.run(JOINS_WITHIN_US, |world| calm(world).map(|_| world.serves(two)))?;
     // Until the others have given it up, or not as long.
     world.run(rng.u64(1..GIVEN_UP_US), calm)?;
     // Its link to the one that joined is the last that it gets.
-    if rng.bool() {
-        world.close(pair(one, two, Class::Live));
-    }
+    world.close(pair(one, two, Class::Live));
     world.wake(one);
     world.run(rng.u64(1..2_000_000), calm).map(drop)
 }

@@ -435,6 +435,12 @@ impl World {
         self.nodes[node].process.as_ref().is_some_and(|process| process.replication.serving().requests)
     }
 
+    /// Whether gossip shows one node that another one joins.
+    pub(super) fn sees_joining(&self, one: usize, two: usize) -> bool {
+        let boot = self.nodes[two].process.as_ref().map(|process| process.boot);
+        boot.is_some_and(|boot| self.gossips[one].shows_joining(two, boot))
+    }
+
     pub(super) fn start(&mut self, node: usize) {
         self.say(|| format!("n{} starts", node + 1));
         let (now_us, min) = (self.now_us, self.bootstrap_min_nodes);
