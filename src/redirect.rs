@@ -2,13 +2,12 @@
 //! RFC 3327 §5.3 for the Path). Pure: it changes nothing, asks no DNS and never decides by a remembered removal.
 
 use std::cmp::Reverse;
-use std::sync::Arc;
 
 use aorta_proto::uri::{AorRules, Host, Params, Scheme, Uri, aor_text, hvalue_escape};
-use aorta_proto::{Binding, Record};
 use smallvec::SmallVec;
 
 use crate::config::PathInRedirect;
+use crate::location::{Contact, View};
 
 /// The port of a sip URI that names none (RFC 3261 §19.1.2).
 pub const DEFAULT_PORT: u16 = 5060;
@@ -32,10 +31,9 @@ pub struct Lookup<'a> {
 }
 
 /// Where a caller is sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum Found<'a> {
     /// To these, best first: by q, then the latest written first.
-    Contacts(SmallVec<[Arc<Binding>; 4]>),
+    Contacts(SmallVec<[&'a Contact<'a>; 4]>),
     /// Contacts live, but a `sips` caller may use none of them (RFC 3261 §26.2.2; RFC 5630 §5.3: 480).
     NoSecureContact,
     /// Nobody is registered, or only in ways that lead back here.
@@ -44,13 +42,11 @@ pub enum Found {
 
 /// The contacts that answer `lookup` at cluster time `now_us`. Lapsed ones are skipped by time, whether swept or not.
 #[must_use]
-pub fn find(lookup: &Lookup<'_>, record: &Record, now_us: u64) -> Found {
-    let shown = record.shown(now_us, lookup.contacts_max);
+pub fn find<'a>(lookup: &Lookup<'_>, view: &'a View<'_>, now_us: u64) -> Found<'a> {
     let mut insecure = false;
     let mut targets = SmallVec::<[_; 4]>::new();
-    for entry in shown {
-        let Some(binding) = entry.binding() else { continue };
-        let Ok(contact) = Uri::parse(binding.uri()) else { continue };
+    for target in view.shown(now_us, lookup.contacts_max) {
+        let Ok(contact) = Uri::parse(target.uri()) else { continue };
         if leads_back(lookup, &contact) {
             continue;
         }
@@ -58,13 +54,13 @@ pub fn find(lookup: &Lookup<'_>, record: &Record, now_us: u64) -> Found {
             insecure = true;
             continue;
         }
-        targets.push((Reverse(binding.q.unwrap_or(1000)), Reverse(entry.stamp), Arc::clone(binding)));
+        targets.push(target);
     }
     if targets.is_empty() {
         return if insecure { Found::NoSecureContact } else { Found::Nobody };
     }
-    targets.sort_by_key(|(q, stamp, _)| (*q, *stamp));
-    Found::Contacts(targets.into_iter().map(|(_, _, binding)| binding).collect())
+    targets.sort_by_key(|target| (Reverse(target.q().unwrap_or(1000)), Reverse(target.stamp())));
+    Found::Contacts(targets)
 }
 
 /// Whether a caller sent there would come back to the AoR; so does one sent to the Request-URI itself. An address with another port than ours is no way back: it is a
@@ -79,21 +75,21 @@ fn leads_back(lookup: &Lookup<'_>, contact: &Uri<'_>) -> bool {
 
 /// Appends one Contact value: the URI as the phone gave it, with its Path, and its parameters but `reg-id` (`expires` was
 /// never among them): both speak to the registrar that they were sent to.
-pub fn push_contact(out: &mut Vec<u8>, binding: &Binding, path: PathInRedirect) {
+pub fn push_contact(out: &mut Vec<u8>, contact: &Contact<'_>, path: PathInRedirect) {
     out.push(b'<');
-    push_target_uri(out, binding, path);
+    push_target_uri(out, contact, path);
     out.push(b'>');
-    for param in Params::new(binding.params()).filter(|param| !param.is("reg-id")) {
+    for param in Params::new(&contact.params()).filter(|param| !param.is("reg-id")) {
         out.extend(param.raw);
     }
 }
 
 /// The whole Path vector in order, as one `Route` header of the URI: a caller that follows the redirect puts it into its
 /// request (RFC 3261 §19.1.5), and so passes the edge that knows the way to the phone. Only sip and sips URIs have headers.
-fn push_target_uri(out: &mut Vec<u8>, binding: &Binding, path: PathInRedirect) {
-    let bytes = binding.uri();
+fn push_target_uri(out: &mut Vec<u8>, contact: &Contact<'_>, path: PathInRedirect) {
+    let bytes = contact.uri();
     out.extend(bytes);
-    if binding.path().next().is_none() || path == PathInRedirect::None {
+    if contact.path().next().is_none() || path == PathInRedirect::None {
         return;
     }
     let Ok(uri) = Uri::parse(bytes) else { return };
@@ -106,7 +102,7 @@ fn push_target_uri(out: &mut Vec<u8>, binding: &Binding, path: PathInRedirect) {
         Some(_) => b"&",
     });
     out.extend(b"Route=");
-    for (index, value) in binding.path().enumerate() {
+    for (index, value) in contact.path().enumerate() {
         if index > 0 {
             hvalue_escape(b",", out);
         }

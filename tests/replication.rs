@@ -427,15 +427,36 @@ fn a_node_that_serves_and_has_not_subscribed_yet_goes_without() {
 fn a_joiner_may_have_begun_to_serve_before_it_heard_that_another_does() {
     for (served_for_us, short) in [(100_000, true), (2_000_000, false)] {
         let mut bench = Bench::default();
-        for (name, min) in [("n1", 1), ("n2", 2)] {
+        let start = |bench: &mut Bench, name| {
+            let start = Start { wall_us: EPOCH_US, ..Start::default() };
+            bench.start(name, |settings| settings.bootstrap_min_nodes = 2, start);
+        };
+        start(&mut bench, "n1");
+        start(&mut bench, "n3");
+        bench.link_all();
+        bench.pass(served_for_us);
+        assert!(bench.is_ready("n1") && bench.is_ready("n3"));
+        start(&mut bench, "n2");
+        bench.link_two("n1", "n2");
+        bench.register("n1", 0);
+        bench.pass(1_000);
+        assert_eq!(bench.released("n1"), [(0, short)], "later every joiner has heard, and waits for a Mark");
+    }
+}
+
+#[test]
+fn what_only_one_of_several_members_holds_is_short() {
+    for members in 1..=2 {
+        let mut bench = Bench::default();
+        for (name, min) in [("n1", 1), ("n2", 2)].into_iter().take(members) {
             let start = Start { wall_us: EPOCH_US, ..Start::default() };
             bench.start(name, |settings| settings.bootstrap_min_nodes = min, start);
         }
-        bench.pass(served_for_us);
+        bench.pass(2_000_000);
         assert!(bench.is_ready("n1"));
         bench.link_all();
         bench.register("n1", 0);
-        assert_eq!(bench.released("n1"), [(0, short)], "later every joiner has heard, and waits for a Mark");
+        assert_eq!(bench.released("n1"), [(0, members > 1)], "n2 joins, and has not subscribed");
     }
 }
 
@@ -516,6 +537,27 @@ fn a_good_bye_reaches_those_who_have_no_link_to_who_leaves() {
     for name in ["n1", "n2"] {
         assert!(bench.core(name).last_known().iter().all(|known| known.node != id("n3")), "{name} waits for it");
     }
+}
+
+#[test]
+fn a_good_bye_is_told_again_when_gossip_shows_it_too() {
+    let mut bench = Bench::of_three();
+    bench.unlink("n1", "n3");
+    bench.pass(10_000);
+    // Gossip is late: it shows that n3 serves.
+    bench.hears_no_news("n1");
+    let effects = bench.core("n3").drain(0, 5_000_000, bench.now("n3"));
+    bench.take("n3", effects);
+    bench.pass(600_000);
+    let effects = bench.core("n3").leave(bench.now("n3"));
+    bench.take("n3", effects);
+    bench.pass(10_000);
+    let remembers = |bench: &Bench| bench.core("n1").last_known().iter().any(|known| known.node == id("n3"));
+    assert!(remembers(&bench), "it may be the next process that gossip shows");
+    bench.kill("n3");
+    bench.hears_again("n1");
+    bench.pass(100_000);
+    assert!(!remembers(&bench), "it waits for it");
 }
 
 #[test]

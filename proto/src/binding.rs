@@ -220,6 +220,12 @@ impl Binding {
         self.texts.at(SOURCE_AT)
     }
 
+    /// Whether all texts of another one are the same: URI, parameters, Path, Call-ID, User-Agent and source.
+    #[must_use]
+    pub fn has_texts_of(&self, other: &Self) -> bool {
+        self.texts == other.texts
+    }
+
     /// All its texts.
     pub(crate) fn texts(&self) -> impl Iterator<Item = &[u8]> {
         self.texts.iter()

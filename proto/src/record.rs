@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::binding::{Binding, ContactKey};
 use crate::mutant::{Mutant, is};
 use crate::stamp::Stamp;
+use crate::view::Standing;
 
 /// All that is known of one AoR: what was cleared by `Contact: *`, and one last-writer-wins entry a key.
 /// Normal form: entries sorted by key, one a key; an entry below `cleared` is [`Value::Gone`]. What [`Record::merge`] and
@@ -124,9 +125,7 @@ impl Entry {
     /// `None` when it is gone.
     #[must_use]
     pub fn lapses_us(&self) -> Option<u64> {
-        let binding = self.binding()?;
-        let since = if is(Mutant::LapseFromFirst) { binding.first } else { self.stamp };
-        Some(since.time_us.saturating_add(u64::from(binding.granted_s) * 1_000_000))
+        Standing::lapses_us(self)
     }
 
     /// The same entry as a removal that remembers its Call-ID and CSeq, under `stamp`.

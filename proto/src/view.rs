@@ -1,13 +1,87 @@
 //! What a reader may see of a record: contacts that ring now, and pieces that fit a frame. Changes nothing.
 
+use std::cmp::Reverse;
+
 use smallvec::SmallVec;
 
 use crate::binding::Binding;
 use crate::mutant::{Mutant, is};
 use crate::record::{Entry, Record, Value};
+use crate::stamp::Stamp;
 
 /// What is shown of a record: few entries, mostly.
-pub type Shown<'a> = SmallVec<[&'a Entry; 8]>;
+pub type Shown<'a, E = Entry> = SmallVec<[&'a E; 8]>;
+
+/// What of an entry decides whether it is shown, in whatever form it is kept.
+pub trait Standing {
+    /// [`Entry::stamp`]
+    fn stamp(&self) -> Stamp;
+
+    /// [`Entry::uri_hash`]
+    fn uri_hash(&self) -> u64;
+
+    /// [`crate::ContactKey::is_instance`]
+    fn is_instance(&self) -> bool;
+
+    /// [`Binding::first`] and [`Binding::granted_s`]; `None` when it is gone.
+    fn granted(&self) -> Option<(Stamp, u32)>;
+
+    /// Cluster time at which the binding lapses, microseconds: a function of the entry alone, the same on every node.
+    /// `None` when it is gone.
+    fn lapses_us(&self) -> Option<u64> {
+        let (first, granted_s) = self.granted()?;
+        let since = if is(Mutant::LapseFromFirst) { first } else { self.stamp() };
+        Some(since.time_us.saturating_add(u64::from(granted_s) * 1_000_000))
+    }
+}
+
+impl Standing for Entry {
+    fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    fn uri_hash(&self) -> u64 {
+        self.uri_hash
+    }
+
+    fn is_instance(&self) -> bool {
+        self.key.is_instance()
+    }
+
+    fn granted(&self) -> Option<(Stamp, u32)> {
+        self.binding().map(|binding| (binding.first, binding.granted_s))
+    }
+}
+
+/// [`Record::live`] of entries in any form, with the stamp of the record's `cleared`.
+pub fn live<E: Standing>(entries: &[E], cleared: Option<Stamp>, now_us: u64) -> impl Iterator<Item = &E> {
+    let grace_us = if is(Mutant::LapsedRings) { 5_000_000 } else { 0 };
+    let lives = move |entry: &E| entry.lapses_us().is_some_and(|lapses_us| lapses_us + grace_us > now_us);
+    let below = move |entry: &E| cleared.is_some_and(|stamp| entry.stamp() < stamp);
+    entries.iter().filter(move |entry| lives(entry) && !below(entry) && !is_shadowed(entries, *entry))
+}
+
+/// [`Record::shown`] of entries in any form, sorted by key, with the stamp of the record's `cleared`.
+#[must_use]
+pub fn shown<E: Standing>(entries: &[E], cleared: Option<Stamp>, now_us: u64, contacts_max: usize) -> Shown<'_, E> {
+    let mut shown: Shown<'_, E> = live(entries, cleared, now_us).collect();
+    let since = |entry: &E| match is(Mutant::LimitByLastRefresh) {
+        true => Some(entry.stamp()),
+        false => entry.granted().map(|(first, _)| first),
+    };
+    // Stable: of two that have the same stamps as well the one with the lesser key.
+    shown.sort_by_key(|entry| (since(entry), Reverse(entry.stamp())));
+    shown.truncate(contacts_max);
+    shown
+}
+
+fn is_shadowed<E: Standing>(entries: &[E], entry: &E) -> bool {
+    let kind = entry.is_instance();
+    let hides = |other: &E| {
+        other.uri_hash() == entry.uri_hash() && other.stamp() > entry.stamp() && other.is_instance() != kind
+    };
+    entries.len() > 1 && !is(Mutant::TwinsBothShown) && entries.iter().any(hides)
+}
 
 impl Record {
     /// The contacts that may ring at `now_us` (cluster time): not lapsed, not below `cleared`, not shadowed.
@@ -17,11 +91,7 @@ impl Record {
     /// instance keys with one URI are two phones behind one address (RFC 5626 §3.1). A later one that lapsed hides as
     /// well: slimming it must change nothing.
     pub fn live(&self, now_us: u64) -> impl Iterator<Item = &Entry> {
-        let grace_us = if is(Mutant::LapsedRings) { 5_000_000 } else { 0 };
-        let lives = move |entry: &Entry| entry.lapses_us().is_some_and(|lapses_us| lapses_us + grace_us > now_us);
-        let cleared = self.cleared.map(|cleared| cleared.stamp);
-        let below = move |entry: &Entry| cleared.is_some_and(|stamp| entry.stamp < stamp);
-        self.entries.iter().filter(move |entry| lives(entry) && !below(entry) && !self.is_shadowed(entry))
+        live(&self.entries, self.cleared.map(|cleared| cleared.stamp), now_us)
     }
 
     /// [`Record::live`] limited to `contacts_max` winners, those that registered first, in that order. The limit is a view,
@@ -31,24 +101,13 @@ impl Record {
     /// other: the later stamp says where it is.
     #[must_use]
     pub fn shown(&self, now_us: u64, contacts_max: usize) -> Shown<'_> {
-        let mut shown: Shown<'_> = self.live(now_us).collect();
-        let since = |entry: &Entry| match is(Mutant::LimitByLastRefresh) {
-            true => Some(entry.stamp),
-            false => entry.binding().map(|binding| binding.first),
-        };
-        shown.sort_by_key(|entry| (since(entry), std::cmp::Reverse(entry.stamp), &entry.key));
-        shown.truncate(contacts_max);
-        shown
+        shown(&self.entries, self.cleared.map(|cleared| cleared.stamp), now_us, contacts_max)
     }
 
     /// Whether an entry of the other kind of key with the same URI and a later stamp hides this one.
     #[must_use]
     pub fn is_shadowed(&self, entry: &Entry) -> bool {
-        let kind = entry.key.is_instance();
-        let hides = |other: &Entry| {
-            other.uri_hash == entry.uri_hash && other.stamp > entry.stamp && other.key.is_instance() != kind
-        };
-        self.entries.len() > 1 && !is(Mutant::TwinsBothShown) && self.entries.iter().any(hides)
+        is_shadowed(&self.entries, entry)
     }
 
     /// Cuts it between entries into records of at most `bytes_max` encoded bytes (one entry that is larger travels alone);

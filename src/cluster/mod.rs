@@ -210,6 +210,7 @@ impl Cluster {
         let gossip = Arc::new(gossip);
         let board = Arc::new(Switchboard::new(&settings, advertise, &identity.bearer.node, peers, Arc::clone(&gossip)));
         board.spawn(Arc::clone(&endpoint).accept_all(Arc::clone(&board)));
+        board.spawn(Arc::clone(&board).answer_calls());
         board.spawn(Dialer::new(settings.seeds, Arc::clone(&board), Arc::clone(&endpoint)).run());
         let membership = Membership::new(identity.bearer.clone(), settings.generation, Arc::clone(&board));
         board.spawn(membership.run(inbox));

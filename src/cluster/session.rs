@@ -45,6 +45,8 @@ pub(super) struct Session {
     /// The rooms above know of it.
     open: AtomicBool,
     pub(super) wake: Notify,
+    /// Somebody wants it woken: see [`super::switchboard::Switchboard::wake`].
+    called: AtomicBool,
     pub(super) gossip: Mutex<VecDeque<Bytes>>,
     pub(super) gossip_waits: Notify,
     pub(super) pinged: AtomicU64,
@@ -77,6 +79,7 @@ impl Session {
             heard_ms: AtomicU64::new(0),
             open: AtomicBool::new(false),
             wake: Notify::new(),
+            called: AtomicBool::new(false),
             gossip: Mutex::default(),
             gossip_waits: Notify::new(),
             pinged: AtomicU64::new(0),
@@ -116,6 +119,17 @@ impl Session {
 
     pub(super) fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    /// Has it woken by the next [`Session::wake_if_called`].
+    pub(super) fn call(&self) {
+        self.called.store(true, Ordering::Release);
+    }
+
+    pub(super) fn wake_if_called(&self) {
+        if self.called.swap(false, Ordering::AcqRel) {
+            self.wake();
+        }
     }
 
     /// Ends it; [`Session::ended`] waits until it has.

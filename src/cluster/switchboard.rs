@@ -10,7 +10,7 @@ use std::time::Duration;
 use aorta_proto::{BootId, NodeId};
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -56,6 +56,8 @@ pub(super) struct Switchboard {
     /// Who refused a link that this node had already, and when.
     shunned: Mutex<HashMap<NodeId, Instant>>,
     changed: watch::Sender<u64>,
+    /// Sessions were called.
+    calls: Notify,
     refusals: RefusalLog,
     tasks: TaskTracker,
     bulk: Handle,
@@ -83,6 +85,7 @@ impl Switchboard {
             last_known: Mutex::new(settings.last_known.clone()),
             shunned: Mutex::default(),
             changed: watch::Sender::new(0),
+            calls: Notify::new(),
             refusals: RefusalLog::default(),
             tasks: TaskTracker::new(),
             bulk: settings.bulk.clone(),
@@ -323,9 +326,27 @@ impl Switchboard {
         self.sessions().iter().map(|session| session.view()).collect()
     }
 
+    /// Has a link look for what is to be sent. What is published goes to all peers: to wake a task from another thread costs
+    /// a system call, so one task is woken for all live links, and wakes them where they run.
     pub(super) fn wake(&self, peer: &NodeId, class: Class) {
         if let Some(session) = self.table.read().get(peer).and_then(|entry| entry.links[slot(class)].as_ref()) {
-            session.wake();
+            match class {
+                Class::Live => {
+                    session.call();
+                    self.calls.notify_one();
+                }
+                Class::Bulk => session.wake(),
+            }
+        }
+    }
+
+    /// Wakes the links that were called, where live links run.
+    pub(super) async fn answer_calls(self: Arc<Self>) {
+        loop {
+            self.calls.notified().await;
+            for session in self.table.read().values().filter_map(|entry| entry.links[slot(Class::Live)].as_ref()) {
+                session.wake_if_called();
+            }
         }
     }
 

@@ -35,6 +35,7 @@ use packed::{Scratch, Words};
 use stripe::{DirtyStripes, Stripe, Tally};
 
 pub use expiry::{SLIM_AFTER_LAPSE_US, Swept};
+pub use packed::{Contact, View};
 
 /// How many locks: many more than cores, so that two threads seldom want one.
 pub const STRIPES: usize = 256;
@@ -96,16 +97,19 @@ impl Location {
     /// Shows `read` what is known of an AoR, `None` when nothing. Lapsed entries and removals are in it: what rings is
     /// [`Record::live`].
     pub fn get<T>(&self, aor: &Aor, read: impl FnOnce(Option<&Record>) -> T) -> T {
-        self.get_text(aor.as_str(), read)
-    }
-
-    /// As [`Location::get`], of an AoR's canonical text.
-    pub fn get_text<T>(&self, aor: &str, read: impl FnOnce(Option<&Record>) -> T) -> T {
-        let hash = self.digester.aor_text(aor);
+        let hash = self.digester.aor(aor);
         Scratch::with(|scratch| {
-            let known = self.stripe(hash).read().read(hash, aor, scratch).is_some();
+            let known = self.stripe(hash).read().read(hash, aor.as_str(), scratch).is_some();
             read(known.then_some(&scratch.record))
         })
+    }
+
+    /// Shows `read` the contacts of an AoR, given in its canonical text, where they are kept: nothing is copied. It runs
+    /// under a lock: it must be short and must not touch this table.
+    pub fn look_up<T>(&self, aor: &str, read: impl FnOnce(Option<&View<'_>>) -> T) -> T {
+        let hash = self.digester.aor_text(aor);
+        let stripe = self.stripe(hash).read();
+        read(stripe.view(hash, aor).as_ref())
     }
 
     /// One critical section: `judge` sees the record (an empty one if nothing is known), draws its stamp if it needs one,
@@ -113,9 +117,8 @@ impl Location {
     pub fn update<T>(&self, aor: &Aor, judge: impl FnOnce(&Record) -> (Option<Record>, T)) -> T {
         let hash = self.digester.aor(aor);
         let mut stripe = self.stripe(hash).write();
-        stripe.forget_in(&self.digester, hash, aor, self.floor_us());
         Scratch::with(|scratch| {
-            let at = stripe.read(hash, aor.as_str(), scratch);
+            let at = stripe.read_settled(&self.digester, (hash, aor), self.floor_us(), scratch);
             let (delta, answer) = judge(&scratch.record);
             if let Some(delta) = delta {
                 stripe.absorb(&self.digester, (hash, aor), (at, scratch), delta);
@@ -254,9 +257,8 @@ impl Location {
             return Applied { ignored, ..Applied::default() };
         }
         self.lifetimes.merge(&delta);
-        stripe.forget_in(&self.digester, hash, aor, floor_us);
         let Merged { changed, conflict } = Scratch::with(|scratch| {
-            let at = stripe.read(hash, aor.as_str(), scratch);
+            let at = stripe.read_settled(&self.digester, (hash, aor), floor_us, scratch);
             stripe.absorb(&self.digester, (hash, aor), (at, scratch), delta)
         });
         if is(Mutant::ForeignUnwritten) {

@@ -9,7 +9,7 @@ use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::record::Change;
 use aorta_proto::{Aor, Digester, Merged, Record};
 
-use super::packed::{Packed, Scratch, Unsaved, Words};
+use super::packed::{Packed, Scratch, Unsaved, View, Words};
 
 /// Buckets under one lock.
 pub(super) const BUCKETS: usize = aorta_proto::digest::BUCKETS as usize / super::STRIPES;
@@ -174,6 +174,29 @@ impl Stripe {
         Some(at)
     }
 
+    /// [`Stripe::read`] after what is at or below the floor was forgotten.
+    pub(super) fn read_settled(
+        &mut self,
+        digester: &Digester,
+        (hash, aor): (AorHash, &Aor),
+        floor_us: u64,
+        scratch: &mut Scratch,
+    ) -> Option<usize> {
+        let at = self.read(hash, aor.as_str(), scratch)?;
+        if !has_old(&scratch.record, floor_us) {
+            return Some(at);
+        }
+        self.forget_bucket(digester, place(hash), floor_us);
+        self.read(hash, aor.as_str(), scratch)
+    }
+
+    /// What is known of an AoR, where it is.
+    pub(super) fn view(&self, hash: AorHash, aor: &str) -> Option<View<'_>> {
+        let bucket = self.buckets.get(place(hash))?;
+        let at = bucket.find(&self.words, hash, aor)?;
+        Some(bucket.records[at].view(&self.words))
+    }
+
     /// Merges a delta into an AoR's record, which was just [`Stripe::read`] from `at`.
     pub(super) fn absorb(
         &mut self,
@@ -193,6 +216,7 @@ impl Stripe {
         bucket.oldest_us = bucket.oldest_us.min(oldest_us);
         bucket.lapses_us = bucket.lapses_us.min(lapses_us);
         let mut shift = 0;
+        let renewed = scratch.is_renewed_by(&delta);
         let merged = scratch.record.absorb(delta, |change| account(digester, hash, &change, &mut shift, tally));
         if !merged.changed {
             return merged;
@@ -201,7 +225,11 @@ impl Stripe {
         *sum = sum.wrapping_add(shift);
         let at = match at {
             Some(at) => {
-                scratch.pack_again(words, aor.as_str(), &mut bucket.records[at]);
+                let packed = &mut bucket.records[at];
+                match renewed {
+                    true => scratch.pack_renewed(words, aor.as_str(), packed),
+                    false => scratch.pack_again(words, aor.as_str(), packed),
+                }
                 at
             }
             None => {
@@ -212,18 +240,6 @@ impl Stripe {
         };
         soil(&mut bucket.records[at], dirty.as_mut(), || aor.clone());
         merged
-    }
-
-    /// Forgets what is at or below the floor in one AoR's record.
-    pub(super) fn forget_in(&mut self, digester: &Digester, hash: AorHash, aor: &Aor, floor_us: u64) {
-        let Some(bucket) = self.buckets.get(place(hash)) else { return };
-        if bucket.oldest_us <= floor_us
-            && Scratch::with(|scratch| {
-                self.read(hash, aor.as_str(), scratch).is_some() && has_old(&scratch.record, floor_us)
-            })
-        {
-            self.forget_bucket(digester, place(hash), floor_us);
-        }
     }
 
     /// Forgets what is at or below the floor in one bucket. Returns how many entries.

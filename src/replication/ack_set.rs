@@ -84,8 +84,8 @@ impl<R> Live<R> {
         self.release();
     }
 
-    /// Whether a node that may be serving will not be awaited: with nobody to await while members are missing, nobody but
-    /// this node holds the change; and a suspect serves until it knows that it is one. Nor does a late disk have it.
+    /// Whether a node that may be serving will not be awaited: with nobody to await though there are members, missing or
+    /// about to start over, nobody but this node holds the change; and a suspect serves until it knows that it is one. Nor does a late disk have it.
     fn somebody_goes_without(&self, asked: usize, now_us: u64) -> bool {
         if is(Mutant::ShortCalledFull) {
             return false;
@@ -93,7 +93,7 @@ impl<R> Live<R> {
         let everybody = self.peers.keys().chain(self.members.view.keys());
         !self.late_disks().is_empty()
             || everybody.into_iter().any(|id| self.may_serve_without(id, now_us))
-            || (asked == 0 && !is(Mutant::EmptyAckSetIsFull) && self.members.missing().any(|id| !self.is_linked(id)))
+            || (asked == 0 && !is(Mutant::EmptyAckSetIsFull) && !self.members.last_known.is_empty())
     }
 
     /// Whether a node is not awaited, though it serves, or may before this one hears of it.

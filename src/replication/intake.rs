@@ -108,7 +108,7 @@ impl<R> Live<R> {
                 }
             }
             // Of one that is linked here its own link tells.
-            Frame::Forget { node } if !self.is_linked(&node) => self.forget(&node, now),
+            Frame::Forget { node } if !self.is_linked(&node) && !self.members.stays(&node) => self.forget(&node, now),
             Frame::Forget { .. } => {}
             Frame::Bye => {
                 self.part(peer_id, now);

@@ -168,7 +168,10 @@ impl<R> Live<R> {
 
     fn bulk_up(&mut self, peer_id: &NodeId, hello: Hello, now: Now) {
         // Whoever was heard on either connection is a member, also if the other one never comes.
-        self.learn(peer_id, &hello.state, now);
+        // This connection may come up when the good-bye was said on the other one.
+        if !self.members.is_gone(peer_id, hello.boot) {
+            self.learn(peer_id, &hello.state, now);
+        }
         self.entry(peer_id, hello, now).bulk = true;
         self.commands.push(Command::Up { peer: peer_id.clone() });
     }

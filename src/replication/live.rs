@@ -185,7 +185,7 @@ impl<R> Live<R> {
         }
         self.effects.last_known_changed |= news;
         // It was away when they said good-bye, and would wait for them for ever.
-        let parted = state.last_known.iter().filter(|known| self.members.parted_since(known));
+        let parted = state.last_known.iter().filter(|known| self.members.is_known_to_part(known));
         if let Some(link) = self.peers.get_mut(peer_id).and_then(|peer| peer.link.as_mut()) {
             link.forget_due.extend(parted.map(|known| known.node.clone()));
         }
@@ -195,7 +195,8 @@ impl<R> Live<R> {
     pub(super) fn part(&mut self, node: &NodeId, now: Now) -> bool {
         self.unsubscribe(node, true);
         self.partial.remove(node);
-        let boot = self.peers.get(node).map(|peer| peer.boot);
+        let shown = self.members.view.get(node).map(|member| member.boot);
+        let boot = self.peers.get(node).map(|peer| peer.boot).or(shown);
         let news = self.members.part(node, boot, now.cluster_us);
         if news {
             self.effects.last_known_changed = true;
@@ -252,6 +253,8 @@ impl<R> Live<R> {
             self.suspect(&node, "membership dropped it");
             // Nobody asks its link any more, so its place is kept only in memory of what it had.
             self.trim();
+            // Somebody may have heard its good-bye.
+            self.announce();
         }
         self.weigh_losses(now.mono_us);
         self.give_way_to_who_began_too(now);

@@ -159,19 +159,40 @@ impl Members {
         now_us.saturating_sub(self.alive_us.get(node).copied().unwrap_or(since_us))
     }
 
-    /// Whether gossip shows a process that has said good-bye already.
+    /// Whether gossip shows a process that has said good-bye already. Of one that was never met, and only others heard
+    /// say it, that is whichever drains.
     pub(super) fn has_parted(&self, member: &Member) -> bool {
-        self.parted.get(&member.node).is_some_and(|(_, boot)| *boot == Some(member.boot))
+        let leaves = member.state == PeerState::Draining;
+        let unmet = self.parted.get(&member.node).is_some_and(|(_, boot)| boot.is_none());
+        self.is_gone(&member.node, member.boot) || (unmet && leaves)
     }
 
-    /// Whether a member parted after somebody saw it last.
-    pub(super) fn parted_since(&self, known: &LastKnown) -> bool {
-        self.parted.get(&known.node).is_some_and(|&(parted_us, _)| parted_us >= known.seen_us)
+    /// Whether this process of a node has said good-bye.
+    pub(super) fn is_gone(&self, node: &NodeId, boot: BootId) -> bool {
+        self.parted.get(node).is_some_and(|(_, parted)| *parted == Some(boot))
+    }
+
+    /// Whether a member parted after it was seen.
+    fn parted_since(&self, known: &LastKnown, margin_us: u64) -> bool {
+        let parted_us = self.parted.get(&known.node).map(|&(parted_us, _)| parted_us.saturating_add(margin_us));
+        parted_us.is_some_and(|parted_us| parted_us >= known.seen_us)
+    }
+
+    /// Whether a member that another node remembers has parted, as far as is known here: gossip may have shown it there a
+    /// little later, and does not show it here.
+    pub(super) fn is_known_to_part(&self, known: &LastKnown) -> bool {
+        !self.view.contains_key(&known.node) && self.parted_since(known, HEARSAY_MARGIN_US)
+    }
+
+    /// Whether gossip shows a member that does not leave: what others heard of its good-bye was about an earlier process,
+    /// or is earlier than what gossip shows, and comes again when that shows nothing any more.
+    pub(super) fn stays(&self, node: &NodeId) -> bool {
+        self.view.get(node).is_some_and(|member| matches!(member.state, PeerState::Joining | PeerState::Ready))
     }
 
     /// Remembers a member; whether that is news for the disk. What was parted later than `seen_us` stays parted.
     pub(super) fn remember(&mut self, known: LastKnown) -> bool {
-        if self.parted_since(&known) {
+        if self.parted_since(&known, 0) {
             return false;
         }
         self.parted.remove(&known.node);
@@ -193,11 +214,7 @@ impl Members {
 
     /// What another node remembers, as against what this one saw: others may not have heard a good-bye yet.
     pub(super) fn hearsay(&mut self, known: LastKnown) -> bool {
-        let margin_us = |&(parted_us, _): &(u64, Option<BootId>)| parted_us.saturating_add(HEARSAY_MARGIN_US);
-        if self.parted.get(&known.node).map(margin_us).is_some_and(|until_us| until_us >= known.seen_us) {
-            return false;
-        }
-        self.remember(known)
+        !self.parted_since(&known, HEARSAY_MARGIN_US) && self.remember(known)
     }
 
     /// Somebody parted or is forgotten: nobody waits for it. Whether that is news.
@@ -223,11 +240,6 @@ impl Members {
     /// The wire version that a member offered without a Hello to this process: as it showed last, else as others say.
     pub(super) fn offer_told_of(&self, node: &NodeId) -> Option<u8> {
         self.offers_shown.get(node).or_else(|| self.offers_told.get(node)).copied()
-    }
-
-    /// Members that are remembered and that gossip does not show.
-    pub(super) fn missing(&self) -> impl Iterator<Item = &NodeId> {
-        self.last_known.keys().filter(|node| !self.view.contains_key(node))
     }
 
     /// Whether more than half of three or more members, this node counted, are lost without a good-bye or `suspect`.
@@ -273,6 +285,19 @@ mod tests {
     fn a_member_that_has_not_said_its_state_is_not_there_yet() {
         let keys = BTreeMap::from([("boot".to_owned(), "1".to_owned()), ("state".to_owned(), "asleep".to_owned())]);
         assert!(Member::from_keys(id("n1"), &keys).is_err());
+    }
+
+    #[test]
+    fn a_process_that_only_others_heard_part_is_no_member_again_while_gossip_shows_it_drain() {
+        let mut members = Members::default();
+        members.part(&id("n2"), None, 20);
+        let keys = |state: &str| {
+            let keys = [("boot", "7"), ("state", state), ("expires_max_s", "60")];
+            keys.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+        };
+        let shown = |state| Member::from_keys(id("n2"), &keys(state)).expect("a member");
+        assert!(members.has_parted(&shown("draining")));
+        assert!(!members.has_parted(&shown("joining")) && !members.has_parted(&shown("ready")), "the next process");
     }
 
     #[test]

@@ -268,11 +268,14 @@ impl World {
         let adds = message.register.adds();
         let uris: Vec<String> = adds.map(|port| Phone::uri(phone.line, phone.number, port)).collect();
         let aor = self.lines[phone.line].aor.clone();
-        let rings = self.with(message.to, |process, now| {
-            (process.rings(&aor, now.cluster_us).unwrap_or_default(), Effects::default())
+        let kept = self.with(message.to, |process, now| {
+            let kept = process.rings(&aor, now.cluster_us, |rings| {
+                let rings = |uri: &str| rings.unwrap_or_default().iter().any(|rings| rings.uri() == uri.as_bytes());
+                uris.iter().find(|uri| rings(uri))
+            });
+            (kept, Effects::default())
         });
-        let rings = rings.unwrap_or_default();
-        let kept = uris.iter().find(|uri| rings.iter().any(|listed| listed.binding.uri() == uri.as_bytes()));
+        let kept = kept.flatten();
         if let Some(uri) = kept {
             self.alarm = Some(format!("{} has no room for {uri}, which it serves", self.nodes[message.to].id));
         }

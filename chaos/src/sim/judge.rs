@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use aorta::registrar::Listed;
+use aorta::location::Contact;
 
 use super::line::{Line, Must, Off};
 use super::phones::Dress;
@@ -34,7 +34,8 @@ impl World {
     }
 
     fn judge_lines(&mut self, news: &BTreeSet<usize>, of: impl Fn(usize) -> bool) -> Result<(), String> {
-        let (now_us, ghosts) = (self.now_us, self.judge_ghosts);
+        let (now_us, off, ghosts) = (self.now_us, self.off, self.judge_ghosts);
+        let contacts_max = self.limits.max_contacts_per_aor;
         let lines = || news.iter().map(|at| &self.lines[*at]);
         let certain: Vec<Vec<Certain<'_>>> = lines().map(|line| certain(line, now_us, self.off)).collect();
         for (_, node) in self.nodes.iter_mut().enumerate().filter(|(node, _)| of(*node)) {
@@ -44,39 +45,12 @@ impl World {
             if !serving.requests {
                 continue;
             }
+            let judges = Judges { denies_unknown: serving.denies_unknown, ghosts, contacts_max };
             for (line, certain) in lines().zip(&certain) {
-                let rings = process.rings(&line.aor, now.cluster_us);
-                let known = rings.is_some();
-                let rings = rings.unwrap_or_default();
-                let denies = serving.denies_unknown || (known && ghosts);
-                // As many as are shown at most registered before it, elsewhere.
-                let no_room = |uri: &str| {
-                    let shown =
-                        || rings.iter().map(|listed| std::str::from_utf8(listed.binding.uri()).unwrap_or_default());
-                    rings.len() >= self.limits.max_contacts_per_aor
-                        && line.may_lack_room(uri, &shown().collect::<Vec<_>>(), now_us, self.off)
-                };
-                let again =
-                    |at: usize| rings[..at].iter().any(|listed| listed.binding.uri() == rings[at].binding.uri());
-                if let Some(at) = (0..rings.len()).find(|&at| again(at)) {
-                    let uri = String::from_utf8_lossy(rings[at].binding.uri());
-                    return Err(format!("{id} serves {uri} twice"));
-                }
-                for (uri, must, dress) in certain {
-                    let there = rings.iter().find(|listed| listed.binding.uri() == uri.as_bytes());
-                    match (*must, there) {
-                        (Must::Ring, None) if denies && !no_room(uri) => {
-                            return Err(format!("{id} denies {uri}, which was acknowledged"));
-                        }
-                        (Must::NotRing, Some(_)) if ghosts => {
-                            return Err(format!("{id} serves {uri}, whose removal was acknowledged"));
-                        }
-                        (Must::Ring, Some(listed)) if ghosts && !is_dressed(listed, *dress) => {
-                            return Err(format!("{id} serves {uri} with the q or Path of another request"));
-                        }
-                        _ => {}
-                    }
-                }
+                let has_room = |uri: &str, shown: &[&str]| !line.may_lack_room(uri, shown, now_us, off);
+                process
+                    .rings(&line.aor, now.cluster_us, |rings| judges.judge(rings, certain, has_room))
+                    .map_err(|why| format!("{id} {why}"))?;
             }
         }
         Ok(())
@@ -98,9 +72,12 @@ impl World {
             if *root.get_or_insert(mine) != mine {
                 return Err(format!("the digest of {id} is another one"));
             }
-            let writes = process.replication.wire_version();
+            let (writes, known) = (process.replication.wire_version(), process.replication.last_known());
             if writes != common && writes != self.versions.remembered(node, |node| self.nodes[node].process.is_some()) {
-                return Err(format!("{id} writes wire version {writes}, all read {common}"));
+                let known: Vec<&str> = known.iter().map(|known| known.node.as_str()).collect();
+                return Err(format!(
+                    "{id}, which remembers {known:?}, writes wire version {writes}, all read {common}"
+                ));
             }
         }
         Ok(())
@@ -116,7 +93,7 @@ impl World {
                 let id = node.id.clone();
                 let Some((process, now)) = node.awake(now_us) else { continue };
                 let at_us = *cluster_us.get_or_insert(now.cluster_us);
-                let mine = process.rings(&line.aor, at_us).unwrap_or_default();
+                let mine = process.lists(&line.aor, at_us);
                 if mine.len() > self.limits.max_contacts_per_aor {
                     return Err(format!("{id} shows {} contacts of {}", mine.len(), line.aor.as_str()));
                 }
@@ -158,6 +135,51 @@ impl World {
     }
 }
 
+/// What a node may answer of one AoR.
+struct Judges {
+    denies_unknown: bool,
+    ghosts: bool,
+    contacts_max: usize,
+}
+
+impl Judges {
+    /// `None` where nothing is known of the AoR.
+    fn judge(
+        &self,
+        rings: Option<&[&Contact<'_>]>,
+        certain: &[Certain<'_>],
+        has_room: impl Fn(&str, &[&str]) -> bool,
+    ) -> Result<(), String> {
+        let (known, rings) = (rings.is_some(), rings.unwrap_or_default());
+        let denies = self.denies_unknown || (known && self.ghosts);
+        // As many as are shown at most may have registered before it, elsewhere.
+        let shown = || -> Vec<&str> {
+            rings.iter().map(|contact| std::str::from_utf8(contact.uri()).unwrap_or_default()).collect()
+        };
+        let must_show = |uri: &str| rings.len() < self.contacts_max || has_room(uri, &shown());
+        let again = |at: usize| rings[..at].iter().any(|contact| contact.uri() == rings[at].uri());
+        if let Some(at) = (0..rings.len()).find(|&at| again(at)) {
+            return Err(format!("serves {} twice", String::from_utf8_lossy(rings[at].uri())));
+        }
+        for (uri, must, dress) in certain {
+            let there = rings.iter().find(|contact| contact.uri() == uri.as_bytes());
+            match (*must, there) {
+                (Must::Ring, None) if denies && must_show(uri) => {
+                    return Err(format!("denies {uri}, which was acknowledged"));
+                }
+                (Must::NotRing, Some(_)) if self.ghosts => {
+                    return Err(format!("serves {uri}, whose removal was acknowledged"));
+                }
+                (Must::Ring, Some(contact)) if self.ghosts && !is_dressed(contact, *dress) => {
+                    return Err(format!("serves {uri} with the q or Path of another request"));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A contact of which it is known what must be, and what it must carry, if that is known.
 type Certain<'a> = (&'a str, Must, Option<Dress>);
 
@@ -167,10 +189,10 @@ fn certain(line: &Line, now_us: u64, off: Off) -> Vec<Certain<'_>> {
 }
 
 /// Whether a contact carries what its phone said, and nothing else.
-fn is_dressed(listed: &Listed, dress: Option<Dress>) -> bool {
+fn is_dressed(contact: &Contact<'_>, dress: Option<Dress>) -> bool {
     let Some(dress) = dress else { return true };
     let path = dress.path();
-    listed.binding.q == dress.q() && listed.binding.path().eq(path.iter().map(String::as_bytes))
+    contact.q() == dress.q() && contact.path().eq(path.iter().map(String::as_bytes))
 }
 
 /// Between two looks at bounds, µs.

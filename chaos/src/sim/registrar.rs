@@ -2,6 +2,7 @@
 //! table, in the order in which `sip::uas` does it. Decides nothing itself.
 
 use aorta::clock::Now;
+use aorta::location;
 use aorta::registrar::{ContactWish, Contacts, Expires, Judged, Listed, Refusal, RegisterRequest, Write, judge, list};
 use aorta::replication::{Effects, Slot};
 use aorta::sip::message::{Contact, Lifetime};
@@ -127,9 +128,24 @@ impl Process {
         Some(self.replication.publish(slot, aor, &delta, reply, now))
     }
 
-    /// What a caller is sent to; `None` when nothing is known of the AoR.
-    pub(super) fn rings(&self, aor: &Aor, now_us: u64) -> Option<Vec<Listed>> {
-        self.location.get(aor, |record| record.map(|record| list(record, now_us, &self.limits).into_vec()))
+    /// Shows what a caller is sent to; `None` when nothing is known of the AoR.
+    pub(super) fn rings<T>(
+        &self,
+        aor: &Aor,
+        now_us: u64,
+        show: impl FnOnce(Option<&[&location::Contact<'_>]>) -> T,
+    ) -> T {
+        let contacts_max = self.limits.max_contacts_per_aor;
+        self.location.look_up(aor.as_str(), |view| {
+            let shown = view.map(|view| view.shown(now_us, contacts_max));
+            show(shown.as_deref())
+        })
+    }
+
+    /// What a 200 would list.
+    pub(super) fn lists(&self, aor: &Aor, now_us: u64) -> Vec<Listed> {
+        let listed = |record: &Record| list(record, now_us, &self.limits).into_vec();
+        self.location.get(aor, |record| record.map(listed)).unwrap_or_default()
     }
 }
 

@@ -46,7 +46,11 @@ impl Versions {
     /// A process starts; the highest version that it may read and write.
     pub(super) fn starts(&mut self, node: usize) -> u8 {
         self.heard[node].clear();
-        self.parted[node] = false;
+        if std::mem::take(&mut self.parted[node]) {
+            for heard in &mut self.heard {
+                heard.remove(&node);
+            }
+        }
         self.running[node] = self.installed[node];
         self.running[node]
     }

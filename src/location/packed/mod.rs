@@ -17,18 +17,22 @@ mod reader;
 #[cfg(test)]
 mod tests;
 mod urn;
+mod view;
 mod words;
 mod writer;
 
 use std::cell::Cell;
 use std::sync::Arc;
 
-use aorta_proto::{Binding, BindingParts, Entry, Record, Stamp};
+use aorta_proto::{Binding, BindingParts, ContactKey, Entry, NodeId, Record, Stamp, Value};
+use smallvec::SmallVec;
 
-use reader::Reader;
+use reader::{Bound, Head, Key, Reader};
+use view::PARAMS_BYTES;
 use words::Kind;
 use writer::Writer;
 
+pub use view::{Contact, View};
 pub(super) use words::Words;
 
 /// Whether a record differs from what was last taken of it for the disk.
@@ -78,6 +82,8 @@ pub(super) struct Scratch {
     pub(super) record: Record,
     pub(super) aor: String,
     bindings: Vec<Arc<Binding>>,
+    /// How much of what was read tells the texts and the key of the last entry, bytes; 0 if that is gone.
+    last_told: usize,
     /// Room for a text.
     text: Vec<u8>,
     bytes: Vec<u8>,
@@ -103,17 +109,43 @@ impl Scratch {
     pub(super) fn clear(&mut self) {
         self.record.cleared = None;
         self.record.entries.clear();
+        self.last_told = 0;
+    }
+
+    /// Whether a delta brings nothing but a later REGISTER of the last contact that was read, which says the same in all its
+    /// texts: a refresh.
+    pub(super) fn is_renewed_by(&self, delta: &Record) -> bool {
+        let (Some(last), [entry], None) = (self.record.entries.last(), &*delta.entries, delta.cleared) else {
+            return false;
+        };
+        let same = |(mine, theirs): (&Arc<Binding>, &Arc<Binding>)| mine.has_texts_of(theirs);
+        self.last_told > 0
+            && last.key == entry.key
+            && last.uri_hash == entry.uri_hash
+            && last.binding().zip(entry.binding()).is_some_and(same)
     }
 
     /// Packs the record under this AoR.
     pub(super) fn pack(&mut self, words: &Words, aor: &str) -> Packed {
-        self.write([Unsaved::No as u8, 0], words, aor);
+        self.write([Unsaved::No as u8, 0], words, aor, None);
         Packed(self.bytes.as_slice().into())
     }
 
     /// Packs the record where it was before.
     pub(super) fn pack_again(&mut self, words: &Words, aor: &str, packed: &mut Packed) {
-        self.write([packed.0[UNSAVED_AT], packed.0[TURN_AT]], words, aor);
+        self.write(packed.state(), words, aor, None);
+        self.put(packed);
+    }
+
+    /// As [`Scratch::pack_again`], of a record that was read from there and [renewed](Scratch::is_renewed_by) since: what tells
+    /// the texts, most of it, is taken over as it is.
+    pub(super) fn pack_renewed(&mut self, words: &Words, aor: &str, packed: &mut Packed) {
+        let told = packed.0.len().saturating_sub(self.last_told);
+        self.write(packed.state(), words, aor, packed.0.get(told..));
+        self.put(packed);
+    }
+
+    fn put(&self, packed: &mut Packed) {
         if packed.0.len() == self.bytes.len() {
             packed.0.copy_from_slice(&self.bytes);
         } else {
@@ -128,14 +160,60 @@ impl Scratch {
         self.aor = aor;
     }
 
-    fn write(&mut self, state: [u8; STATE_BYTES], words: &Words, aor: &str) {
+    fn write(&mut self, state: [u8; STATE_BYTES], words: &Words, aor: &str, last: Option<&[u8]>) {
         self.bytes.clear();
         self.bytes.extend(state);
         let (user, domain) = aor.split_at(aor.rfind('@').unwrap_or(aor.len()));
         let mut writer = Writer::new(&mut self.bytes, words, &mut self.text);
         writer.text(Kind::Domain, domain.as_bytes());
         writer.bytes(user.as_bytes());
-        writer.record(&self.record);
+        writer.record(&self.record, last);
+    }
+
+    fn unpack(&mut self, mut reader: Reader<'_>, words: &Words) {
+        self.clear();
+        let (cleared, count) = reader.cleared();
+        self.record.cleared = cleared;
+        let mut previous = Previous::NONE;
+        for _ in 0..count {
+            let head = reader.head(&previous);
+            previous = head.told;
+            let entry = self.entry(&head, &mut reader, words);
+            self.record.entries.push(entry);
+        }
+    }
+
+    fn entry(&mut self, head: &Head, reader: &mut Reader<'_>, words: &Words) -> Entry {
+        let Previous { stamp, call_id_hash, cseq, uri_hash } = head.told;
+        let mut params = SmallVec::<[u8; PARAMS_BYTES]>::new();
+        let bound = head.granted.map(|granted| (granted, reader.bound()));
+        bound.iter().for_each(|(_, bound)| bound.params.spell(Kind::Params, words, &mut params));
+        self.last_told = bound.as_ref().map_or(0, |(_, bound)| bound.told);
+        let key = match reader.key(head) {
+            Key::Trail => ContactKey::trail(uri_hash),
+            Key::Uri => ContactKey::uri(bound.as_ref().map_or(&[], |(_, bound)| bound.uri)),
+            Key::Instance { reg_id, start, length } => {
+                ContactKey::instance(params.get(start..start + length).unwrap_or_default(), reg_id)
+            }
+            Key::Here(phrase) => {
+                let mut key = SmallVec::<[u8; PARAMS_BYTES]>::new();
+                phrase.spell(Kind::Key, words, &mut key);
+                ContactKey::from_bytes(&key)
+            }
+        };
+        let value = bound.and_then(|((first, granted_s), bound)| {
+            let node = std::str::from_utf8(bound.accepted_by.of(Kind::Node, words)).ok()?;
+            let accepted_by = &NodeId::known(node).ok()?;
+            let path: SmallVec<[&[u8]; 4]> = Reader::at(bound.path, words).path().collect();
+            let user_agent = bound.user_agent.of(Kind::UserAgent, words);
+            let source = bound.source.of(Kind::Source, words);
+            let Bound { q, uri, call_id, .. } = bound;
+            let (params, path) = (&params[..], &path[..]);
+            let parts =
+                BindingParts { first, granted_s, uri, params, q, path, call_id, user_agent, source, accepted_by };
+            Some(Value::Live(self.binding(&parts)))
+        });
+        Entry { key, stamp, call_id_hash, cseq, uri_hash, value: value.unwrap_or(Value::Gone) }
     }
 
     /// In memory that was made before, if nobody else holds it any more.
@@ -157,29 +235,36 @@ impl Scratch {
 impl Packed {
     /// Whether this is the record of that AoR.
     pub(super) fn is_of(&self, words: &Words, aor: &str) -> bool {
-        let mut reader = Reader::new(self, words);
-        let (domain, user) = (reader.text(Kind::Domain), reader.bytes());
+        let [user, domain] = Reader::new(self, words).aor();
         aor.len() == user.len() + domain.len() && aor.as_bytes().starts_with(user) && aor.as_bytes().ends_with(domain)
+    }
+
+    /// What is known, where it is.
+    pub(super) fn view<'a>(&'a self, words: &'a Words) -> View<'a> {
+        let mut reader = Reader::new(self, words);
+        _ = reader.aor();
+        View::new(reader, words)
     }
 
     /// What is known, into `scratch`.
     pub(super) fn read(&self, words: &Words, scratch: &mut Scratch) {
-        scratch.clear();
         let mut reader = Reader::new(self, words);
-        _ = (reader.text(Kind::Domain), reader.bytes());
-        reader.record(scratch);
+        _ = reader.aor();
+        scratch.unpack(reader, words);
     }
 
     /// As [`Packed::read`], and whose it is.
     pub(super) fn read_all(&self, words: &Words, scratch: &mut Scratch) {
         let mut reader = Reader::new(self, words);
-        let (domain, user) = (reader.text(Kind::Domain), reader.bytes());
         scratch.aor.clear();
-        for part in [user, domain] {
+        for part in reader.aor() {
             scratch.aor.push_str(std::str::from_utf8(part).unwrap_or_default());
         }
-        scratch.clear();
-        reader.record(scratch);
+        scratch.unpack(reader, words);
+    }
+
+    fn state(&self) -> [u8; STATE_BYTES] {
+        [self.0[UNSAVED_AT], self.0[TURN_AT]]
     }
 
     pub(super) fn unsaved(&self) -> Unsaved {

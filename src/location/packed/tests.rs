@@ -94,6 +94,19 @@ fn records() -> impl Strategy<Value = Record> {
     })
 }
 
+/// What a look-up sees of a contact.
+type Seen = (Stamp, Vec<u8>, Option<u16>, Vec<u8>, Vec<Vec<u8>>);
+
+fn seen(stamp: Stamp, binding: &Binding) -> Seen {
+    let path = binding.path().map(<[u8]>::to_vec).collect();
+    (stamp, binding.uri().to_vec(), binding.q, binding.params().to_vec(), path)
+}
+
+fn seen_in_place(contact: &Contact<'_>) -> Seen {
+    let path = contact.path().map(<[u8]>::to_vec).collect();
+    (contact.stamp(), contact.uri().to_vec(), contact.q(), contact.params().to_vec(), path)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -115,6 +128,13 @@ proptest! {
                 packed.read_all(&words, &mut scratch);
                 prop_assert_eq!(&scratch.record, record);
                 prop_assert_eq!(&scratch.aor, aor);
+                for (now_us, contacts_max) in [(0, usize::MAX), (0, 1), (1_700_003_000_000_000, usize::MAX)] {
+                    let shown = record.shown(now_us, contacts_max);
+                    let shown: Vec<_> = shown.iter().filter_map(|entry| Some(seen(entry.stamp, entry.binding()?))).collect();
+                    let view = packed.view(&words);
+                    let viewed = view.shown(now_us, contacts_max);
+                    prop_assert_eq!(viewed.iter().map(|contact| seen_in_place(contact)).collect::<Vec<_>>(), shown);
+                }
                 prop_assert!(packed.is_of(&words, aor) && !packed.is_of(&words, "alice@example.org"));
                 let others = [[aor, "x"].concat(), ["x", aor].concat()];
                 prop_assert!(others.iter().all(|other| !packed.is_of(&words, other)));
@@ -124,6 +144,61 @@ proptest! {
                 packed.set_unsaved(Unsaved::Awaited);
                 packed.set_turn(7);
             }
+        }
+    }
+}
+
+/// A later REGISTER of the last contact.
+fn refresh(record: &Record, grants: (Stamp, u32, u32, Option<u16>, &str), uri: Option<Vec<u8>>) -> Option<Record> {
+    let (stamp, cseq, granted_s, q, node) = grants;
+    let last = record.entries.last()?;
+    let before = last.binding()?;
+    let path: Vec<&[u8]> = before.path().collect();
+    let binding = Binding::from(&BindingParts {
+        first: if cseq % 2 == 0 { stamp } else { before.first },
+        granted_s,
+        uri: uri.as_deref().unwrap_or(before.uri()),
+        params: before.params(),
+        q,
+        path: &path,
+        call_id: before.call_id(),
+        user_agent: before.user_agent(),
+        source: before.source(),
+        accepted_by: &NodeId::new(node).expect("a node id"),
+    });
+    Some(Record::from(Entry { stamp, cseq, value: Value::Live(Arc::new(binding)), ..last.clone() }))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_was_renewed_reads_as_if_it_had_been_packed_anew(
+        record in records(),
+        refreshes in prop::collection::vec((stamps(), any::<u32>(), any::<u32>(), prop::option::of(any::<u16>())), 1..5),
+        (node, uri) in (select(vec!["n1", "n2"]), prop::option::weighted(0.2, texts())),
+    ) {
+        let (words, mut scratch) = (Words::default(), Scratch::default());
+        // What is merged is in normal form.
+        let mut record = { let mut normal = Record::EMPTY; normal.merge(&record); normal };
+        scratch.record = record.clone();
+        let mut packed = scratch.pack(&words, "alice@example.com");
+        for (stamp, cseq, granted_s, q) in refreshes {
+            let grants = (stamp, cseq, granted_s, q, node);
+            let Some(delta) = refresh(&record, grants, uri.clone()) else { break };
+            let same = record.entries.last().and_then(Entry::binding).map(|before| before.uri().to_vec());
+            packed.read(&words, &mut scratch);
+            let renewed = scratch.is_renewed_by(&delta);
+            prop_assert_eq!(renewed, uri.is_none() || uri == same);
+            record.merge(&delta);
+            if scratch.record.merge(&delta).changed {
+                match renewed {
+                    true => scratch.pack_renewed(&words, "alice@example.com", &mut packed),
+                    false => scratch.pack_again(&words, "alice@example.com", &mut packed),
+                }
+            }
+            packed.read_all(&words, &mut scratch);
+            prop_assert_eq!((&scratch.record, scratch.aor.as_str()), (&record, "alice@example.com"));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use smallvec::{Array, SmallVec};
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
@@ -31,7 +32,7 @@ impl Urn {
     }
 
     /// Appends its digits.
-    pub(super) fn push(self, out: &mut Vec<u8>) {
+    pub(super) fn push<A: Array<Item = u8>>(self, out: &mut SmallVec<A>) {
         out.extend_from_slice(self.spell(&mut [0; Hyphenated::LENGTH]).as_bytes());
     }
 
@@ -51,9 +52,9 @@ mod tests {
             let text = format!(";+sip.instance=\"<urn:uuid:{digits}>\";reg-id=1");
             let (place, urn) = Urn::find(text.as_bytes()).expect("one");
             assert_eq!(&text[place], digits);
-            let mut out = b"<".to_vec();
+            let mut out = SmallVec::<[u8; 64]>::from_slice(b"<");
             urn.push(&mut out);
-            assert_eq!(out, format!("<{digits}").into_bytes());
+            assert_eq!(out[..], *format!("<{digits}").as_bytes());
         }
     }
 

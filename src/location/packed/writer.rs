@@ -25,7 +25,8 @@ impl<'a> Writer<'a> {
         Self { out, words, rest }
     }
 
-    pub(super) fn record(&mut self, record: &Record) {
+    /// A record. `last` is how the texts and the key of its last entry were told before, where they are the same.
+    pub(super) fn record(&mut self, record: &Record, last: Option<&[u8]>) {
         self.number((record.entries.len() as u64) << 1 | u64::from(record.cleared.is_some()));
         if let Some(cleared) = &record.cleared {
             self.stamp(Stamp::ZERO, cleared.stamp);
@@ -33,13 +34,14 @@ impl<'a> Writer<'a> {
             self.number(cleared.cseq.into());
         }
         let mut previous = Previous::NONE;
-        for entry in &record.entries {
-            self.entry(&previous, entry);
+        let last_at = record.entries.len().saturating_sub(1);
+        for (at, entry) in record.entries.iter().enumerate() {
+            self.entry(&previous, entry, last.filter(|_| at == last_at));
             previous = Previous::of(entry);
         }
     }
 
-    fn entry(&mut self, previous: &Previous, entry: &Entry) {
+    fn entry(&mut self, previous: &Previous, entry: &Entry, told: Option<&[u8]>) {
         let binding = entry.binding().map(|binding| &**binding);
         let (key, place) = key_place(entry, binding);
         let flag = |holds: bool, flag: u8| if holds { flag } else { 0 };
@@ -64,7 +66,11 @@ impl<'a> Writer<'a> {
             if flags & FIRST == 0 {
                 self.stamp(entry.stamp, binding.first);
             }
-            self.binding(binding);
+            self.grant(binding);
+            if let Some(told) = told {
+                return self.out.extend_from_slice(told);
+            }
+            self.texts(binding);
         }
         match key {
             KEY_HERE => self.phrase(Kind::Key, entry.key.as_bytes()),
@@ -77,10 +83,14 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn binding(&mut self, binding: &Binding) {
+    /// What of a binding a refresh may change.
+    fn grant(&mut self, binding: &Binding) {
         self.number(binding.granted_s.into());
         self.number(binding.q.map_or(0, |q| u64::from(q) + 1));
         self.text(Kind::Node, binding.accepted_by.as_str().as_bytes());
+    }
+
+    fn texts(&mut self, binding: &Binding) {
         self.bytes(binding.uri());
         self.phrase(Kind::Params, binding.params());
         self.number(binding.path().count() as u64);
