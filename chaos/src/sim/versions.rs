@@ -47,9 +47,9 @@ impl Versions {
     pub(super) fn starts(&mut self, node: usize) -> u8 {
         self.heard[node].clear();
         if std::mem::take(&mut self.parted[node]) {
-            for heard in &mut self.heard {
+            self.heard.iter_mut().for_each(|heard| {
                 heard.remove(&node);
-            }
+            });
         }
         self.running[node] = self.installed[node];
         self.running[node]
