@@ -3,8 +3,9 @@
 //!
 //! No mutant is what a second rule makes harmless, for no judge can see it: what an ack, a Mark or the trust in a suspect
 //! says of an epoch that is over (true all the same: the process is the same one, and goes on where it was), and a gap
-//! between two links (nobody acks what it lacks, so nobody is sent what lies beyond; `nothing-sent-again` breaks that), and
-//! a good-bye that is not heard on its link (gossip says the same a moment later).
+//! between two links (nobody acks what it lacks, so nobody is sent what lies beyond; `nothing-sent-again` breaks that), a
+//! good-bye that is not heard on its link (gossip says the same a moment later), and a joiner that serves before others have
+//! subscribed with it (on each link a Subscribe comes before the Mark that it waits for).
 //!
 //! Belongs to no floor but the lowest, so that every pure room can ask; decides nothing in any build that serves.
 
@@ -153,8 +154,6 @@ mutants! {
     PartialNotPassedOn = "partial-not-passed-on",
     /// A joiner serves though it is not linked with all who serve.
     ReadyWithoutLinks = "ready-without-links",
-    /// A joiner serves though those who serve do not yet send it changes.
-    ReadyUnsubscribed = "ready-unsubscribed",
     /// A node that starts over keeps its epoch.
     RejoinInOldEpoch = "rejoin-in-old-epoch",
     /// A cluster that starts without some members denies what it does not know.

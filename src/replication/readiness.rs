@@ -199,9 +199,6 @@ impl<R> Live<R> {
         if let Some(id) = self.unmarked(joining, now.mono_us) {
             return Step::Wait(format!("waits for the Mark of {id}"));
         }
-        if let Some(id) = self.unsubscribed() {
-            return Step::Wait(format!("waits for {id} to subscribe"));
-        }
         let unlinked: Vec<&NodeId> =
             in_sync.into_iter().filter(|id| !self.is_linked(id) && !is(Mutant::ReadyWithoutLinks)).collect();
         let exchanged = joining.exchanged_at == Some(self.marks) || is(Mutant::ReadyBeforeExchange);
@@ -258,7 +255,8 @@ impl<R> Live<R> {
         matches!(self.mode, Mode::Joining(_)) && !forgiven && !self.in_sync().into_iter().all(|id| self.hears(id))
     }
 
-    /// Whether what a node publishes comes here: a link that it lost may seem to be there for another two seconds.
+    /// Whether what a node publishes comes here: a link that it lost may seem to be there for another two seconds. On each
+    /// link a Mark comes after its sender's Subscribe, so that what is published here goes there as well.
     fn hears(&self, id: &NodeId) -> bool {
         self.peers.get(id).is_some_and(|peer| peer.link.is_some() && peer.intake.marked)
     }
@@ -292,15 +290,6 @@ impl<R> Live<R> {
         } else if now.mono_us.saturating_sub(self.served_since_us) > 2 * ANNOUNCED_US {
             self.began_beside.clear();
         }
-    }
-
-    /// A linked node in sync that would miss what is published here.
-    fn unsubscribed(&self) -> Option<&NodeId> {
-        let misses = |(id, peer): &(&NodeId, &super::peer::Peer)| {
-            let gets = peer.subscriber.as_ref().is_some_and(|place| !place.overtaken);
-            peer.link.is_some() && self.is_in_sync(id) && !gets && !is(Mutant::ReadyUnsubscribed)
-        };
-        self.peers.iter().find(misses).map(|(id, _)| id)
     }
 
     /// The next donor: in sync, linked on both connections; first those that did not break off and stay, and among them

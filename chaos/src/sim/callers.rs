@@ -46,10 +46,15 @@ enum Kind {
     Failover,
     /// A copy that comes long after the answer.
     Late,
+    /// The only copy that comes, after its phone gave up waiting.
+    Kept,
 }
 
 /// Of so many requests in 256, and of so many answers, those that are lost.
 pub(super) const LOST_IN_256: u8 = 4;
+
+/// Of so many requests in 256, and of so many `Contact: *`, those that the network keeps.
+const KEPT_IN_256: (u8, u8) = (4, 64);
 
 /// Copies that follow the first do so within this, µs.
 const COPIES_WITHIN_US: u64 = PATIENCE_US / 2;
@@ -113,6 +118,11 @@ impl World {
     fn copies(&mut self, first: Message, rng: &mut fastrand::Rng) {
         let another = (first.to + rng.usize(1..self.nodes.len())) % self.nodes.len();
         let again_to = if rng.bool() { first.to } else { another };
+        let kept_in_256 = if first.register.is_star() { KEPT_IN_256.1 } else { KEPT_IN_256.0 };
+        if rng.u8(..) < kept_in_256 {
+            let after_us = rng.u64(PATIENCE_US..LATE_WITHIN_US);
+            return self.send(after_us, Message { kind: Kind::Kept, to: again_to, ..first });
+        }
         if rng.u8(..) >= LOST_IN_256 {
             self.send(rng.u64(50..3_000), first.clone());
         }
@@ -182,6 +192,7 @@ impl World {
             Kind::First if waited_us == 0 => true,
             Kind::Failover => self.phones[phone].is_waiting_for(request),
             Kind::Late => self.may_come_late(&message),
+            Kind::Kept => self.is_overtaken(&message),
             Kind::First | Kind::Again => self.phones[phone].is_waiting_for(request) || self.may_come_late(&message),
         };
         if !goes {
@@ -195,25 +206,17 @@ impl World {
             let pause_us = if self.rng.u8(..) < 16 { self.rng.u64(..AGE_MAX_US) } else { self.rng.u64(..2_000) };
             return self.send(pause_us, message);
         }
-        let now_us = self.now_us;
-        let line = &mut self.lines[self.phones[phone].line];
-        line.reaches(request, now_us);
-        let aor = line.aor.clone();
+        let answer = self.is_judged(copy, &message);
         let id = self.nodes[message.to].id.clone();
-        let judged = self.with(message.to, |process, now| {
-            let judged_on = message.judged_on.as_deref();
-            let answer = process.register(&id, &aor, &message.register, judged_on, copy, now);
-            ((answer, process.drawn.take()), Effects::default())
-        });
-        let (answer, drawn) = judged.map_or((None, None), |(answer, drawn)| (Some(answer), drawn));
-        self.draws(message.to, self.phones[phone].line, drawn);
-        let (to, kind) = (message.to + 1, message.kind);
-        self.say(|| format!("n{to} judges request {request} ({kind:?}): {answer:?}"));
         if matches!(answer, Some(Ok(Answer::Ok | Answer::AfterAcks(_)))) {
             let most_s = self.limits.grants_s(message.to);
             self.lines[self.phones[phone].line].grants(request, most_s);
         }
         match answer {
+            Some(Ok(Answer::Ok | Answer::AfterAcks(_))) if message.kind == Kind::Kept => {
+                let Register { call_id, cseq, .. } = &*message.register;
+                self.alarm = Some(format!("{id} accepts CSeq {cseq} of {call_id} after a newer one was answered"));
+            }
             Some(Ok(Answer::AfterAcks(effects))) => {
                 self.asked.insert(copy, (request, phone));
                 self.carry_out(message.to, effects);
@@ -238,6 +241,25 @@ impl World {
             Some(Err(alarm)) => self.alarm = Some(format!("{id}: {alarm}")),
             Some(Ok(Answer::Refused(_))) | None => {}
         }
+    }
+
+    /// A node judges a copy, and may write what it asks for.
+    fn is_judged(&mut self, copy: u64, message: &Message) -> Option<Result<Answer, String>> {
+        let (to, now_us, at) = (message.to, self.now_us, self.phones[message.phone].line);
+        let line = &mut self.lines[at];
+        line.reaches(message.request, now_us);
+        let aor = line.aor.clone();
+        let id = self.nodes[to].id.clone();
+        let judged = self.with(to, |process, now| {
+            let judged_on = message.judged_on.as_deref();
+            let answer = process.register(&id, &aor, &message.register, judged_on, copy, now);
+            ((answer, process.drawn.take()), Effects::default())
+        });
+        let (answer, drawn) = judged.map_or((None, None), |(answer, drawn)| (Some(answer), drawn));
+        self.draws(to, at, drawn);
+        let (request, kind) = (message.request, message.kind);
+        self.say(|| format!("n{} judges request {request} ({kind:?}): {answer:?}", to + 1));
+        answer
     }
 
     /// Whoever is shown to callers keeps its place: as many as may be shown registered after it.
@@ -297,12 +319,22 @@ impl World {
     /// Where nothing is amiss a copy that comes late must change nothing, as long as its Call-ID is the last one that its
     /// phone used: RFC 3261 orders only within a Call-ID.
     fn may_come_late(&self, message: &Message) -> bool {
-        let (phone, register) = (&self.phones[message.phone], &message.register);
-        let line = &self.lines[phone.line];
-        self.calm_since_us.is_some_and(|since_us| since_us <= self.now_us)
+        let line = &self.lines[self.phones[message.phone].line];
+        self.is_calm_for(message)
             && self.full.contains(&message.request)
-            && phone.call_id() == register.call_id
-            && line.may_come_late(message.request, register.is_star())
+            && line.may_come_late(message.request, message.register.is_star())
+    }
+
+    /// Where nothing is amiss, a copy of which a newer request of the same Call-ID makes certain that it is refused.
+    fn is_overtaken(&self, message: &Message) -> bool {
+        let line = &self.lines[self.phones[message.phone].line];
+        self.is_calm_for(message) && line.is_overtaken(message.request, message.sent_us, &message.register)
+    }
+
+    /// Nothing is amiss, and its Call-ID is the last one that its phone used.
+    fn is_calm_for(&self, message: &Message) -> bool {
+        self.calm_since_us.is_some_and(|since_us| since_us <= self.now_us)
+            && self.phones[message.phone].call_id() == message.register.call_id
     }
 
     /// A node's probes of some contact go unanswered.

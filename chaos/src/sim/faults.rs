@@ -6,23 +6,10 @@ use serde::{Deserialize, Serialize};
 use super::net::pair;
 use super::plan::{Ack, Limits, Step};
 use super::world::World;
-use super::{bounded, calm, node, restarts, settle};
-
-/// Of two nodes that do not hear each other, one serves no longer after this, µs: a link that hears nothing lasts two
-/// seconds, a change is waited for until then and a little longer, and gossip takes a moment.
-const GIVES_WAY_WITHIN_US: u64 = 3_500_000;
+use super::{bounded, calm, cuts, node, restarts, settle};
 
 /// After this the next node of several is restarted, whether or not the one before serves, µs.
-const JOINS_WITHIN_US: u64 = 3_000_000;
-
-/// A node that is cut off has lost all others within this, µs: a silent member is dropped after a second.
-const LOSES_WITHIN_US: u64 = 1_500_000;
-
-/// And doubts for at least so long, µs.
-const DOUBTS_US: u64 = 20_000_000;
-
-/// So many answers may wait at a node that finds out late that another is cut off.
-const FINDS_OUT_ANSWERS: u64 = 20;
+pub(super) const JOINS_WITHIN_US: u64 = 3_000_000;
 
 /// What is looked at while time passes.
 type Watch = fn(&mut World) -> Result<bool, String>;
@@ -83,6 +70,10 @@ pub enum Fault {
     Restarts(usize),
     /// Cut off for so long that the others give it up; then it dies with what only it knows.
     LoseInCut(usize),
+    /// Cut off for longer than anybody remembers what it said before; at last nobody asks for anything.
+    LongAlone(usize),
+    /// The second is killed and starts again; the first is stopped as the second joins.
+    SleepBesideJoiner(usize, usize),
     /// One after another leaves and comes back with its disk, from this one on.
     Roll(usize),
     /// Two nodes at a time: killed and started, stopped, their connections broken, in any order.
@@ -100,7 +91,13 @@ impl Fault {
     pub(super) fn is_cut(self) -> bool {
         matches!(
             self,
-            Self::Isolate(_) | Self::CutPair(..) | Self::CutOneWay(..) | Self::Deaf(_) | Self::Mute(_) | Self::Slow(_)
+            Self::Isolate(_)
+                | Self::LongAlone(_)
+                | Self::CutPair(..)
+                | Self::CutOneWay(..)
+                | Self::Deaf(_)
+                | Self::Mute(_)
+                | Self::Slow(_)
         )
     }
 
@@ -114,10 +111,12 @@ impl Fault {
 
     /// Whether nothing that anybody holds is lost for good.
     pub(super) fn is_gentle(self) -> bool {
-        use Fault::{Behind, CutOneWay, CutPair, Deaf, Flap, Isolate, Mute, Naps, None, Rest, Sleep, Slow, Unheard};
+        use Fault::{Behind, CutOneWay, CutPair, Deaf, Flap, Isolate, LongAlone, Mute};
+        use Fault::{Naps, None, Rest, Sleep, Slow, Unheard};
         matches!(
             self,
             Isolate(_)
+                | LongAlone(_)
                 | CutPair(..)
                 | CutOneWay(..)
                 | Deaf(_)
@@ -138,7 +137,7 @@ impl Fault {
 pub(super) fn choose(rng: &mut fastrand::Rng, nodes: usize, limits: &Limits) -> Fault {
     let one = rng.usize(..nodes);
     let two = (one + rng.usize(1..nodes)) % nodes;
-    match rng.u8(..32) {
+    match rng.u8(..34) {
         0 => Fault::Isolate(one),
         1 => Fault::CutPair(one, two),
         2 => Fault::CutOneWay(one, two),
@@ -161,6 +160,8 @@ pub(super) fn choose(rng: &mut fastrand::Rng, nodes: usize, limits: &Limits) -> 
         // With `ack = "disk"` a node that cannot write is another matter: its replies are short.
         19 if limits.ack != Ack::Disk => Fault::DiskFull(one),
         20 => Fault::Clone(one, two),
+        // The one that grants the longest lifetimes, where contacts outlive what others remember.
+        23 | 24 | 33 if limits.outlive() => Fault::LongAlone(0),
         21 | 22 => Fault::Naps(one),
         23 | 24 => Fault::Restarts(one),
         25 => Fault::LoseInCut(one),
@@ -169,9 +170,10 @@ pub(super) fn choose(rng: &mut fastrand::Rng, nodes: usize, limits: &Limits) -> 
         26 if limits.forget() => Fault::Rest,
         // The one that grants the longest lifetimes.
         27 if limits.forget() => Fault::Isolate(0),
-        26 | 28 => Fault::Two(one, two),
+        26 | 28 | 33 => Fault::Two(one, two),
         27 | 29 => Fault::Roll(one),
         30 => Fault::LastOneSleeps(one),
+        32 => Fault::SleepBesideJoiner(one, two),
         _ => Fault::None,
     }
 }
@@ -184,11 +186,12 @@ pub(super) fn strike(world: &mut World, step: &Step, rng: &mut fastrand::Rng) ->
         jump(world, step);
     }
     match fault {
-        Fault::Isolate(one) => isolate(world, one, lasts_us),
-        Fault::CutPair(one, two) => cut_between(world, vec![(one, two), (two, one)], lasts_us),
-        Fault::CutOneWay(one, two) => cut_between(world, vec![(one, two)], lasts_us),
-        Fault::Deaf(one) => cut(world, others(one).map(|other| (other, one)).collect(), lasts_us),
-        Fault::Mute(one) => cut(world, others(one).map(|other| (one, other)).collect(), lasts_us),
+        Fault::Isolate(one) => cuts::isolate(world, one, lasts_us),
+        Fault::LongAlone(one) => cuts::long_alone(world, one),
+        Fault::CutPair(one, two) => cuts::between(world, vec![(one, two), (two, one)], lasts_us),
+        Fault::CutOneWay(one, two) => cuts::between(world, vec![(one, two)], lasts_us),
+        Fault::Deaf(one) => cuts::towards(world, others(one).map(|other| (other, one)).collect(), lasts_us),
+        Fault::Mute(one) => cuts::towards(world, others(one).map(|other| (one, other)).collect(), lasts_us),
         Fault::Crash(node) | Fault::CrashEmpty(node) | Fault::CrashOlder(node) => {
             restarts::crash_one(world, step, node, rng)
         }
@@ -231,6 +234,7 @@ pub(super) fn strike(world: &mut World, step: &Step, rng: &mut fastrand::Rng) ->
         Fault::Roll(first) => roll(world, first, lasts_us, rng),
         Fault::Two(one, two) => restarts::two(world, [one, two], lasts_us, rng),
         Fault::LastOneSleeps(one) => restarts::last_one_sleeps(world, one, rng),
+        Fault::SleepBesideJoiner(one, two) => restarts::sleep_beside_joiner(world, (one, two), rng),
         Fault::Clone(one, two) => {
             world.crash(two);
             world.nodes[two].disk = world.nodes[one].disk.clone();
@@ -253,51 +257,6 @@ pub(super) fn jump(world: &mut World, step: &Step) {
         world.say(|| format!("the wall clock of n{} jumps by {} s", node + 1, jump.by_us / 1_000_000));
         world.nodes[node].jump_wall(jump.by_us);
     }
-}
-
-/// Cuts paths, waits, and opens them again.
-fn cut(world: &mut World, paths: Vec<(usize, usize)>, lasts_us: u64) -> Result<(), String> {
-    world.net.cut.extend(paths);
-    world.run(lasts_us, bounded)?;
-    world.net.cut.clear();
-    Ok(())
-}
-
-/// One node is alone. Once it has lost the others it must not deny what they may have accepted.
-fn isolate(world: &mut World, one: usize, lasts_us: u64) -> Result<(), String> {
-    let nodes = world.nodes.len();
-    let others = (0..nodes).filter(|other| *other != one);
-    world.net.cut.extend(others.flat_map(|other| [(one, other), (other, one)]));
-    world.run(lasts_us.min(LOSES_WITHIN_US), bounded)?;
-    let doubts_until_us = world.now_us + DOUBTS_US;
-    world.run(lasts_us.saturating_sub(LOSES_WITHIN_US), |world| {
-        let serving = world.nodes[one].process.as_ref().map(|process| process.replication.serving());
-        let denies = serving.is_some_and(|serving| serving.requests && serving.denies_unknown);
-        if denies && world.now_us < doubts_until_us {
-            return Err(format!("n{} is alone, and denies what it does not know", one + 1));
-        }
-        bounded(world)
-    })?;
-    world.net.cut.clear();
-    Ok(())
-}
-
-/// Two nodes do not hear each other, all others do. One of the two has given way soon, and from then on whoever serves
-/// knows what was answered, and most answers are full.
-fn cut_between(world: &mut World, paths: Vec<(usize, usize)>, lasts_us: u64) -> Result<(), String> {
-    world.net.cut.extend(paths);
-    world.run(lasts_us.min(GIVES_WAY_WITHIN_US), bounded)?;
-    let (short, full, overflows) = (world.figures.short, world.figures.full, world.figures.overflows);
-    world.run(lasts_us.saturating_sub(GIVES_WAY_WITHIN_US), calm)?;
-    // A node that had nothing to publish finds out only now.
-    let (short, full) = (world.figures.short - short, world.figures.full - full);
-    let judged = world.limits.ack.is_all() && world.figures.overflows == overflows;
-    if judged && short > full.max(FINDS_OUT_ANSWERS) {
-        let seconds = GIVES_WAY_WITHIN_US as f64 / 1e6;
-        return Err(format!("answers were short {seconds} s after two nodes had lost each other"));
-    }
-    world.net.cut.clear();
-    Ok(())
 }
 
 /// Each time it has to find out what it missed, while phones go on.
@@ -347,6 +306,7 @@ fn drain(world: &mut World, node: usize, grace_us: u64, watch: Watch) -> Result<
     if let Some(process) = &mut world.nodes[node].process {
         process.leaving = true;
     }
+    world.versions.parts(node, &[]);
     world.with(node, |process, now| ((), process.replication.leave(now)));
     world.run(100_000, watch)?;
     world.longest_left |= node == 0;
@@ -360,8 +320,7 @@ fn drain(world: &mut World, node: usize, grace_us: u64, watch: Watch) -> Result<
 /// What it does not hand over is nowhere.
 fn leave_as_last(world: &mut World, (one, two): (usize, usize), lasts_us: u64) -> Result<(), String> {
     let nodes = world.nodes.len();
-    let cut_off = (0..nodes).filter(|other| *other != two);
-    world.net.cut.extend(cut_off.flat_map(|other| [(two, other), (other, two)]));
+    cuts::cut_off(world, two);
     world.run(lasts_us, bounded)?;
     world.load(false);
     for node in (0..nodes).filter(|node| *node != one && *node != two) {

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use aorta::replication::Member;
 use aorta_proto::NodeId;
+use aorta_proto::frame::PeerState;
 
 /// A member whose heartbeat has not moved for so long is dropped, µs.
 const DROPPED_AFTER_US: u64 = 1_000_000;
@@ -74,6 +75,13 @@ impl Gossip {
                 _ => *mine = Some(Known { moved_us: now_us, ..theirs.clone() }),
             }
         }
+    }
+
+    /// Whether this process of a member is shown as one that joins.
+    pub(super) fn shows_joining(&self, member: usize, boot: u64) -> bool {
+        let known = self.known[member].as_ref().filter(|known| known.boot == boot);
+        let said = known.and_then(|known| known.said.member.as_ref());
+        said.is_some_and(|member| member.state == PeerState::Joining)
     }
 
     /// The members that are alive, and have said what they must.

@@ -1,5 +1,7 @@
 //! What must hold, each a sentence. Its model is what phones sent and heard, and nothing else.
 
+use std::collections::BTreeSet;
+
 use aorta::location::Contact;
 
 use super::line::{Line, Must, Off};
@@ -17,11 +19,26 @@ impl World {
     /// The same of the AoRs of which something was answered just now, and of all when a node began to serve just now: what
     /// a node lacks then it often has a moment later.
     pub(super) fn judge_news(&mut self) -> Result<(), String> {
-        let (now_us, ghosts, news) = (self.now_us, self.judge_ghosts, std::mem::take(&mut self.news));
+        let news = std::mem::take(&mut self.news);
+        self.judge_lines(&news, |_| true)
+    }
+
+    /// A node that was cut off from most others, and gave them up, hears one that served all the time: from now on it may
+    /// not answer from before.
+    pub(super) fn judge_return(&mut self, met: [usize; 2]) {
+        let Some(back) = self.returns.filter(|back| met.contains(back)) else { return };
+        if met.iter().all(|node| self.serves(*node)) {
+            let judged = self.judge_lines(&(0..self.lines.len()).collect(), |node| node == back);
+            self.alarm = self.alarm.take().or(judged.err());
+        }
+    }
+
+    fn judge_lines(&mut self, news: &BTreeSet<usize>, of: impl Fn(usize) -> bool) -> Result<(), String> {
+        let (now_us, off, ghosts) = (self.now_us, self.off, self.judge_ghosts);
         let contacts_max = self.limits.max_contacts_per_aor;
         let lines = || news.iter().map(|at| &self.lines[*at]);
         let certain: Vec<Vec<Certain<'_>>> = lines().map(|line| certain(line, now_us, self.off)).collect();
-        for node in &mut self.nodes {
+        for (_, node) in self.nodes.iter_mut().enumerate().filter(|(node, _)| of(*node)) {
             let id = node.id.clone();
             let Some((process, now)) = node.awake(now_us) else { continue };
             let serving = process.replication.serving();
@@ -30,8 +47,9 @@ impl World {
             }
             let judges = Judges { denies_unknown: serving.denies_unknown, ghosts, contacts_max };
             for (line, certain) in lines().zip(&certain) {
+                let has_room = |uri: &str, shown: &[&str]| !line.may_lack_room(uri, shown, now_us, off);
                 process
-                    .rings(&line.aor, now.cluster_us, |rings| judges.judge(rings, certain))
+                    .rings(&line.aor, now.cluster_us, |rings| judges.judge(rings, certain, has_room))
                     .map_err(|why| format!("{id} {why}"))?;
             }
         }
@@ -126,11 +144,19 @@ struct Judges {
 
 impl Judges {
     /// `None` where nothing is known of the AoR.
-    fn judge(&self, rings: Option<&[&Contact<'_>]>, certain: &[Certain<'_>]) -> Result<(), String> {
+    fn judge(
+        &self,
+        rings: Option<&[&Contact<'_>]>,
+        certain: &[Certain<'_>],
+        has_room: impl Fn(&str, &[&str]) -> bool,
+    ) -> Result<(), String> {
         let (known, rings) = (rings.is_some(), rings.unwrap_or_default());
-        // As many as are shown at most registered before it, elsewhere.
-        let full = rings.len() >= self.contacts_max;
-        let denies = (self.denies_unknown || (known && self.ghosts)) && !full;
+        let denies = self.denies_unknown || (known && self.ghosts);
+        // As many as are shown at most may have registered before it, elsewhere.
+        let shown = || -> Vec<&str> {
+            rings.iter().map(|contact| std::str::from_utf8(contact.uri()).unwrap_or_default()).collect()
+        };
+        let must_show = |uri: &str| rings.len() < self.contacts_max || has_room(uri, &shown());
         let again = |at: usize| rings[..at].iter().any(|contact| contact.uri() == rings[at].uri());
         if let Some(at) = (0..rings.len()).find(|&at| again(at)) {
             return Err(format!("serves {} twice", String::from_utf8_lossy(rings[at].uri())));
@@ -138,7 +164,7 @@ impl Judges {
         for (uri, must, dress) in certain {
             let there = rings.iter().find(|contact| contact.uri() == uri.as_bytes());
             match (*must, there) {
-                (Must::Ring, None) if denies => {
+                (Must::Ring, None) if denies && must_show(uri) => {
                     return Err(format!("denies {uri}, which was acknowledged"));
                 }
                 (Must::NotRing, Some(_)) if self.ghosts => {

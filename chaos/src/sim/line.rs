@@ -106,8 +106,8 @@ pub(super) struct Line {
     /// Every contact that its phones may have, phone by phone, port by port.
     uris: Vec<String>,
     asked: Vec<Asked>,
-    /// The latest `Contact: *` that was sent.
-    last_star: u64,
+    /// Each `Contact: *` that was sent: which request, of which phone, when.
+    stars: Vec<(u64, u8, u64)>,
 }
 
 impl Line {
@@ -115,12 +115,12 @@ impl Line {
         let uris = (0..PHONES).flat_map(|phone| (0..PORTS).map(move |port| Phone::uri(line, phone, port))).collect();
         let aor = Aor::from_canonical(&format!("u{line}@example.com"));
         let bucket = Digester::new(DIGEST_KEY).aor(&aor).bucket();
-        Self { aor, bucket, uris, asked: Vec::new(), last_star: 0 }
+        Self { aor, bucket, uris, asked: Vec::new(), stars: Vec::new() }
     }
 
     pub(super) fn asks(&mut self, id: u64, phone: u8, register: Register, now_us: u64) {
         if register.is_star() {
-            self.last_star = id;
+            self.stars.push((id, phone, now_us));
         }
         self.asked.push(Asked {
             id,
@@ -219,7 +219,44 @@ impl Line {
 
     /// Whether a copy of an acknowledged request that comes late must change nothing: of `*` only the last is remembered.
     pub(super) fn may_come_late(&self, id: u64, is_star: bool) -> bool {
-        !is_star || self.last_star == id
+        !is_star || self.stars.last().is_some_and(|(last, ..)| *last == id)
+    }
+
+    /// Whether a request of which no copy came yet is surely refused when one comes: a newer one of its Call-ID was answered
+    /// in full, a contact's after a `*`, or a `*` after which no other phone's can have been accepted.
+    pub(super) fn is_overtaken(&self, id: u64, sent_us: u64, register: &Register) -> bool {
+        let newer =
+            |asked: &&Asked| asked.id > id && asked.full_us.is_some() && asked.register.call_id == register.call_id;
+        let mut newer = self.asked.iter().filter(newer).peekable();
+        let Some(phone) = newer.peek().map(|asked| asked.phone) else { return false };
+        let others = self.stars.iter().filter(|(_, of, _)| *of != phone);
+        let alone = others.map(|(.., at_us)| at_us + PATIENCE_US).all(|until_us| until_us < sent_us);
+        newer.any(|by| if by.register.is_star() { alone } else { register.is_star() })
+    }
+
+    /// Whether a contact that must ring, and does not, may have had to make room for those that do: not where each of them
+    /// was known to all before it was asked for, for whoever accepted it had room all the same.
+    pub(super) fn may_lack_room(&self, uri: &str, shown: &[&str], now_us: u64, off: Off) -> bool {
+        let accepted = self.adding(uri).filter(|(asked, _)| asked.full_us.is_some() && !asked.short);
+        let Some(since_us) = accepted.map(|(asked, _)| asked.sent_us).min() else { return true };
+        let was_known = |asked: &Asked| asked.full_us.is_some_and(|full_us| full_us <= since_us);
+        !shown.iter().all(|uri| {
+            let mut adding = self.adding(uri).peekable();
+            adding.peek().is_some()
+                && adding.all(|(asked, state)| was_known(asked) && asked.must(state, now_us, off) == Must::Ring)
+        })
+    }
+
+    /// The requests that want a contact to ring.
+    fn adding(&self, uri: &str) -> impl Iterator<Item = (&Asked, State)> {
+        let at = self.uris.iter().position(|known| known == uri);
+        self.asked.iter().flat_map(move |asked| {
+            let here =
+                move |slot: Slot| at == Some(usize::from(asked.phone) * usize::from(PORTS) + usize::from(slot.port()));
+            let live = |written: &&Written| matches!(written.state, State::Live { .. });
+            let written = asked.register.written.iter().filter(live).filter(move |written| here(written.slot));
+            written.map(move |written| (asked, written.state))
+        })
     }
 
     /// Every contact of its phones with what must be true of it, phone by phone, port by port; of one that must ring what it

@@ -10,7 +10,7 @@
 //! | `net`, `wire`, `gossip` | connections that delay, stall and break; membership in small |
 //! | `phones`, `callers`, `registrar` | what is asked for; which node is asked, how often; the SIP side of a node |
 //! | `line` | what one AoR's phones sent and heard, and what therefore must ring |
-//! | `faults`, `restarts` | what goes wrong; with nodes that die |
+//! | `faults`, `cuts`, `restarts` | what goes wrong; with paths that are cut; with nodes that die |
 //! | `judge` | what must hold |
 //! | `stamps`, `traffic` | what was drawn; what travels, and what it may cost |
 //! | `plan`, `shrink` | a run as a file, and cut down to what makes it fail |
@@ -20,6 +20,7 @@
 
 mod callers;
 mod commits;
+mod cuts;
 mod faults;
 mod gossip;
 mod judge;
@@ -171,6 +172,7 @@ fn settle(world: &mut World, when: &str) -> Result<(), String> {
         let why = world.is_settled().err().unwrap_or_default();
         return Err(format!("not settled {} s {when}: {why}", SETTLES_WITHIN_US / 1_000_000));
     }
+    world.returns = None;
     world.settles();
     world.judge_answers().and_then(|()| world.judge_agreement()).map_err(|why| format!("{when}: {why}"))
 }

@@ -21,6 +21,9 @@ const LIFETIMES_S: [u32; 7] = [3600, 3600, 3600, 3600, 3600, 8, 3];
 /// A phone rests for less than this, µs.
 const RESTS_US: u64 = 12_000_000;
 
+/// Of so many in 256 that were not answered, those that clear what they may have before they go on.
+const CLEARS_IN_256: u8 = 24;
+
 /// One device of one AoR.
 #[derive(Debug)]
 pub(super) struct Phone {
@@ -166,7 +169,8 @@ impl Phone {
             self.reboots(chance < 60);
             return self.registers(granted_s, None);
         }
-        match self.bounds().iter().position(|bound| chance < *bound) {
+        let clears = self.waits.is_some() && rng.u8(..) < CLEARS_IN_256;
+        match self.bounds().iter().position(|bound| chance < *bound).filter(|_| !clears).or(clears.then_some(1)) {
             Some(0) => {
                 self.registered = false;
                 let (contact, written) = (self.contact(self.port, 0), self.writes(self.port, State::Gone));

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use aorta::replication::AckMode;
 use serde::{Deserialize, Serialize};
 
+use super::cuts::FLOOR_STEP_US;
 use super::faults::{self, Fault};
 use super::versions;
 
@@ -155,6 +156,11 @@ impl Limits {
         aorta_proto::record::horizon_us(self.expires_max_s, self.clock_ahead_max_s)
     }
 
+    /// Whether contacts that the first node granted live longer than what the others grant is remembered.
+    pub(super) fn outlive(&self) -> bool {
+        u64::from(self.grants_s(0)) * 1_000_000 > self.least_horizon_us() + FLOOR_STEP_US
+    }
+
     /// Whether entries are forgotten within a run.
     pub(super) fn forget(&self) -> bool {
         self.horizon_us() < FORGETS_BELOW_US
@@ -268,10 +274,14 @@ fn sluggish(nodes: usize, rng: &mut fastrand::Rng) -> (usize, usize) {
 
 fn step(number: u64, nodes: usize, limits: &Limits, rng: &mut fastrand::Rng) -> Step {
     let drifts = rng.u8(..) < 128;
-    // In a long cut worse ones would drift further apart than the judges allow for.
-    let worst_ppm = if limits.forget() { DRIFT_PPM / 10 } else { DRIFT_PPM };
-    let drift = |rng: &mut fastrand::Rng| if drifts { rng.i64(-worst_ppm..=worst_ppm) } else { 0 };
     let fault = faults::choose(rng, nodes, limits);
+    // In a long cut worse ones would drift further apart than the judges allow for.
+    let worst_ppm = match fault {
+        Fault::LongAlone(_) => DRIFT_PPM / 50,
+        _ if limits.forget() => DRIFT_PPM / 10,
+        _ => DRIFT_PPM,
+    };
+    let drift = |rng: &mut fastrand::Rng| if drifts { rng.i64(-worst_ppm..=worst_ppm) } else { 0 };
     let forgets = limits.forget() && (fault == Fault::Rest || rng.u8(..) < 128);
     Step {
         number,

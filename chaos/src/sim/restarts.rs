@@ -2,13 +2,14 @@
 
 use aorta_proto::frame::Class;
 
-use super::faults::{Fault, jump};
+use super::faults::{Fault, JOINS_WITHIN_US, jump};
+use super::net::pair;
 use super::plan::{Ack, Step};
 use super::world::{RARE_SNAPSHOT_US, World};
-use super::{bounded, calm, node};
+use super::{bounded, calm, cuts, node};
 
 /// Until a node that is cut off is no member any more, and its links are gone, µs.
-const GIVEN_UP_US: u64 = 2_200_000;
+pub(super) const GIVEN_UP_US: u64 = 2_200_000;
 
 /// For so long the disks of a storage that fails take nothing before the machines die, µs: not until replies leave without
 /// them.
@@ -127,8 +128,7 @@ pub(super) fn crash_in_cut(
     lasts_us: u64,
     rng: &mut fastrand::Rng,
 ) -> Result<(), String> {
-    let others = (0..world.nodes.len()).filter(|other| *other != two);
-    world.net.cut.extend(others.flat_map(|other| [(two, other), (other, two)]));
+    cuts::cut_off(world, two);
     world.run(lasts_us / 2, bounded)?;
     world.load(false);
     world.crash(one);
@@ -218,10 +218,29 @@ pub(super) fn last_one_sleeps(world: &mut World, one: usize, rng: &mut fastrand:
     world.run(rng.u64(1..2_000_000), if has_met { calm } else { bounded }).map(drop)
 }
 
+/// Whoever goes on must not take the one that joined for a joiner still, as gossip showed it when it was stopped.
+pub(super) fn sleep_beside_joiner(
+    world: &mut World,
+    (one, two): (usize, usize),
+    rng: &mut fastrand::Rng,
+) -> Result<(), String> {
+    world.crash(two);
+    world.run(rng.u64(1..JOINS_WITHIN_US), calm)?;
+    world.start(two);
+    world.run(JOINS_WITHIN_US / 4, |world| calm(world).map(|_| world.sees_joining(one, two)))?;
+    world.sleep(one);
+    world.run(JOINS_WITHIN_US, |world| calm(world).map(|_| world.serves(two)))?;
+    // Until the others have given it up, or not as long.
+    world.run(rng.u64(1..GIVEN_UP_US), calm)?;
+    // Its link to the one that joined is the last that it gets.
+    world.close(pair(one, two, Class::Live));
+    world.wake(one);
+    world.run(rng.u64(1..2_000_000), calm).map(drop)
+}
+
 /// What it answered all alone was short: it is lost, and nobody was told otherwise.
 pub(super) fn lose_in_cut(world: &mut World, node: usize, lasts_us: u64) -> Result<(), String> {
-    let others = (0..world.nodes.len()).filter(|other| *other != node);
-    world.net.cut.extend(others.flat_map(|other| [(node, other), (other, node)]));
+    cuts::cut_off(world, node);
     world.run(GIVEN_UP_US + lasts_us / 2, bounded)?;
     world.crash(node);
     world.nodes[node].disk = node::Disk::default();

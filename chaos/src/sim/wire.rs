@@ -95,6 +95,9 @@ impl World {
         if accepted.len() == 2 {
             let now_us = self.now_us;
             self.net.open(pair, now_us);
+            if class == Class::Live {
+                self.judge_return([one, two]);
+            }
             for (from, to) in [(one, two), (two, one)] {
                 self.after(1, Happening::Pump { from, to, class });
             }

@@ -159,6 +159,8 @@ pub(super) struct World {
     pub(super) unheard: Option<usize>,
     /// The member that grants the longest lifetimes has said good-bye once.
     pub(super) longest_left: bool,
+    /// One that was cut off for so long that it gave up the others, until all hold the same again.
+    pub(super) returns: Option<usize>,
     /// No disk takes anything.
     pub(super) disks_stall: bool,
     /// Whether a removal that was answered must be known everywhere: not while only an absent disk has it.
@@ -220,6 +222,7 @@ impl World {
             silent: BTreeMap::new(),
             unheard: None,
             longest_left: false,
+            returns: None,
             disks_stall: false,
             judge_ghosts: true,
             news: BTreeSet::new(),
@@ -430,6 +433,12 @@ impl World {
     /// Whether a node serves.
     pub(super) fn serves(&self, node: usize) -> bool {
         self.nodes[node].process.as_ref().is_some_and(|process| process.replication.serving().requests)
+    }
+
+    /// Whether gossip shows one node that another one joins.
+    pub(super) fn sees_joining(&self, one: usize, two: usize) -> bool {
+        let boot = self.nodes[two].process.as_ref().map(|process| process.boot);
+        boot.is_some_and(|boot| self.gossips[one].shows_joining(two, boot))
     }
 
     pub(super) fn start(&mut self, node: usize) {
