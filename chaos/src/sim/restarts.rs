@@ -77,11 +77,11 @@ pub(super) fn crash_all(world: &mut World, step: &Step, rng: &mut fastrand::Rng)
     jump(world, step);
     world.off.ahead_us += node::CEILING_AHEAD_US;
     world.run(step.lasts_us, |_| Ok(false))?;
-    if step.jump.is_some() {
-        // Of two that start together the one whose clock is behind may be believed.
-        world.off.behind_us += step.lasts_us + node::CEILING_AHEAD_US;
-    }
     let apart_us = if rng.bool() { 1_000_000 } else { 20_000 };
+    if step.jump.is_some() {
+        // Of those that start together one whose clock is behind may be believed, and be the last to start.
+        world.off.behind_us += step.lasts_us + nodes as u64 * apart_us + node::CEILING_AHEAD_US;
+    }
     world.load(!one_disk && rng.bool());
     for node in 0..nodes {
         world.start(node);
