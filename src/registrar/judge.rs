@@ -34,7 +34,7 @@ pub fn judge(
 ) -> Judged {
     let written = match &request.contacts {
         Contacts::Query => Ok((Write::Nothing, None)),
-        Contacts::Star => star(request, record, draw),
+        Contacts::Star => star(request, record, limits, draw),
         Contacts::List(wishes) => Judgement { request, record, now_us, limits }.contacts(wishes, draw),
     };
     match written {
@@ -50,26 +50,27 @@ pub fn judge(
 type Written = Result<(Write, Option<Record>), Refusal>;
 
 /// §10.3 step 6. Judged against every entry, not only those that live: a late `*` must not undo what came after it.
-fn star(request: &RegisterRequest<'_>, record: &Record, draw: impl FnOnce() -> Stamp) -> Written {
+fn star(
+    request: &RegisterRequest<'_>,
+    record: &Record,
+    limits: &RegistrarLimits,
+    draw: impl FnOnce() -> Stamp,
+) -> Written {
     if request.expires != super::Expires::Seconds(0) {
         return Err(Refusal::StarNeedsExpiresZero);
     }
     let mine = record.entries.iter().filter(|entry| entry.call_id_hash == request.call_id_hash);
-    let removed_by_it =
-        |entry: &&Entry| entry.cseq == request.cseq && entry.value == Value::Gone && is_cleared(record, entry);
-    let (removed, others): (Vec<&Entry>, Vec<&Entry>) = mine.partition(removed_by_it);
-    for entry in others.iter().filter(|_| !is(Mutant::StarWithoutCseq)) {
+    for entry in mine.filter(|_| !is(Mutant::StarWithoutCseq)) {
         rises(request.cseq, entry.cseq)?;
     }
-    let cleared = record.cleared.filter(|cleared| cleared.call_id_hash == request.call_id_hash);
-    let is_last = cleared.is_some_and(|cleared| cleared.cseq == request.cseq);
-    if is_last || !removed.is_empty() {
-        // Of another `*` since then only what it left of this one remains; it covers what this one did.
-        let entries = removed.into_iter().cloned().collect();
-        return Ok((Write::Again(Record { cleared: record.cleared, entries }), None));
-    }
-    if let Some(cleared) = cleared {
-        rises(request.cseq, cleared.cseq)?;
+    let left = record.entry(&trail::key_of_star(request.call_id_hash));
+    if let Some(last) = last_star(record, request.call_id_hash) {
+        if last == request.cseq {
+            // After the `*` of another phone only the trail is left of this one; what covers it is the other.
+            let entries = left.cloned().into_iter().collect();
+            return Ok((Write::Again(Record { cleared: record.cleared, entries }), None));
+        }
+        rises(request.cseq, last)?;
     }
     let stamp = draw();
     if is(Mutant::StarOfKnownOnly) {
@@ -77,15 +78,16 @@ fn star(request: &RegisterRequest<'_>, record: &Record, draw: impl FnOnce() -> S
         return write(record, Record { cleared: None, entries }, stamp);
     }
     let cleared = Cleared { stamp, call_id_hash: request.call_id_hash, cseq: request.cseq };
-    // The record remembers one `*`; what it removed of its own Call-ID remembers it beyond the next one.
-    let own = others.into_iter().filter(|entry| !entry.key.is_trail());
-    let entries = own.map(|entry| Entry { cseq: request.cseq, ..entry.gone_at(stamp) }).collect();
+    let has_room = left.is_some() || record.entries.len() < trail::places(limits);
+    let entries = has_room.then(|| trail::of_star(cleared)).into_iter().collect();
     write(record, Record { cleared: Some(cleared), entries }, stamp)
 }
 
-/// Whether a `*` covers an entry.
-fn is_cleared(record: &Record, entry: &Entry) -> bool {
-    record.cleared.is_some_and(|cleared| cleared.stamp >= entry.stamp)
+/// The CSeq of the latest `*` of a Call-ID, as far as is known.
+fn last_star(record: &Record, call_id_hash: u64) -> Option<u32> {
+    let cleared = record.cleared.filter(|cleared| cleared.call_id_hash == call_id_hash).map(|cleared| cleared.cseq);
+    let left = record.entry(&trail::key_of_star(call_id_hash)).map(|trail| trail.cseq);
+    cleared.into_iter().chain(left).max()
 }
 
 /// The CSeq rule of one Call-ID.
@@ -193,9 +195,9 @@ impl<'a> Judgement<'a> {
     fn classify(self, wish: &ContactWish<'_>, granted_s: u32, room: &mut Option<usize>) -> Result<Class, Refusal> {
         let mine = |call_id_hash: u64| call_id_hash == self.request.call_id_hash;
         let own = self.record.entry(&wish.key);
-        let cleared = self.record.cleared.filter(|_| !is(Mutant::ClearedWithoutCseq));
-        if let Some(cleared) = cleared.filter(|cleared| mine(cleared.call_id_hash)) {
-            rises(self.request.cseq, cleared.cseq)?;
+        let star = last_star(self.record, self.request.call_id_hash).filter(|_| !is(Mutant::ClearedWithoutCseq));
+        if let Some(star) = star {
+            rises(self.request.cseq, star)?;
         }
         let twins = self.record.entries.iter().filter(|entry| is_twin(entry, &wish.key, wish.uri_hash));
         for twin in twins.filter(|twin| mine(twin.call_id_hash)) {

@@ -21,16 +21,33 @@
 //! - A trail is written where a flow arrives, and not only when it leaves: whoever accepts the next move may not know that it
 //!   ever was there. Refused: that merging leaves the trail of what it replaces. It costs no entry for a flow that stays, but it
 //!   is another law, and nodes with the old one would never have the same digests; it needs a version of its own.
+//! - A `*` leaves a trail of its Call-ID: a record remembers the latest `*` only, and a copy of the one before it would clear
+//!   anew what registered since. Like other trails it has hashes of its own, so that builds which know of none see a trail.
 //! - A flow that moves publishes the trail of where it was again, with the stamp that it had there: who acks the move may not
 //!   have heard of that yet.
 
-use aorta_proto::{ContactKey, Entry, Value};
+use aorta_proto::{Cleared, ContactKey, Entry, Value};
 
 use super::RegistrarLimits;
 
 /// What a flow's entry says of the URI that it is at.
 pub(super) fn of(flow: &Entry) -> Entry {
     Entry { key: ContactKey::trail(flow.uri_hash), value: Value::Gone, ..flow.clone() }
+}
+
+/// Tells the hash of a Call-ID from that of a URI.
+const STAR: u64 = 0x2a2a_2a2a_2a2a_2a2a;
+
+/// Where a `*` of a Call-ID leaves its trail.
+pub(super) fn key_of_star(call_id_hash: u64) -> ContactKey {
+    ContactKey::trail(call_id_hash ^ STAR)
+}
+
+/// What a `*` leaves.
+pub(super) fn of_star(star: Cleared) -> Entry {
+    let Cleared { stamp, call_id_hash, cseq } = star;
+    let own = call_id_hash ^ STAR;
+    Entry { key: key_of_star(call_id_hash), stamp, call_id_hash: own, cseq, uri_hash: own, value: Value::Gone }
 }
 
 /// Whether a flow's write says of its URI nothing that its last write, known here, did not: the next request of a Call-ID, at

@@ -84,11 +84,7 @@ fn a_star_sent_again_is_a_retransmission() {
     desk.ok(&star("x", 2));
     desk.ok(&register("y", 1, &[B]));
     let record = again(&mut desk, &star("x", 2));
-    assert_eq!(
-        (record.cleared, record.entries.len()),
-        (desk.record.cleared, 1),
-        "and what it removed under its own Call-ID"
-    );
+    assert_eq!((record.cleared, record.entries.len()), (desk.record.cleared, 1), "and its trail");
     assert_eq!(desk.uris().len(), 1);
     desk.ok(&register("x", 3, &[A]));
     assert_eq!(desk.refused(&star("x", 2)), Refusal::OldCSeq);
