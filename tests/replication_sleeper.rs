@@ -5,7 +5,8 @@
 mod replication_bench;
 
 use aorta::replication::{Settings, Start};
-use replication_bench::{Bench, EPOCH_US};
+use aorta_proto::frame::LastKnown;
+use replication_bench::{Bench, EPOCH_US, id};
 
 /// Shorter than `ack_timeout_ms` as it is by default.
 const NAP_US: u64 = 200_000;
@@ -64,4 +65,20 @@ fn who_slept_for_longer_than_it_is_waited_for_waits_for_the_others_itself() {
     assert!(!bench.is_ready("n1"), "n2 may have started the cluster without it");
     bench.pass(SLEEP_US);
     assert!(bench.is_ready("n1"), "nobody is there: {}", bench.reason("n1"));
+}
+
+#[test]
+fn who_slept_while_it_waited_for_a_member_waits_anew() {
+    let mut bench = Bench::default();
+    let known = LastKnown { node: id("n2"), expires_max_s: 7200, seen_us: EPOCH_US };
+    let start = Start { wall_us: EPOCH_US, last_known: vec![known], ..Start::default() };
+    bench.start("n1", |settings| settings.bootstrap_min_nodes = 1, start);
+    bench.pass(100_000);
+    assert!(!bench.is_ready("n1"), "waits for n2");
+    bench.stop_all(SLEEP_US);
+    sleep(&mut bench, "n1", SLEEP_US);
+    bench.pass(100_000);
+    assert!(!bench.is_ready("n1"), "n2 was not silent, n1 heard nobody");
+    bench.pass(SLEEP_US);
+    assert!(bench.is_ready("n1"), "{}", bench.reason("n1"));
 }

@@ -344,6 +344,10 @@ impl<R> Live<R> {
             PeerState::Draining | PeerState::Left => false,
         };
         let others_may_serve = self.peers.values().any(|peer| peer.link.is_some() && may_serve(peer));
+        if let Mode::Joining(joining) = &mut self.mode {
+            // Others were not silent while it slept; it heard nobody.
+            joining.since_us = now.mono_us;
+        }
         let unheard = self.members.last_known.keys().any(|id| !self.is_linked(id));
         let others_began = unheard && silent_us >= self.settings.seed_fallback_us && joining_may;
         self.start_over(why, None, others_may_serve || others_began, now);

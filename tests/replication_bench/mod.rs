@@ -307,6 +307,14 @@ impl Bench {
         }
     }
 
+    /// Time passes in which nobody runs.
+    pub(crate) fn stop_all(&mut self, us: u64) {
+        self.now_us += us;
+        for core in self.cores.values() {
+            core.mono.store(self.now_us + 1_000_000, Ordering::Release);
+        }
+    }
+
     /// From here on gossip brings a node no news, until [`Self::hears_again`].
     pub(crate) fn hears_no_news(&mut self, name: &str) {
         let members = self.members_of(&id(name));
