@@ -10,6 +10,8 @@ const SEEDS: u64 = 400;
 /// Not found in each so few seeds: what they break shows only where two rare things meet, or for a moment in which nothing
 /// is judged. `chaos/README.md` says what is known of each.
 const RARE: &[&str] = &[
+    "digest-without-cleared",
+    "forgets-living",
     "merged-lifetimes-ignored",
     "stamps-move-no-clock",
     "two-begin-unawaited",
@@ -20,12 +22,35 @@ const RARE: &[&str] = &[
     "old-view-trusted",
 ];
 
+/// Found after many seeds, or long ones: hunted from the seed that found it last, so that all takes minutes. Whoever changes
+/// what a seed does may have to look for others (`aorta-chaos sim --mutant NAME`).
+const FAR: &[(&str, u64)] = &[
+    ("cleared-without-cseq", 37),
+    ("lapsed-skipped-at-load", 53),
+    ("horizon-of-its-own", 62),
+    ("trail-only-when-left", 77),
+    ("merge-by-cseq", 142),
+    ("old-states-trusted", 170),
+    ("silent-lifetimes-forgotten", 229),
+];
+
+#[test]
+fn mutants_that_take_long_are_found_where_they_were() {
+    let missed: Vec<&str> = FAR
+        .iter()
+        .filter(|(name, seed)| sim::hunt(name, *seed, SEEDS).caught.is_none())
+        .map(|(name, _)| *name)
+        .collect();
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
+
 #[test]
 fn every_mutant_is_found() {
-    let names: Vec<&str> = sim::names().into_iter().filter(|name| !RARE.contains(name)).collect();
+    let far = |name: &str| FAR.iter().any(|(far, _)| *far == name);
+    let names: Vec<&str> = sim::names().into_iter().filter(|name| !RARE.contains(name) && !far(name)).collect();
     assert!(!names.is_empty());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let hunted = sim::survey(&names, &[1], SEEDS, threads, |_| {});
+    let hunted = sim::survey(&names, &[1], SEEDS, threads, |hunted| println!("{} {:?}", hunted.name, hunted.after));
     let missed: Vec<&str> = hunted.iter().filter(|hunted| !hunted.always()).map(|hunted| hunted.name).collect();
     assert!(missed.is_empty(), "not found: {missed:?}");
     let failed: Vec<&u64> = hunted.iter().flat_map(|hunted| &hunted.failed_without).collect();
