@@ -8,6 +8,20 @@ use aorta::replication::{Event, Start};
 use aorta_proto::frame::LastKnown;
 use replication_bench::{Bench, EPOCH_US, id};
 
+/// n3 gives away what only it holds.
+fn drain_third(bench: &mut Bench) {
+    let effects = bench.core("n3").drain(0, 5_000_000, bench.now("n3"));
+    bench.take("n3", effects);
+    bench.pass(600_000);
+}
+
+/// n3 says good-bye to whom it is linked with.
+fn third_leaves(bench: &mut Bench) {
+    let effects = bench.core("n3").leave(bench.now("n3"));
+    bench.take("n3", effects);
+    bench.pass(10_000);
+}
+
 #[test]
 fn a_drain_that_finds_nobody_says_what_only_this_node_holds() {
     let mut bench = Bench::of_three();
@@ -35,9 +49,7 @@ fn a_drain_gives_away_what_only_this_node_holds() {
     assert!(!bench.core("n3").serving().requests);
     assert!(bench.events("n3").contains(&Event::Drained));
     assert!(bench.knows("n1", 5), "its heir");
-    let effects = bench.core("n3").leave(bench.now("n3"));
-    bench.take("n3", effects);
-    bench.pass(10_000);
+    third_leaves(&mut bench);
     assert!(bench.core("n3").said_good_bye());
     bench.kill("n3");
     assert!(bench.core("n1").last_known().iter().all(|known| known.node != id("n3")), "nobody waits for it");
@@ -51,14 +63,10 @@ fn a_good_bye_reaches_those_who_have_no_link_to_who_leaves() {
     let mut bench = Bench::of_three();
     bench.unlink("n1", "n3");
     bench.pass(10_000);
-    let effects = bench.core("n3").drain(0, 5_000_000, bench.now("n3"));
-    bench.take("n3", effects);
-    bench.pass(600_000);
+    drain_third(&mut bench);
     // From here on gossip is no help.
     bench.hears_no_news("n1");
-    let effects = bench.core("n3").leave(bench.now("n3"));
-    bench.take("n3", effects);
-    bench.pass(10_000);
+    third_leaves(&mut bench);
     for name in ["n1", "n2"] {
         assert!(bench.core(name).last_known().iter().all(|known| known.node != id("n3")), "{name} waits for it");
     }
@@ -71,12 +79,8 @@ fn a_good_bye_is_told_again_when_gossip_shows_it_too() {
     bench.pass(10_000);
     // Gossip is late: it shows that n3 serves.
     bench.hears_no_news("n1");
-    let effects = bench.core("n3").drain(0, 5_000_000, bench.now("n3"));
-    bench.take("n3", effects);
-    bench.pass(600_000);
-    let effects = bench.core("n3").leave(bench.now("n3"));
-    bench.take("n3", effects);
-    bench.pass(10_000);
+    drain_third(&mut bench);
+    third_leaves(&mut bench);
     let remembers = |bench: &Bench| bench.core("n1").last_known().iter().any(|known| known.node == id("n3"));
     assert!(remembers(&bench), "it may be the next process that gossip shows");
     bench.kill("n3");
@@ -88,12 +92,8 @@ fn a_good_bye_is_told_again_when_gossip_shows_it_too() {
 #[test]
 fn a_good_bye_reaches_who_was_away() {
     let mut bench = Bench::of_three();
-    let effects = bench.core("n3").drain(0, 5_000_000, bench.now("n3"));
-    bench.take("n3", effects);
-    bench.pass(600_000);
-    let effects = bench.core("n3").leave(bench.now("n3"));
-    bench.take("n3", effects);
-    bench.pass(10_000);
+    drain_third(&mut bench);
+    third_leaves(&mut bench);
     bench.kill("n3");
     let known = |name| LastKnown { node: id(name), expires_max_s: 7200, seen_us: EPOCH_US };
     let start = Start { wall_us: EPOCH_US, last_known: vec![known("n1"), known("n3")], ..Start::default() };
