@@ -135,6 +135,10 @@ impl<'a> Judgement<'a> {
     /// §10.3 step 7, for all contacts of the request at once.
     fn contacts(self, wishes: &[ContactWish<'_>], draw: impl FnOnce() -> Stamp) -> Written {
         let granted = self.grants(wishes)?;
+        let star = last_star(self.record, self.request.call_id_hash).filter(|_| !is(Mutant::ClearedWithoutCseq));
+        if let Some(star) = star {
+            rises(self.request.cseq, star)?;
+        }
         let mut room = self.room(wishes, &granted);
         let mut classes = SmallVec::<[Class; 4]>::new();
         for (wish, granted_s) in wishes.iter().zip(&granted) {
@@ -195,10 +199,6 @@ impl<'a> Judgement<'a> {
     fn classify(self, wish: &ContactWish<'_>, granted_s: u32, room: &mut Option<usize>) -> Result<Class, Refusal> {
         let mine = |call_id_hash: u64| call_id_hash == self.request.call_id_hash;
         let own = self.record.entry(&wish.key);
-        let star = last_star(self.record, self.request.call_id_hash).filter(|_| !is(Mutant::ClearedWithoutCseq));
-        if let Some(star) = star {
-            rises(self.request.cseq, star)?;
-        }
         let twins = self.record.entries.iter().filter(|entry| is_twin(entry, &wish.key, wish.uri_hash));
         for twin in twins.filter(|twin| mine(twin.call_id_hash)) {
             rises(self.request.cseq, twin.cseq)?;
