@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use aorta_proto::digest::AorHash;
 use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::record::Change;
 use aorta_proto::{Aor, Digester, Merged, Record};
 
+use super::dirty::{Dirty, DirtyStripes};
+use super::memory::taken;
 use super::packed::{Packed, Scratch, Unsaved, View, Words};
 
 /// Buckets under one lock.
@@ -71,6 +72,12 @@ impl Bucket {
         self.records.push(record);
     }
 
+    /// What the places for its records take of memory, bytes.
+    fn places_taken(&self) -> u64 {
+        let (tags, records) = (self.tags.capacity() * size_of::<u16>(), self.records.capacity() * size_of::<Packed>());
+        (taken(tags) + taken(records)) as u64
+    }
+
     fn remove(&mut self, at: usize) {
         self.tags.swap_remove(at);
         self.records.swap_remove(at);
@@ -81,69 +88,6 @@ impl Bucket {
     }
 }
 
-/// Which stripes hold something for the disk, so that a commit need not lock those that do not. Marked and cleared under
-/// the stripe's lock.
-#[derive(Debug, Default)]
-pub(super) struct DirtyStripes([AtomicU64; super::STRIPES / 64]);
-
-impl DirtyStripes {
-    fn mark(&self, stripe: usize) {
-        self.0[stripe / 64].fetch_or(1 << (stripe % 64), Ordering::Release);
-    }
-
-    fn clear(&self, stripe: usize) {
-        self.0[stripe / 64].fetch_and(!(1 << (stripe % 64)), Ordering::Release);
-    }
-
-    /// Those that were marked before this is asked.
-    pub(super) fn stripes(&self) -> impl Iterator<Item = usize> {
-        let marked = |at: &usize| self.0[at / 64].load(Ordering::Acquire) >> (at % 64) & 1 == 1;
-        (0..super::STRIPES).filter(marked)
-    }
-}
-
-/// AoRs for the disk to take. Bounded by the AoRs that are, and those forgotten since the last snapshot.
-struct Dirty {
-    /// Those that changed, oldest change first. One that was taken as awaited meanwhile stays here until all are taken.
-    changed: VecDeque<Aor>,
-    /// Those that somebody waits for; they are written ahead of the others.
-    awaited: VecDeque<Aor>,
-    /// Counts how often all were taken, from 1 to 255 and round again: what was taken is asked for, or put back, before
-    /// that many others were.
-    turn: u8,
-    /// Which renewal of the disk is under way, or was the last: every other one is alike.
-    renewal: bool,
-    /// Where this stripe is marked while it holds any, and which one it is.
-    all: Arc<DirtyStripes>,
-    stripe: usize,
-}
-
-/// Places for AoRs that a stripe keeps from one snapshot to the next: what fills a table at once needs more, and gives it back.
-const CHANGED_KEPT: usize = 256;
-
-impl Dirty {
-    fn new(all: Arc<DirtyStripes>, stripe: usize) -> Self {
-        Self { changed: VecDeque::new(), awaited: VecDeque::new(), turn: 1, renewal: false, all, stripe }
-    }
-
-    fn changes(&mut self, aor: Aor) {
-        self.changed.push_back(aor);
-        self.all.mark(self.stripe);
-    }
-
-    /// A record that was queued in an earlier turn is not queued any more.
-    fn took(&self, packed: &mut Packed) {
-        if packed.turn() != self.turn {
-            packed.set_turn(0);
-        }
-    }
-
-    fn awaits(&mut self, aor: Aor) {
-        self.awaited.push_back(aor);
-        self.all.mark(self.stripe);
-    }
-}
-
 /// How much a stripe holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Tally {
@@ -151,6 +95,15 @@ pub(super) struct Tally {
     pub(super) live: u64,
     pub(super) gone: u64,
     pub(super) dirty: u64,
+    /// Memory that it takes, as the allocator rounds each piece.
+    pub(super) bytes: u64,
+}
+
+impl Tally {
+    /// A piece of memory took `before` bytes and takes `after`.
+    fn resize(&mut self, before: u64, after: u64) {
+        self.bytes = self.bytes + after - before;
+    }
 }
 
 impl Stripe {
@@ -214,6 +167,7 @@ impl Stripe {
         let Self { buckets, sum, tally, dirty, words, .. } = self;
         if buckets.is_empty() {
             *buckets = (0..BUCKETS).map(|_| Bucket::empty()).collect();
+            tally.resize(0, taken(size_of_val(&**buckets)) as u64);
         }
         let bucket = &mut buckets[place(hash)];
         bucket.oldest_us = bucket.oldest_us.min(oldest_us);
@@ -229,15 +183,20 @@ impl Stripe {
         let at = match at {
             Some(at) => {
                 let packed = &mut bucket.records[at];
+                let before = packed.taken();
                 match renewed {
                     true => scratch.pack_renewed(words, aor.as_str(), packed),
                     false => scratch.pack_again(words, aor.as_str(), packed),
                 }
+                tally.resize(before, packed.taken());
                 at
             }
             None => {
                 tally.aors += 1;
-                bucket.push(hash, scratch.pack(words, aor.as_str()));
+                let (packed, before) = (scratch.pack(words, aor.as_str()), bucket.places_taken());
+                let taken = packed.taken();
+                bucket.push(hash, packed);
+                tally.resize(before, bucket.places_taken() + taken);
                 bucket.records.len() - 1
             }
         };
@@ -251,6 +210,7 @@ impl Stripe {
         let Some(bucket) = buckets.get_mut(at).filter(|bucket| bucket.oldest_us <= floor_us) else { return 0 };
         let (mut forgotten, mut shift, mut oldest_us) = (0, 0, NEVER_US);
         Scratch::with(|scratch| {
+            let places = bucket.places_taken();
             // From the end: the last one takes the place of one that goes.
             for at in (0..bucket.records.len()).rev() {
                 bucket.records[at].read_all(words, scratch);
@@ -259,15 +219,19 @@ impl Stripe {
                     let note = |change: Change<'_>| account(digester, hash, &change, &mut shift, tally);
                     forgotten += scratch.record.forget(floor_us, note);
                     soil(&mut bucket.records[at], dirty.as_mut(), || Aor::from_canonical(&scratch.aor));
+                    let before = bucket.records[at].taken();
                     if scratch.record.is_empty() {
                         tally.aors -= 1;
+                        tally.resize(before, 0);
                         bucket.remove(at);
                         continue;
                     }
                     scratch.pack_read(words, &mut bucket.records[at]);
+                    tally.resize(before, bucket.records[at].taken());
                 }
                 oldest_us = oldest_us.min(oldest(&scratch.record));
             }
+            tally.resize(places, bucket.places_taken());
         });
         bucket.oldest_us = oldest_us;
         bucket.sum = bucket.sum.wrapping_add(shift);
@@ -288,7 +252,9 @@ impl Stripe {
                     let hash = digester.aor_text(&scratch.aor);
                     let note = |change: Change<'_>| account(digester, hash, &change, &mut shift, tally);
                     slimmed += scratch.record.slim(lapsed_us, note);
+                    let before = packed.taken();
                     scratch.pack_read(words, packed);
+                    tally.resize(before, packed.taken());
                 }
                 lapses_us = lapses_us.min(first_lapse(&scratch.record));
             }
@@ -329,11 +295,21 @@ impl Stripe {
     }
 
     pub(super) fn tally(&self) -> Tally {
-        Tally { dirty: self.dirty() as u64, ..self.tally }
+        let queues = self.dirty.as_ref().map_or(0, Dirty::taken);
+        Tally { dirty: self.dirty() as u64, bytes: self.tally.bytes + queues, ..self.tally }
+    }
+
+    /// [`Tally::bytes`] counted anew.
+    #[cfg(test)]
+    pub(super) fn recounted_bytes(&self) -> u64 {
+        let of = |bucket: &Bucket| bucket.places_taken() + bucket.records.iter().map(Packed::taken).sum::<u64>();
+        let buckets: u64 = self.buckets.iter().map(of).sum();
+        let queues = self.dirty.as_ref().map_or(0, Dirty::recounted_bytes);
+        taken(size_of_val(&*self.buckets)) as u64 + buckets + queues
     }
 
     pub(super) fn dirty(&self) -> usize {
-        self.dirty.as_ref().map_or(0, |dirty| dirty.changed.len() + dirty.awaited.len())
+        self.dirty.as_ref().map_or(0, Dirty::len)
     }
 
     /// Makes an AoR dirty; one that is not in the table is to be deleted.
@@ -359,14 +335,12 @@ impl Stripe {
     /// Somebody waits until everything is on disk.
     pub(super) fn await_all_on_disk(&mut self, digester: &Digester) {
         let Self { buckets, words, dirty, .. } = self;
-        let Some(Dirty { changed, awaited, .. }) = dirty else { return };
-        for aor in changed.iter() {
+        let Some(dirty) = dirty else { return };
+        dirty.await_some(|aor| {
             let packed = find_mut(buckets, words, digester.aor(aor), aor);
-            if let Some(packed) = packed.filter(|packed| packed.unsaved() == Unsaved::Yes) {
-                packed.set_unsaved(Unsaved::Awaited);
-                awaited.push_back(aor.clone());
-            }
-        }
+            let packed = packed.filter(|packed| packed.unsaved() == Unsaved::Yes);
+            packed.map(|packed| packed.set_unsaved(Unsaved::Awaited)).is_some()
+        });
     }
 
     /// Puts an AoR among the dirty ones again, for it was taken from them. Who waits for it is not known any more, so
@@ -421,7 +395,7 @@ impl Stripe {
     pub(super) fn clean(&mut self, hash: AorHash, aor: &Aor) {
         let Self { buckets, words, dirty, .. } = self;
         let Some(dirty) = dirty else { return };
-        if dirty.changed.pop_back_if(|last| *last == *aor).is_some()
+        if dirty.take_back(aor)
             && let Some(packed) = find_mut(buckets, words, hash, aor)
         {
             packed.set_unsaved(Unsaved::No);
@@ -431,18 +405,12 @@ impl Stripe {
 
     /// Takes all that is dirty, what is awaited first.
     pub(super) fn take_dirty(&mut self) -> VecDeque<Aor> {
-        let Some(dirty) = &mut self.dirty else { return VecDeque::new() };
-        dirty.turn = dirty.turn.wrapping_add(1).max(1);
-        let mut taken = std::mem::take(&mut dirty.awaited);
-        taken.append(&mut dirty.changed);
-        dirty.changed.shrink_to(CHANGED_KEPT);
-        dirty.all.clear(dirty.stripe);
-        taken
+        self.dirty.as_mut().map(Dirty::take).unwrap_or_default()
     }
 
     /// Takes what somebody waits for.
     pub(super) fn take_awaited(&mut self) -> VecDeque<Aor> {
-        self.dirty.as_mut().map(|dirty| std::mem::take(&mut dirty.awaited)).unwrap_or_default()
+        self.dirty.as_mut().map(Dirty::take_awaited).unwrap_or_default()
     }
 
     /// Shows what is known of an AoR that was taken as dirty to `write`, for the disk: the next change makes it dirty again.

@@ -92,6 +92,8 @@ catalogue! {
         "Live contacts; lapsed ones count until the sweeper came by.";
     ENTRIES_GONE: Kind::Gauge, "aorta_entries_gone", [],
         "Contacts removed or lapsed that are still remembered, so that nothing late brings them back.";
+    LOCATION_BYTES: Kind::Gauge, "aorta_location_bytes", [],
+        "Memory that the table of contacts takes, what waits for the disk included; the process needs more.";
     ENTRIES_LAPSED: Kind::Counter, "aorta_entries_lapsed_total", [],
         "Contacts that lapsed and were slimmed.";
     ENTRIES_FORGOTTEN: Kind::Counter, "aorta_entries_forgotten_total", [],

@@ -32,6 +32,8 @@ use view::PARAMS_BYTES;
 use words::Kind;
 use writer::Writer;
 
+use super::memory;
+
 pub use view::{Contact, View};
 pub(super) use words::Words;
 
@@ -261,6 +263,11 @@ impl Packed {
             scratch.aor.push_str(std::str::from_utf8(part).unwrap_or_default());
         }
         scratch.unpack(reader, words);
+    }
+
+    /// What it takes of memory, bytes; its place in a bucket not counted.
+    pub(in crate::location) fn taken(&self) -> u64 {
+        memory::taken(self.0.len()) as u64
     }
 
     fn state(&self) -> [u8; STATE_BYTES] {
