@@ -260,6 +260,8 @@ impl Gauges {
         set(&names::ENTRIES_GONE, gone);
         set(&names::RECORDS_DIRTY, dirty);
         set(&names::LOCATION_BYTES, bytes);
+        set(&names::MEMORY_MAX, seen.cluster.memory_max_bytes);
+        set(&names::NODES_FULL, seen.cluster.memory_full.len() as u64);
         let age_us = seen.now.mono_us.saturating_sub(self.snapshot_us.load(Ordering::Relaxed));
         self.snapshot_age.set(seconds(age_us));
         let oldest_us = seen.now.mono_us.saturating_sub(self.snapshot_begun_us.load(Ordering::Relaxed));

@@ -13,7 +13,9 @@ use super::acks::Acks;
 use super::counts::{Accepted, Reason};
 use super::{Answer, Asked, SUPPORTED};
 use crate::config::PathMode;
-use crate::registrar::{ContactWish, Contacts, Expires, Judged, Listed, Refusal, RegisterRequest, Write, judge, list};
+use crate::registrar::{
+    ContactWish, Contacts, Expires, Judged, Listed, Refusal, RegisterRequest, RegistrarLimits, Write, judge, list,
+};
 use crate::sip::message::{self, Contact, Fault, Lifetime, push_http_date};
 
 const NOT_FOUND: Fault = Fault { status: 404, reason: "Not Found" };
@@ -73,7 +75,7 @@ impl Asked<'_, '_> {
     }
 
     fn write<S>(&self, aor: Aor, request: &RegisterRequest<'_>, paths: &[&[u8]], slot: S) -> Answer<S> {
-        let limits = &self.uas.settings.limits;
+        let limits = &RegistrarLimits { room: self.moment.serving.room, ..self.uas.settings.limits };
         let judged = self.uas.location.update(&aor, |record| {
             let judged = judge(request, record, self.moment.now.cluster_us, limits, || self.uas.clock.draw());
             let delta = match &judged {
