@@ -136,6 +136,6 @@ impl<R> Live<R> {
 /// Since when those who start together do: the latest link among them, monotonic µs. Who comes to a network that was down
 /// for long meets one of the others a moment before the next. Not so for nodes that served before and hold everything.
 fn gathers_since_us(joining: &Joining, group: &[(&NodeId, &Peer)]) -> u64 {
-    let met_us = group.iter().filter_map(|(_, peer)| Some(peer.link.as_ref()?.since_us)).max();
+    let met_us = group.iter().filter_map(|(_, peer)| peer.link.as_ref().map(|_| peer.linked_us)).max();
     met_us.filter(|_| !joining.served_before).map_or(joining.since_us, |met_us| met_us.max(joining.since_us))
 }

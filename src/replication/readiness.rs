@@ -247,9 +247,9 @@ impl<R> Live<R> {
     /// A linked node whose Mark of this epoch is still to come.
     fn unmarked(&self, joining: &Joining, now_us: u64) -> Option<&NodeId> {
         let owes = |(_, peer): &(&NodeId, &super::peer::Peer)| {
-            let Some(link) = &peer.link else { return false };
-            let waited_us = now_us.saturating_sub(link.since_us.max(joining.epoch_since_us));
-            !peer.intake.marked
+            let waited_us = now_us.saturating_sub(peer.linked_us.max(joining.epoch_since_us));
+            peer.link.is_some()
+                && !peer.intake.marked
                 && !is(Mutant::ReadyWithoutMark)
                 && (peer.state.is.is_in_sync() || waited_us < JOINING_MARK_WAIT_US)
         };

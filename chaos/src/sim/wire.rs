@@ -188,6 +188,10 @@ impl World {
             self.say(|| format!("n{} closes its link to {peer}: {why}", to + 1));
             self.close(pair);
         }
+        let brittle = self.brittle.filter(|(node, _)| *node == from || *node == to);
+        if brittle.is_some_and(|(_, in_256)| self.rng.u8(..) < in_256) {
+            self.close(pair);
+        }
     }
 }
 
