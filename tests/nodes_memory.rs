@@ -138,7 +138,8 @@ fn where_one_node_is_full_all_refuse_strangers_and_serve_whom_they_know_until_th
     let mut fleet = three(dir.path());
     let mut phones = Phones::of(&fleet);
     let known = phones.fill();
-    println!("{known} phones were accepted");
+    until_metric(&fleet, 1, "aorta_contacts", |contacts| contacts >= known as f64);
+    println!("{known} phones were accepted, in {} bytes", metric(&fleet, 1, "aorta_location_bytes"));
     for node in 0..3 {
         phones.until(node, REFUSED);
         assert_eq!(phones.register(node, known - 1, 3600), OK, "a refresh");

@@ -382,6 +382,14 @@ mod tests {
     }
 
     #[test]
+    fn memory_is_shown_with_its_limit_if_there_is_one() {
+        let view = |location_bytes, memory_max_bytes| {
+            memory(&ClusterView { location_bytes, memory_max_bytes, ..ClusterView::default() })
+        };
+        assert_eq!([view(0, 0), view(5 << 20, 0), view((5 << 20) + 1, 8 << 20)], ["?", "5 MB", "6 of 8 MB"]);
+    }
+
+    #[test]
     fn columns_line_up() {
         let lines = [["a".to_owned(), "b".to_owned()], ["long".to_owned(), "c".to_owned()]];
         assert_eq!(aligned(&lines), "a     b\nlong  c\n");

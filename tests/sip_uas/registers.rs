@@ -127,6 +127,17 @@ fn while_memory_is_full_a_stranger_is_told_so_and_a_phone_that_is_known_feels_no
 }
 
 #[test]
+fn in_doubt_nobody_is_called_a_stranger_for_want_of_memory() {
+    let mut node = Node::new(|_| {});
+    node.register(1, "<sip:a@b>");
+    node.serving = Serving { room: Room::ForKnown, ..Serving::DOUBT };
+    let unknown = node.ask(&register("bob", "bob", 1, "Contact: <sip:b@c>\r\n"));
+    assert_eq!((unknown.status, unknown.delta.is_none()), (503, true), "another node may know it");
+    assert_eq!(node.count(Family::RegisterRefused, "memory_full"), 0);
+    assert_eq!(contacts(&node.register(2, "<sip:a@b>")).len(), 1);
+}
+
+#[test]
 fn unknown_extensions_are_refused_and_named_and_path_is_known() {
     let node = Node::new(|_| {});
     let headers = "Contact: <sip:a@b>\r\nRequire: Path, outbound\r\nRequire: foo\r\n";

@@ -9,7 +9,8 @@
 //! - OPTIONS to this node's own address with a user: a probe, unless that user has a live contact. SBCs probe so.
 //! - A request to the node itself (no user) that is neither OPTIONS nor REGISTER: 405.
 //! - In doubt (`Serving::absence` is false) an AoR without a live contact gets 503, a removal remembered or not: the
-//!   registration that followed it may lie on the nodes that are missing. So does a query of such an AoR.
+//!   registration that followed it may lie on the nodes that are missing. So does a query of such an AoR, and a REGISTER of
+//!   one for which there is no room: what looks like a stranger's may be a refresh.
 //! - BYE and the like without a To-tag are outside any dialog and are redirected as any other request.
 
 mod acks;
