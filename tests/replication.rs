@@ -5,7 +5,7 @@ mod replication_ack_disk;
 #[allow(dead_code, reason = "the bench serves several tests, and none of them uses all of it")]
 mod replication_bench;
 
-use aorta::replication::{AckMode, Event, Linked, Purpose, Settings, Start};
+use aorta::replication::{AckMode, Event, Linked, Purpose, Settings, Start, TICK_US};
 use aorta_proto::frame::{Class, Envelope, Frame, LastKnown, VERSION_MAX, VERSION_MIN};
 use replication_bench::{Bench, EPOCH_US, id};
 
@@ -123,6 +123,29 @@ fn those_who_start_wait_for_a_seed_that_is_not_reached_but_not_for_ever() {
     }
     bench.pass(500_000);
     assert!(bench.is_ready("n1") && bench.is_ready("n2"), "{}", bench.reason("n1"));
+}
+
+#[test]
+fn a_joiner_that_gossip_shows_nobody_yet_waits_to_hear_of_a_member_that_its_donor_is_not_linked_with() {
+    let mut bench = Bench::default();
+    let start = |bench: &mut Bench, name| {
+        let start = Start { wall_us: EPOCH_US, ..Start::default() };
+        bench.start(name, |settings| settings.bootstrap_min_nodes = 2, start);
+    };
+    start(&mut bench, "n1");
+    start(&mut bench, "n3");
+    bench.link_all();
+    bench.pass(2_000_000);
+    assert!(bench.is_ready("n1") && bench.is_ready("n3"));
+    bench.unlink("n1", "n3");
+    start(&mut bench, "n4");
+    bench.unheard.insert(id("n4"));
+    bench.link_two("n4", "n3");
+    bench.pass(2 * TICK_US);
+    assert!(!bench.is_ready("n4") && bench.is_ready("n1"));
+    assert!(bench.reason("n4").contains("waits to hear of n1"), "{}", bench.reason("n4"));
+    bench.pass(1_000_000);
+    assert!(bench.is_ready("n4"), "gossip would have told: {}", bench.reason("n4"));
 }
 
 #[test]

@@ -135,6 +135,37 @@ fn a_joiner_may_have_begun_to_serve_before_it_heard_that_another_does() {
 }
 
 #[test]
+fn a_node_that_just_began_answers_short_while_a_peer_is_linked_with_one_that_it_does_not_know() {
+    for registers_before in [false, true] {
+        let mut bench = Bench::of_three();
+        bench.start("n5", |_| {}, Start { wall_us: EPOCH_US, ..Start::default() });
+        bench.link_two("n5", "n1");
+        bench.pass(TICK_US);
+        // Gossip told n4 that n5 joins, and told n5 nothing of n4 yet.
+        bench.hears_no_news("n4");
+        bench.hears_no_news("n5");
+        bench.link_two("n5", "n2");
+        bench.link_two("n5", "n3");
+        bench.pass(TICK_US);
+        assert!(bench.is_ready("n5"), "{}", bench.reason("n5"));
+        if registers_before {
+            bench.register("n5", 0);
+        }
+        bench.start("n4", |_| {}, Start { wall_us: EPOCH_US, ..Start::default() });
+        for peer in ["n1", "n2", "n3"] {
+            bench.link_two("n4", peer);
+        }
+        bench.pass(TICK_US);
+        assert!(bench.is_ready("n4"), "it has heard of nobody else who serves: {}", bench.reason("n4"));
+        if !registers_before {
+            bench.register("n5", 0);
+        }
+        bench.pass(TICK_US);
+        assert_eq!(bench.released("n5"), [(0, true)], "n4 may serve without this change: {registers_before}");
+    }
+}
+
+#[test]
 fn what_only_one_of_several_members_holds_is_short() {
     for members in 1..=2 {
         let mut bench = Bench::default();

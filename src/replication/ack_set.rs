@@ -90,7 +90,8 @@ impl<R> Live<R> {
         if is(Mutant::ShortCalledFull) {
             return false;
         }
-        let everybody = self.peers.keys().chain(self.members.view.keys());
+        let named = self.began_just_now(now_us).then(|| self.named()).into_iter().flatten();
+        let everybody = self.peers.keys().chain(self.members.view.keys()).chain(named);
         !self.late_disks().is_empty()
             || everybody.into_iter().any(|id| self.may_serve_without(id, now_us))
             || (asked == 0 && !is(Mutant::EmptyAckSetIsFull) && !self.members.last_known.is_empty())
@@ -119,15 +120,35 @@ impl<R> Live<R> {
         if had_all && young {
             return true;
         }
-        if self.state_of(id) != Some(PeerState::Joining) {
-            return false;
-        }
         // It awaits the Mark of a node that it knows to serve: of one that began just now it may not have heard, linked or
-        // not, and not of the node itself either.
+        // not. Nor may that one have heard of it, but from a peer of both.
+        let unheard = self.began_just_now(now_us) && !is(Mutant::TwoBeginUnawaited);
         let linked = || self.members.view.get(id).is_some_and(|member| member.links.contains(&self.settings.node));
-        let had_all = had_all && (self.is_linked(id) || linked());
-        let unheard = now_us.saturating_sub(self.served_since_us) < ANNOUNCED_US;
-        had_all || (unheard && !is(Mutant::TwoBeginUnawaited))
+        match self.state_of(id) {
+            Some(PeerState::Joining) => unheard || (had_all && (self.is_linked(id) || linked())),
+            Some(_) => false,
+            None => unheard && self.named().any(|named| named == id),
+        }
+    }
+
+    /// Whether a node that waits for all who serve, as far as it knows, may not know yet that this one does.
+    fn began_just_now(&self, now_us: u64) -> bool {
+        now_us.saturating_sub(self.served_since_us) < ANNOUNCED_US
+    }
+
+    /// Those that linked peers are linked with.
+    fn named(&self) -> impl Iterator<Item = &NodeId> {
+        let linked = self.peers.values().filter(|peer| peer.link.is_some());
+        linked.flat_map(|peer| &peer.state.links).filter(|id| **id != self.settings.node)
+    }
+
+    /// A peer has said whom it is linked with. What it acks from now on may be missing at one of them that has asked it before
+    /// and begins to serve.
+    pub(super) fn shorten_for_the_named(&mut self, now_us: u64) {
+        let unknown = |id: &NodeId| self.state_of(id).is_none() && self.may_serve_without(id, now_us);
+        if !self.replies.is_empty() && self.began_just_now(now_us) && self.named().any(unknown) {
+            self.shorten_after(0);
+        }
     }
 
     fn awaited(&self) -> impl Iterator<Item = &Subscriber> {

@@ -146,9 +146,10 @@ impl<R> Live<R> {
         } else {
             joining.exchanged_at = Some(marks);
             joining.tried.clear();
-            // What the donor knows to be missing is missing here.
+            // What the donor knows to be missing is missing here; but for one that has said good-bye since.
             let me = self.settings.node.clone();
-            self.partial = missing.into_iter().filter(|id| *id != me && !is(Mutant::PartialNotPassedOn)).collect();
+            let missing = missing.into_iter().filter(|id| *id != me && !is(Mutant::PartialNotPassedOn));
+            self.partial = missing.filter(|id| self.members.last_known.contains_key(id)).collect();
         }
     }
 

@@ -84,6 +84,7 @@ impl<R> Live<R> {
                 self.learn_offers(header, &state);
                 let became = state.is;
                 let before = self.peers.get_mut(peer_id).map(|peer| std::mem::replace(&mut peer.state, state));
+                self.shorten_for_the_named(now.mono_us);
                 if became == PeerState::Left {
                     self.part(peer_id, now);
                 } else if before.is_some_and(|before| before.is != became) {

@@ -171,6 +171,11 @@ impl Members {
         self.alive_us.insert(node.clone(), now_us);
     }
 
+    /// Whether a member ever showed a sign of life to this process.
+    pub(super) fn was_alive(&self, node: &NodeId) -> bool {
+        self.alive_us.contains_key(node)
+    }
+
     /// How long a member has shown no sign of life; since `since_us` if it never did.
     pub(super) fn silent_us(&self, node: &NodeId, since_us: u64, now_us: u64) -> u64 {
         if self.view.contains_key(node) {

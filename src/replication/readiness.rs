@@ -214,6 +214,9 @@ impl<R> Live<R> {
         let exchanged = joining.exchanged_at == Some(self.marks) || is(Mutant::ReadyBeforeExchange);
         let lacks_nothing = exchanged && !joining.missed_somebody;
         if lacks_nothing && unlinked.is_empty() && self.clock.is_set() {
+            if let Some(id) = self.member_unheard_of(now.mono_us) {
+                return Step::Wait(format!("waits to hear of {id}"));
+            }
             return match self.begins_first(joining, now.mono_us) {
                 Some(first) => Step::Yield(first.clone()),
                 None => Step::Serve { cold: false },
@@ -238,6 +241,15 @@ impl<R> Live<R> {
         let named = serving.flat_map(|(_, peer)| &peer.state.links);
         let unheard = named.filter(|id| **id != self.settings.node && self.state_of(id).is_none());
         known.chain(unheard).collect()
+    }
+
+    /// A member of which this process has heard nothing, while gossip may still be about to tell: it comes with links. One that
+    /// serves may have lost its link to the donor, so that not even that one names it.
+    fn member_unheard_of(&self, now_us: u64) -> Option<&NodeId> {
+        let linked_us = self.peers.values().filter(|peer| peer.link.is_some()).map(|peer| peer.linked_us).min()?;
+        let may_be_told = now_us.saturating_sub(linked_us) < ANNOUNCED_US;
+        let unheard = |id: &NodeId| self.state_of(id).is_none() && !self.members.was_alive(id);
+        self.members.last_known.keys().find(|id| may_be_told && unheard(id))
     }
 
     pub(super) fn is_linked(&self, id: &NodeId) -> bool {

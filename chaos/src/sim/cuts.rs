@@ -5,8 +5,9 @@ use super::world::World;
 use super::{bounded, calm};
 
 /// Of two nodes that do not hear each other, one serves no longer after this, µs: a link that hears nothing lasts two
-/// seconds, a change is waited for until then and a little longer, and gossip takes a moment.
-const GIVES_WAY_WITHIN_US: u64 = 3_500_000;
+/// seconds, a change is waited for until then and a little longer, and gossip takes a moment. Where both gave way, the one
+/// that begins again waits a second for the other, and for one more it cannot know that all have heard of it.
+const GIVES_WAY_WITHIN_US: u64 = 4_500_000;
 
 /// A node that is cut off has lost all others within this, µs: a silent member is dropped after a second.
 const LOSES_WITHIN_US: u64 = 1_500_000;
