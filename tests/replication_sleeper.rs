@@ -4,8 +4,8 @@
 #[allow(dead_code, reason = "the bench serves several tests, and none of them uses all of it")]
 mod replication_bench;
 
-use aorta::replication::{Settings, Start};
-use aorta_proto::frame::LastKnown;
+use aorta::replication::{Settings, Start, TICK_US};
+use aorta_proto::frame::{Class, LastKnown};
 use replication_bench::{Bench, EPOCH_US, id};
 
 /// Shorter than `ack_timeout_ms` as it is by default.
@@ -80,5 +80,36 @@ fn who_slept_while_it_waited_for_a_member_waits_anew() {
     bench.pass(100_000);
     assert!(!bench.is_ready("n1"), "n2 was not silent, n1 heard nobody");
     bench.pass(SLEEP_US);
+    assert!(bench.is_ready("n1"), "{}", bench.reason("n1"));
+}
+
+#[test]
+fn who_slept_starts_no_cluster_with_one_that_it_has_not_heard_since() {
+    let mut bench = Bench::default();
+    for (name, min) in [("n1", 3), ("n2", 4), ("n3", 4)] {
+        let settings = |settings: &mut Settings| settings.bootstrap_min_nodes = min;
+        bench.start(name, settings, Start { wall_us: EPOCH_US, ..Start::default() });
+    }
+    bench.link_two("n1", "n2");
+    bench.link_two("n2", "n3");
+    for (name, peer) in [("n2", "n3"), ("n3", "n2")] {
+        let effects = bench.core(name).unlinked(&id(peer), Class::Bulk, bench.now(name));
+        bench.take(name, effects);
+    }
+    bench.pass(100_000);
+    bench.hears_no_news("n1");
+    // What n2 says next gets through to n1, and for long nothing after it: not that it serves.
+    bench.slow.insert(id("n1"), 1);
+    bench.pass(500_000);
+    let effects = bench.core("n2").force_ready(bench.now("n2"));
+    bench.take("n2", effects);
+    sleep(&mut bench, "n1", SLEEP_US);
+    bench.link_two("n1", "n3");
+    bench.pass(TICK_US);
+    assert!(bench.is_ready("n2") && !bench.is_ready("n1") && !bench.is_ready("n3"));
+    let reason = bench.reason("n1");
+    assert!(reason.contains("waits for the Mark of n2"), "n2 may serve meanwhile, as it does: {reason}");
+    bench.slow.clear();
+    bench.pass(1_000_000);
     assert!(bench.is_ready("n1"), "{}", bench.reason("n1"));
 }

@@ -29,6 +29,12 @@ pub struct ClusterView {
     pub contacts: u64,
     /// Removed and lapsed contacts that are remembered.
     pub gone: u64,
+    /// Memory that all this takes, bytes.
+    pub location_bytes: u64,
+    /// What it may take before new AoRs get 403 at every node, bytes; 0 for no limit.
+    pub memory_max_bytes: u64,
+    /// Nodes whose memory is full, as the answering one sees it.
+    pub memory_full: Vec<String>,
     /// Root of its digest tree, in hex: equal on nodes that hold the same.
     pub digest: String,
     /// Replies that wait for acks.
@@ -85,6 +91,10 @@ pub struct TableView {
     pub aors: u64,
     /// Live contacts.
     pub contacts: u64,
+    /// Memory that all this takes, bytes; 0 where it does not say.
+    pub location_bytes: u64,
+    /// What it may take, bytes; 0 for no limit.
+    pub memory_max_bytes: u64,
     /// Root of its digest tree, in hex.
     pub digest: String,
     /// Whom it is linked with.

@@ -161,6 +161,7 @@ impl Survey {
                     if view.state.is_empty() { "?".to_owned() } else { view.state.clone() },
                     view.contacts.to_string(),
                     view.aors.to_string(),
+                    memory(view),
                     view.digest.chars().take(12).collect(),
                     if http == BY_GOSSIP { "?".to_owned() } else { lag(view) },
                     if http == BY_GOSSIP { "?".to_owned() } else { lag_ms(view) },
@@ -187,6 +188,8 @@ impl Survey {
                     "node": name, "state": view.state, "ready": view.ready, "reason": view.reason,
                     "wire_version": view.wire_version, "wire_version_max": view.wire_version_max,
                     "contacts": view.contacts, "aors": view.aors, "digest": view.digest,
+                    "location_bytes": view.location_bytes, "memory_max_bytes": view.memory_max_bytes,
+                    "memory_full": view.memory_full,
                     "clock_notes": view.clock_notes,
                     "linked": view.members.iter().filter(|member| member.linked).count(),
                 }),
@@ -199,7 +202,17 @@ impl Survey {
 }
 
 /// What the table shows of each node.
-const COLUMNS: [&str; 9] = ["NODE", "STATE", "CONTACTS", "AORS", "DIGEST", "LAG", "LAG MS", "WIRE", "HTTP"];
+const COLUMNS: [&str; 10] = ["NODE", "STATE", "CONTACTS", "AORS", "MEMORY", "DIGEST", "LAG", "LAG MS", "WIRE", "HTTP"];
+
+/// What the node's table takes, and may take if there is a limit, MB.
+fn memory(view: &ClusterView) -> String {
+    let mb = |bytes: u64| bytes.div_ceil(1 << 20);
+    match (view.location_bytes, view.memory_max_bytes) {
+        (0, 0) => "?".to_owned(),
+        (bytes, 0) => format!("{} MB", mb(bytes)),
+        (bytes, max_bytes) => format!("{} of {} MB", mb(bytes), mb(max_bytes)),
+    }
+}
 
 /// Changes that the slowest member has not acknowledged.
 fn lag(view: &ClusterView) -> String {
@@ -258,6 +271,8 @@ fn gossiped(member: &MemberView, table: &TableView) -> ClusterView {
         wire_version_max: member.wire_version_max,
         aors: table.aors,
         contacts: table.contacts,
+        location_bytes: table.location_bytes,
+        memory_max_bytes: table.memory_max_bytes,
         digest: table.digest.clone(),
         members: table.links.iter().map(linked).collect(),
         ..ClusterView::default()
@@ -364,6 +379,14 @@ mod tests {
             |wire_version, wire_version_max| ClusterView { wire_version, wire_version_max, ..ClusterView::default() };
         let shown = [(2, 2), (1, 2), (0, 2), (0, 0)].map(|(writes, reads)| wire(&view(writes, reads)));
         assert_eq!(shown, ["2", "1 of 2", "? of 2", "?"]);
+    }
+
+    #[test]
+    fn memory_is_shown_with_its_limit_if_there_is_one() {
+        let view = |location_bytes, memory_max_bytes| {
+            memory(&ClusterView { location_bytes, memory_max_bytes, ..ClusterView::default() })
+        };
+        assert_eq!([view(0, 0), view(5 << 20, 0), view((5 << 20) + 1, 8 << 20)], ["?", "5 MB", "6 of 8 MB"]);
     }
 
     #[test]

@@ -10,6 +10,9 @@ use super::{Config, LookupMode, PathInRedirect, SipTransport};
 /// Most bytes that one AoR's record may reach; it travels in parts, but a node holds and hashes it whole.
 const RECORD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Least `memory_max_mb` that is one: the buckets of a table that holds next to nothing take 5 MB.
+const MEMORY_MAX_MB_MIN: u64 = 8;
+
 /// Adds every mistake that only the whole shows.
 pub(super) fn check(config: &Config, source: &mut Source) {
     let mut checks = Checks { source };
@@ -65,6 +68,11 @@ impl Checks<'_> {
             let why =
                 format!("{contacts} contacts do not fit into entries_per_aor_max = {}", config.entries_per_aor_max);
             self.refuse(&["max_contacts_per_aor", "entries_per_aor_max"], why, "raise entries_per_aor_max");
+        }
+        if (1..MEMORY_MAX_MB_MIN).contains(&config.memory_max_mb) {
+            let why = format!("a table that holds next to nothing takes more than {} MB", config.memory_max_mb);
+            let way_out = format!("{MEMORY_MAX_MB_MIN} is the least; 0 sets no limit");
+            self.refuse(&["memory_max_mb"], why, way_out);
         }
         let datagram = bounds::DATAGRAM_BYTES_MAX;
         let with_path = config.path_in_redirect == PathInRedirect::Route;

@@ -74,6 +74,11 @@ pub const KEYS: &[Key] = &[
     key("entries_per_aor_max", whole(1, 100_000), "256",
         "Contacts an AoR may have, removed and lapsed ones that are still remembered included; a new one beyond it is \
          refused with 403."),
+    key("memory_max_mb", whole(0, 16 * MIB), "0",
+        "Memory that the table of contacts may take, MB (of 1048576 bytes); 0: as much as there is. While it takes more on \
+         any node, every node answers 403 to a REGISTER for an AoR of which nothing is known, and from a tenth more on for \
+         one without a contact; all else goes on. The process needs half as much again, and what outbox_bytes_max allows. \
+         The same on every node, by the smallest machine."),
     key("expires_min_s", whole(1, YEAR_S), "60",
         "Shortest lifetime granted; a phone that asks for less, yet more than 0, is answered 423 with this as Min-Expires. \
          An hour and more is never too brief (RFC 3261 section 10.3)."),

@@ -41,6 +41,8 @@ pub struct Config {
     pub max_contacts_per_aor: usize,
     /// Entries an AoR may have, dead ones included.
     pub entries_per_aor_max: usize,
+    /// Memory that the table may take, MB of 1 048 576 bytes; 0: no limit.
+    pub memory_max_mb: u64,
     /// Shortest lifetime granted, seconds, below 3600.
     pub expires_min_s: u32,
     /// Lifetime granted when none is asked for, seconds.

@@ -32,6 +32,7 @@ pub(super) fn config(source: &mut Source, base: &Path) -> Config {
         tel_domain: read.optional("tel_domain", host),
         max_contacts_per_aor: read.number("max_contacts_per_aor"),
         entries_per_aor_max: read.number("entries_per_aor_max"),
+        memory_max_mb: read.number("memory_max_mb"),
         expires_min_s: read.number("expires_min_s"),
         expires_default_s: read.number("expires_default_s"),
         expires_max_s: read.number("expires_max_s"),

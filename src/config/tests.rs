@@ -159,6 +159,14 @@ fn limits_whose_largest_message_does_not_fit_a_datagram_are_refused() {
 }
 
 #[test]
+fn a_memory_limit_that_an_empty_table_exceeds_is_refused() {
+    assert!(only_mistake("memory_max_mb = 7").contains("8 is the least; 0 sets no limit"));
+    assert!(only_mistake("memory_max_mb = -1").contains("not between 0 and"));
+    assert_eq!(parse("memory_max_mb = 8").map(|config| config.memory_max_mb), Ok(8));
+    assert_eq!(parse("").map(|config| config.memory_max_mb), Ok(0));
+}
+
+#[test]
 fn lifetimes_are_in_order() {
     assert!(only_mistake("expires_default_s = 9000").contains("min ≤ default ≤ max"));
     assert!(only_mistake("expires_default_s = 30").contains("min ≤ default ≤ max"));

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aorta_proto::digest::AorHash;
 
 use super::STRIPES;
+use super::memory::taken;
 use super::packed::{Packed, Unsaved};
 
 /// Names an AoR for as long as it takes to write it: its bucket, and a piece of its hash. Seldom others of the bucket have
@@ -79,8 +80,14 @@ impl Dirty {
     }
 
     /// How many there are; one that is awaited may count twice.
-    pub(super) fn count(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.changed.len() + self.awaited.len()
+    }
+
+    /// What it takes of memory, bytes.
+    pub(super) fn taken(&self) -> u64 {
+        let places = |tags: &VecDeque<AorTag>| taken(tags.capacity() * size_of::<AorTag>()) as u64;
+        places(&self.changed) + places(&self.awaited)
     }
 
     /// A record was changed, or has to be written for another reason.

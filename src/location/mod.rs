@@ -8,9 +8,10 @@
 //! |---|---|
 //! | `mod` | reading and writing one AoR; the changes that a disk has not seen yet |
 //! | `stripe` | what one lock guards: records, sums, counts |
-//! | `dirty` | which of them the disk has not taken yet |
 //! | `packed` | a record in few bytes |
+//! | `dirty` | which AoRs the disk has not taken yet |
 //! | `expiry` | the floor, slimming, sweeping |
+//! | `memory` | what the table takes, and for whom that leaves room |
 //! | `lifetimes` | the longest lifetime among what was merged: the floor stays below it |
 //! | `compare` | sums, lists and items for two nodes that compare |
 //! | [`snapshot`] | the disk; one floor up, and the only one that does I/O |
@@ -19,6 +20,7 @@ mod compare;
 mod dirty;
 mod expiry;
 mod lifetimes;
+mod memory;
 mod packed;
 pub mod snapshot;
 mod stripe;
@@ -39,6 +41,7 @@ use stripe::{Stripe, Tally};
 
 pub use dirty::AorTag;
 pub use expiry::{SLIM_AFTER_LAPSE_US, Swept};
+pub use memory::{Budget, Room};
 pub use packed::{Contact, View};
 
 /// How many locks: many more than cores, so that two threads seldom want one.
@@ -80,6 +83,9 @@ pub struct Counts {
     pub gone: u64,
     /// AoRs that changed since a snapshot last took them; one may count twice.
     pub dirty: u64,
+    /// Memory that all this takes, bytes: as the allocator rounds each piece, and within a hundredth of what it gives out;
+    /// but for texts that contacts share, 2 MiB at most.
+    pub bytes: u64,
 }
 
 impl Location {
@@ -181,11 +187,12 @@ impl Location {
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for stripe in &self.stripes {
-            let Tally { aors, live, gone, dirty } = stripe.read().tally();
+            let Tally { aors, live, gone, dirty, bytes } = stripe.read().tally();
             counts.aors += aors;
             counts.live += live;
             counts.gone += gone;
             counts.dirty += dirty;
+            counts.bytes += bytes;
         }
         counts
     }

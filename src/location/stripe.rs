@@ -9,6 +9,7 @@ use aorta_proto::record::Change;
 use aorta_proto::{Aor, Digester, Merged, Record};
 
 use super::dirty::{AorTag, Dirty, DirtyStripes};
+use super::memory::taken;
 use super::packed::{Packed, Scratch, Unsaved, View, Words};
 
 /// Buckets under one lock.
@@ -77,6 +78,12 @@ impl Bucket {
         self.records.push(record);
     }
 
+    /// What the places for its records take of memory, bytes.
+    fn places_taken(&self) -> u64 {
+        let (tags, records) = (self.tags.capacity() * size_of::<u16>(), self.records.capacity() * size_of::<Packed>());
+        (taken(tags) + taken(records)) as u64
+    }
+
     fn remove(&mut self, at: usize) {
         self.tags.swap_remove(at);
         self.records.swap_remove(at);
@@ -94,6 +101,15 @@ pub(super) struct Tally {
     pub(super) live: u64,
     pub(super) gone: u64,
     pub(super) dirty: u64,
+    /// Memory that it takes, as the allocator rounds each piece.
+    pub(super) bytes: u64,
+}
+
+impl Tally {
+    /// A piece of memory took `before` bytes and takes `after`.
+    fn resize(&mut self, before: u64, after: u64) {
+        self.bytes = self.bytes + after - before;
+    }
 }
 
 impl Stripe {
@@ -157,6 +173,7 @@ impl Stripe {
         let Self { buckets, sum, tally, dirty, words, .. } = self;
         if buckets.is_empty() {
             *buckets = (0..BUCKETS).map(|_| Bucket::empty()).collect();
+            tally.resize(0, taken(size_of_val(&**buckets)) as u64);
         }
         let bucket = &mut buckets[place(hash)];
         bucket.oldest_us = bucket.oldest_us.min(oldest_us);
@@ -172,15 +189,20 @@ impl Stripe {
         let at = match at {
             Some(at) => {
                 let packed = &mut bucket.records[at];
+                let before = packed.taken();
                 match renewed {
                     true => scratch.pack_renewed(words, aor.as_str(), packed),
                     false => scratch.pack_again(words, aor.as_str(), packed),
                 }
+                tally.resize(before, packed.taken());
                 at
             }
             None => {
                 tally.aors += 1;
-                bucket.push(hash, scratch.pack(words, aor.as_str()));
+                let (packed, before) = (scratch.pack(words, aor.as_str()), bucket.places_taken());
+                let taken = packed.taken();
+                bucket.push(hash, packed);
+                tally.resize(before, bucket.places_taken() + taken);
                 bucket.records.len() - 1
             }
         };
@@ -194,6 +216,7 @@ impl Stripe {
         let Some(bucket) = buckets.get_mut(at).filter(|bucket| bucket.oldest_us <= floor_us) else { return 0 };
         let (mut forgotten, mut shift, mut oldest_us) = (0, 0, NEVER_US);
         Scratch::with(|scratch| {
+            let places = bucket.places_taken();
             // From the end: the last one takes the place of one that goes.
             for at in (0..bucket.records.len()).rev() {
                 bucket.records[at].read_all(words, scratch);
@@ -201,16 +224,20 @@ impl Stripe {
                     let hash = digester.aor_text(&scratch.aor);
                     let note = |change: Change<'_>| account(digester, hash, &change, &mut shift, tally);
                     forgotten += scratch.record.forget(floor_us, note);
+                    let before = bucket.records[at].taken();
                     if scratch.record.is_empty() {
                         tally.aors -= 1;
+                        tally.resize(before, 0);
                         bucket.remove(at);
                         continue;
                     }
                     soil(AorTag::of(hash), &mut bucket.records[at], dirty.as_mut());
                     scratch.pack_read(words, &mut bucket.records[at]);
+                    tally.resize(before, bucket.records[at].taken());
                 }
                 oldest_us = oldest_us.min(oldest(&scratch.record));
             }
+            tally.resize(places, bucket.places_taken());
         });
         bucket.oldest_us = oldest_us;
         bucket.sum = bucket.sum.wrapping_add(shift);
@@ -231,7 +258,9 @@ impl Stripe {
                     let hash = digester.aor_text(&scratch.aor);
                     let note = |change: Change<'_>| account(digester, hash, &change, &mut shift, tally);
                     slimmed += scratch.record.slim(lapsed_us, note);
+                    let before = packed.taken();
                     scratch.pack_read(words, packed);
+                    tally.resize(before, packed.taken());
                 }
                 lapses_us = lapses_us.min(first_lapse(&scratch.record));
             }
@@ -272,11 +301,21 @@ impl Stripe {
     }
 
     pub(super) fn tally(&self) -> Tally {
-        Tally { dirty: self.dirty() as u64, ..self.tally }
+        let queues = self.dirty.as_ref().map_or(0, Dirty::taken);
+        Tally { dirty: self.dirty() as u64, bytes: self.tally.bytes + queues, ..self.tally }
+    }
+
+    /// [`Tally::bytes`] counted anew.
+    #[cfg(test)]
+    pub(super) fn recounted_bytes(&self) -> u64 {
+        let of = |bucket: &Bucket| bucket.places_taken() + bucket.records.iter().map(Packed::taken).sum::<u64>();
+        let buckets: u64 = self.buckets.iter().map(of).sum();
+        let queues = self.dirty.as_ref().map_or(0, Dirty::taken);
+        taken(size_of_val(&*self.buckets)) as u64 + buckets + queues
     }
 
     pub(super) fn dirty(&self) -> usize {
-        self.dirty.as_ref().map_or(0, Dirty::count)
+        self.dirty.as_ref().map_or(0, Dirty::len)
     }
 
     /// Makes what is known of an AoR dirty.

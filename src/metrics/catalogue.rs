@@ -92,6 +92,12 @@ catalogue! {
         "Live contacts; lapsed ones count until the sweeper came by.";
     ENTRIES_GONE: Kind::Gauge, "aorta_entries_gone", [],
         "Contacts removed or lapsed that are still remembered, so that nothing late brings them back.";
+    LOCATION_BYTES: Kind::Gauge, "aorta_location_bytes", [],
+        "Memory that the table of contacts takes, what waits for the disk included; the process needs more.";
+    MEMORY_MAX: Kind::Gauge, "aorta_memory_max_bytes", [],
+        "memory_max_mb of this node in bytes; 0 for no limit.";
+    NODES_FULL: Kind::Gauge, "aorta_nodes_memory_full", [],
+        "Nodes whose table takes more than their memory_max_mb, this one included: above 0, new AoRs get 403 at every node.";
     ENTRIES_LAPSED: Kind::Counter, "aorta_entries_lapsed_total", [],
         "Contacts that lapsed and were slimmed.";
     ENTRIES_FORGOTTEN: Kind::Counter, "aorta_entries_forgotten_total", [],

@@ -93,7 +93,8 @@ pub(super) struct Core {
 pub(super) const HTTP_KEY: &str = "http";
 /// The gossip key of a node's version.
 pub(super) const VERSION_KEY: &str = "version";
-/// The gossip key of what a node holds: root of its digest in hex, contacts, AoRs.
+/// The gossip key of what a node holds: root of its digest in hex, contacts, AoRs, bytes, and how many it may. Builds that
+/// know less read what they know.
 pub(super) const TABLE_KEY: &str = "table";
 
 impl Core {
@@ -102,7 +103,8 @@ impl Core {
         let serving = self.replication.serving();
         // The ceiling is on disk ahead of the first stamp, so that no later process draws one below it.
         let requests = serving.requests && self.ceiling_kept.load(Ordering::Acquire);
-        Serving { probes: serving.options && requests, requests, absence: serving.denies_unknown }
+        let (absence, room) = (serving.denies_unknown, serving.room);
+        Serving { probes: serving.options && requests, requests, absence, room }
     }
 
     /// Carries out what replication wants done.
@@ -167,7 +169,8 @@ impl Core {
     /// Gossips what this node holds, for operators who can ask only one node.
     pub(super) fn tell_table(&self, counts: Counts, root: u128) {
         let Some(cluster) = &*self.cluster.load() else { return };
-        let table = format!("{root:032x} {} {}", counts.live, counts.aors);
+        let max_bytes = self.replication.memory_max_bytes();
+        let table = format!("{root:032x} {} {} {} {max_bytes}", counts.live, counts.aors, counts.bytes);
         if let Err(error) = cluster.gossip(TABLE_KEY, &table) {
             tracing::debug!(%error, "what this node holds was not gossiped");
         }

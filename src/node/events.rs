@@ -1,5 +1,8 @@
 //! What an operator reads in the log about the cluster: one line a turn, at the level that says who should care.
 
+use aorta_proto::NodeId;
+
+use crate::location::Room;
 use crate::replication::{Event, Purpose};
 
 /// Writes an event's line.
@@ -38,10 +41,20 @@ pub(super) fn log(event: &Event) {
             tracing::error!(%peer, count, "two values under one stamp: a bug; resolved the same way on every node");
         }
         Event::VersionRefused { peer, why } => tracing::warn!(%peer, "wire version refused: {why}"),
+        Event::Room { room, full } => log_room(*room, full),
         Event::TooLarge { bytes } => tracing::error!(bytes, "a change is larger than a frame and was not published"),
         Event::Drained => tracing::info!("drained: nothing is left here that others lack"),
         Event::DrainTimeout { only_here } => {
             tracing::error!(only_here, "drain timed out: so many entries are, as far as known, only here");
         }
+    }
+}
+
+fn log_room(room: Room, full: &[NodeId]) {
+    let full = full.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ");
+    match room {
+        Room::ForAll => tracing::info!("memory has room again: new AoRs are accepted"),
+        Room::ForKnown => tracing::warn!(full, "memory is full: AoRs of which nothing is known get 403"),
+        Room::ForRegistered => tracing::warn!(full, "memory is fuller still: AoRs without a contact get 403"),
     }
 }

@@ -253,12 +253,15 @@ impl Gauges {
     pub(super) fn copy(&self, seen: &Seen<'_>) {
         self.copy_counts(seen);
         self.transports.publish(&seen.transports);
-        let Counts { aors, live, gone, dirty } = seen.table;
+        let Counts { aors, live, gone, dirty, bytes } = seen.table;
         let set = |metric, value: u64| self.metrics.gauge(metric, &[]).set(value as f64);
         set(&names::AORS, aors);
         set(&names::CONTACTS, live);
         set(&names::ENTRIES_GONE, gone);
         set(&names::RECORDS_DIRTY, dirty);
+        set(&names::LOCATION_BYTES, bytes);
+        set(&names::MEMORY_MAX, seen.cluster.memory_max_bytes);
+        set(&names::NODES_FULL, seen.cluster.memory_full.len() as u64);
         let age_us = seen.now.mono_us.saturating_sub(self.snapshot_us.load(Ordering::Relaxed));
         self.snapshot_age.set(seconds(age_us));
         let oldest_us = seen.now.mono_us.saturating_sub(self.snapshot_begun_us.load(Ordering::Relaxed));

@@ -53,7 +53,8 @@ use crate::replication::{Replication, Start, TICK_US};
 use crate::sip::transport::{Bound, Transports};
 use crate::sip::uas::{Uas, UasSettings, aor_rules};
 
-/// Time between two steps of the sweeper; ten of them pass over the whole table.
+/// Time between two steps of the sweeper; ten of them pass over the whole table. As often it is looked whether the table
+/// takes more memory than it may: what is accepted until then goes beyond.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
 
 /// Buckets that one step of the sweeper looks at.
@@ -297,6 +298,8 @@ fn lookers(core: &Arc<Core>, transports: &Arc<Transports>) -> std::io::Result<Ve
         if sweeping.clock.is_set() {
             sweeping.gauges.swept(sweeping.location.sweep(now, SWEEP_BUCKETS));
         }
+        let effects = sweeping.replication.memory(sweeping.location.counts().bytes, now);
+        sweeping.act(effects, now);
         SWEEP_EVERY
     })?;
     let (copying, transports) = (Arc::clone(core), Arc::clone(transports));

@@ -58,6 +58,9 @@ impl Node for Core {
             aors: counts.aors,
             contacts: counts.live,
             gone: counts.gone,
+            location_bytes: counts.bytes,
+            memory_max_bytes: view.memory_max_bytes,
+            memory_full: view.memory_full.iter().map(ToString::to_string).collect(),
             digest: format!("{:032x}", view.root),
             pending_replies: view.replies_waiting as u64,
             wire_version_max: view.wire_version_max,
@@ -177,6 +180,9 @@ fn member(peer: &PeerView, shown: &[GossipMember], skews_us: &BTreeMap<NodeId, i
 fn table(member: &GossipMember) -> Option<TableView> {
     let mut words = member.values.get(TABLE_KEY)?.split(' ');
     let (digest, contacts, aors) = (words.next()?.to_owned(), words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    let mut bytes = || words.next().and_then(|word| word.parse().ok()).unwrap_or_default();
+    let (location_bytes, memory_max_bytes) = (bytes(), bytes());
     let typed = Member::from_keys(member.node.clone(), &member.values).ok()?;
-    Some(TableView { aors, contacts, digest, links: typed.links.iter().map(ToString::to_string).collect() })
+    let links = typed.links.iter().map(ToString::to_string).collect();
+    Some(TableView { aors, contacts, location_bytes, memory_max_bytes, digest, links })
 }

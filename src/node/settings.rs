@@ -125,6 +125,7 @@ pub(super) fn replication(config: &Config, node: NodeId, boot: BootId, keys: &Ke
         seed_fallback_us: config.seed_fallback_ms * 1000,
         doubt_us: config.doubt_ms * 1000,
         expires_max_s: config.expires_max_s,
+        memory_max_bytes: config.memory_max_mb << 20,
         clock_ahead_max_s: config.clock_ahead_max_s,
         digest_key_hash: keys.digest_fingerprint(),
         ..ReplicationSettings::new(node, boot)

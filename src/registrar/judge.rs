@@ -153,6 +153,10 @@ impl<'a> Judgement<'a> {
             (false, false) => Ok((Write::Nothing, None)),
             (false, true) => {
                 self.room(wishes, &granted).ok_or(Refusal::TooManyEntries)?;
+                if granted.iter().any(|granted_s| *granted_s > 0) && !self.limits.has_room_for(self.record, self.now_us)
+                {
+                    return Err(Refusal::MemoryFull);
+                }
                 self.write(wishes, &granted, &classes, draw())
             }
         }

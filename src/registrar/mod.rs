@@ -15,6 +15,11 @@
 //! - A lower CSeq is judged per binding (§10.3 step 7), not per AoR: a phone that restarts with a persistent Call-ID, a
 //!   new port and CSeq 1 must not be locked out until its old entries are forgotten. An equal CSeq is judged per AoR: two
 //!   requests with one Call-ID and CSeq are either one request, sent again, or a fault.
+//! - While memory is full (2026-11), an AoR gets contacts if something is known of it, be it a removal: a phone that
+//!   unregisters when it restarts is no stranger. Refused: to ask for a live contact from the first, which turns away who
+//!   came back a moment later, and frees nothing, for what is removed is remembered for hours; to write no removal where
+//!   nothing is known, which leaves a ghost where the binding was on its way. So a stranger that unregisters first gets in,
+//!   until the second step ([`crate::location::Room`]) asks for a live contact. 403 and not 503: every node would say it.
 //! - What is remembered of who removed is one Call-ID and CSeq a key, and one for `Contact: *`. A message that comes again
 //!   after another Call-ID wrote the same key, or cleared, is judged as new: RFC 3261 orders only within a Call-ID.
 //! - A retransmission is known by its contents alone (Call-ID, CSeq, URIs, parameters, Path, lifetimes), not by its branch

@@ -20,6 +20,8 @@ pub enum Refusal {
     TooManyContacts,
     /// A new key would exceed `entries_per_aor_max`.
     TooManyEntries,
+    /// The memory of a node of the cluster is full, and of the AoR too little is known.
+    MemoryFull,
     /// URI or parameters of a contact exceed their limit.
     ContactTooLong,
     /// The Path vector exceeds its limit.
@@ -34,7 +36,11 @@ impl Refusal {
     pub fn status(&self) -> u16 {
         match self {
             Self::StarNeedsExpiresZero | Self::SameContactTwice | Self::OldCSeq | Self::ReusedCSeq => 400,
-            Self::TooManyContacts | Self::TooManyEntries | Self::ContactTooLong | Self::PathTooLong => 403,
+            Self::TooManyContacts
+            | Self::TooManyEntries
+            | Self::MemoryFull
+            | Self::ContactTooLong
+            | Self::PathTooLong => 403,
             Self::TooBrief { .. } => 423,
             Self::StampBehind => 503,
         }
@@ -51,6 +57,7 @@ impl Refusal {
             Self::ReusedCSeq => "CSeq Used Before With Other Contents",
             Self::TooManyContacts => "Too Many Contacts",
             Self::TooManyEntries => "Too Many Remembered Contacts",
+            Self::MemoryFull => "Location Memory Full",
             Self::ContactTooLong => "Contact Too Long",
             Self::PathTooLong => "Path Too Long",
             Self::StampBehind => "Clock Behind",

@@ -112,14 +112,20 @@ impl<R> Live<R> {
             let will_subscribe = self.members.last_known.contains_key(id) && !is(Mutant::TwoBeginUnawaited);
             return place.is_some() || !self.is_linked(id) || will_subscribe;
         }
+        // With its Mark a joiner lacks nothing that it must have from here, and as long as it has its link it may serve
+        // before this node hears that it does. Of a link that was lost as soon as it came up gossip may know nothing yet.
+        let had_all = place.is_some_and(|place| place.marked);
+        let young = self.peers.get(id).is_some_and(|peer| now_us.saturating_sub(peer.linked_us) < ANNOUNCED_US);
+        if had_all && young {
+            return true;
+        }
         if self.state_of(id) != Some(PeerState::Joining) {
             return false;
         }
-        // With its Mark a joiner lacks nothing that it must have from here, and as long as it has its link it may serve
-        // before it hears that it does. It awaits the Mark of a node that it knows to serve: of one that began just now
-        // it may not have heard, linked or not, and not of the node itself either.
+        // It awaits the Mark of a node that it knows to serve: of one that began just now it may not have heard, linked or
+        // not, and not of the node itself either.
         let linked = || self.members.view.get(id).is_some_and(|member| member.links.contains(&self.settings.node));
-        let had_all = place.is_some_and(|place| place.marked) && (self.is_linked(id) || linked());
+        let had_all = had_all && (self.is_linked(id) || linked());
         let unheard = now_us.saturating_sub(self.served_since_us) < ANNOUNCED_US;
         had_all || (unheard && !is(Mutant::TwoBeginUnawaited))
     }

@@ -49,6 +49,11 @@ impl<R> Live<R> {
         if let Some((id, _)) = group.iter().find(|(id, _)| **id < self.settings.node) {
             return Step::Wait(format!("no node is ready; {id} is to start the cluster"));
         }
+        // What one of them said before this node slept, or on a link that is lost and seems to be there, is no news: it may
+        // serve meanwhile. Its Mark of this epoch comes after all that it said before.
+        if let Some((id, _)) = group.iter().find(|(id, _)| !self.hears(id)) {
+            return Step::Wait(format!("no node is ready; waits for the Mark of {id}"));
+        }
         if !self.clock.is_set() && self.start.clock_only_from_peers && self.guesses(now).is_empty() {
             return Step::Wait("its disk was full, so only another node can say what time it is".into());
         }
@@ -136,6 +141,6 @@ impl<R> Live<R> {
 /// Since when those who start together do: the latest link among them, monotonic µs. Who comes to a network that was down
 /// for long meets one of the others a moment before the next. Not so for nodes that served before and hold everything.
 fn gathers_since_us(joining: &Joining, group: &[(&NodeId, &Peer)]) -> u64 {
-    let met_us = group.iter().filter_map(|(_, peer)| Some(peer.link.as_ref()?.since_us)).max();
+    let met_us = group.iter().filter_map(|(_, peer)| peer.link.as_ref().map(|_| peer.linked_us)).max();
     met_us.filter(|_| !joining.served_before).map_or(joining.since_us, |met_us| met_us.max(joining.since_us))
 }

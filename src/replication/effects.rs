@@ -3,6 +3,8 @@
 use aorta_proto::NodeId;
 use aorta_proto::frame::Class;
 
+use crate::location::Room;
+
 /// Everything a call brought about. Dropping it loses replies and leaves links asleep.
 #[must_use = "replies and wake-ups are in here"]
 #[derive(Debug)]
@@ -185,6 +187,13 @@ pub enum Event {
         peer: NodeId,
         /// Both sides' versions, in words.
         why: String,
+    },
+    /// The memory of the nodes has room for other AoRs than before.
+    Room {
+        /// For which.
+        room: Room,
+        /// Whose memory is full, this node's included.
+        full: Vec<NodeId>,
     },
     /// A change is larger than a frame and was not published.
     TooLarge {

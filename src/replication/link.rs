@@ -151,7 +151,7 @@ impl<R> Live<R> {
         let in_sync = state.is == PeerState::Ready;
         peer.state = state;
         peer.link = Some(Link { ask_saved_due, ..Link::new(now.mono_us) });
-        peer.heard_us = now.mono_us;
+        (peer.heard_us, peer.linked_us) = (now.mono_us, now.mono_us);
         peer.intake.marked = false;
         peer.probe = None;
         self.announce();

@@ -20,7 +20,7 @@ use super::peer::{Link, Peer};
 use super::readiness::{Joining, Mode};
 use super::settings::{Settings, Start};
 use crate::clock::{Clock, Now};
-use crate::location::Location;
+use crate::location::{Budget, Location, Room};
 
 /// A link that had nothing to say for so long says a Ping, µs: the other side hears that it lives, and what time it is.
 pub(super) const PING_EVERY_US: u64 = 400_000;
@@ -66,6 +66,9 @@ pub(super) struct Live<R> {
     pub(super) cut_off: bool,
     /// Until when (monotonic µs) this node doubts that what it does not know does not exist.
     pub(super) doubt_until_us: Option<u64>,
+    /// How this node's table stands to its limit, and for whom it was said last that there is room.
+    pub(super) budget: Budget,
+    pub(super) room_said: Room,
     last_timeout_us: u64,
     pub(super) nonce: u64,
 }
@@ -79,6 +82,8 @@ impl<R> Live<R> {
         Self {
             outbox: Outbox::new(settings.outbox_bytes_max),
             schedule: Schedule::new(now.mono_us, settings.anti_entropy_interval_us),
+            budget: Budget::new(settings.memory_max_bytes),
+            room_said: Room::ForAll,
             settings,
             seeds_unreached: start.seeds_unreached.clone(),
             start,
@@ -142,6 +147,7 @@ impl<R> Live<R> {
             expires_max_s: self.settings.expires_max_s,
             wire_version_max: self.settings.wire_version_max,
             links: self.links().cloned().collect(),
+            room: self.budget.room(),
             suspects: self.peers.iter().filter_map(suspect).collect(),
         }
     }
@@ -257,6 +263,7 @@ impl<R> Live<R> {
             self.announce();
         }
         self.weigh_losses(now.mono_us);
+        self.weigh_memory();
         self.give_way_to_who_began_too(now);
         if let Some(accuser) = accuser {
             self.rejoin("another node says that this one did not keep up", Some(&accuser), now);

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use aorta_proto::frame::{LastKnown, PeerState, VERSION_MIN};
 use aorta_proto::{BootId, NodeId};
 
+use crate::location::Room;
+
 /// Others' memory of a node may be this much younger than its good-bye, µs.
 const HEARSAY_MARGIN_US: u64 = 5_000_000;
 
@@ -24,6 +26,8 @@ pub struct Member {
     pub wire_version_max: u8,
     /// Whom it is linked with.
     pub links: BTreeSet<NodeId>,
+    /// Which AoRs its memory has room for.
+    pub room: Room,
     /// Whom it suspects, and the epoch of the suspect that this is about.
     pub suspects: BTreeMap<NodeId, u64>,
 }
@@ -36,6 +40,7 @@ mod key {
     pub(super) const WIRE_VERSION_MAX: &str = "wire_version_max";
     pub(super) const LINKS: &str = "links";
     pub(super) const SUSPECTS: &str = "suspects";
+    pub(super) const ROOM: &str = "room";
 }
 
 /// The most members that this node remembers; a cluster is a handful of nodes.
@@ -59,7 +64,9 @@ impl Member {
         let links = links.split(',').filter_map(|name| NodeId::new(name).ok()).take(MEMBERS_MAX).collect();
         let suspects = keys.get(key::SUSPECTS).map(String::as_str).unwrap_or_default();
         let suspects = suspects.split(',').filter_map(suspect_from).take(MEMBERS_MAX).collect();
-        Ok(Self { node, boot: BootId(boot), state, expires_max_s, wire_version_max, links, suspects })
+        // Builds that set no limit do not say so.
+        let room = keys.get(key::ROOM).and_then(|name| room_from(name)).unwrap_or_default();
+        Ok(Self { node, boot: BootId(boot), state, expires_max_s, wire_version_max, links, room, suspects })
     }
 
     /// The keys that say this.
@@ -74,6 +81,7 @@ impl Member {
             (key::WIRE_VERSION_MAX.to_owned(), self.wire_version_max.to_string()),
             (key::LINKS.to_owned(), links.join(",")),
             (key::SUSPECTS.to_owned(), suspects.join(",")),
+            (key::ROOM.to_owned(), room_name(self.room).to_owned()),
         ])
     }
 }
@@ -81,6 +89,18 @@ impl Member {
 fn suspect_from(text: &str) -> Option<(NodeId, u64)> {
     let (node, epoch) = text.split_once('@')?;
     Some((NodeId::new(node).ok()?, epoch.parse().ok()?))
+}
+
+fn room_name(room: Room) -> &'static str {
+    match room {
+        Room::ForAll => "all",
+        Room::ForKnown => "known",
+        Room::ForRegistered => "registered",
+    }
+}
+
+fn room_from(name: &str) -> Option<Room> {
+    Room::ALL.into_iter().find(|&room| room_name(room) == name)
 }
 
 /// The name of a state, as gossip, `/v1/cluster` and the command line show it.
@@ -276,6 +296,7 @@ mod tests {
             expires_max_s: 7200,
             wire_version_max: 3,
             links: BTreeSet::from([id("n2"), id("n3")]),
+            room: Room::ForKnown,
             suspects: BTreeMap::from([(id("n3"), 4)]),
         };
         assert_eq!(Member::from_keys(id("n1"), &member.to_keys()), Ok(member));

@@ -9,6 +9,7 @@
 //! | `link`, `intake`, `transmit`, `peer` | a Live link: Hello, frames in, frames out, what is kept of a peer |
 //! | `versions` | which wire version is written |
 //! | `outbox`, `ack_set`, `slot` | changes not yet acked; whose acks a reply waits for; how many may wait |
+//! | `memory` | whom the memory of all nodes has room for |
 //! | `commit` | which changes are on whose disk |
 //! | `readiness`, `cold_start`, `drain` | when this node serves, starts a cluster, leaves one |
 //! | `anti_entropy` | which exchange is made when |
@@ -29,6 +30,7 @@ mod joiner;
 mod link;
 mod live;
 mod membership;
+mod memory;
 mod outbox;
 mod peer;
 mod readiness;
@@ -307,6 +309,11 @@ impl<R> Replication<R> {
         self.live.lock().next_timeout_us()
     }
 
+    /// This node's table takes so many bytes ([`crate::location::Counts::bytes`]); as often as you like.
+    pub fn memory(&self, bytes: u64, now: Now) -> Effects<R> {
+        self.with_live(now, |live| live.see_memory(bytes))
+    }
+
     // What operators ask for.
 
     /// Begins to leave: [`Event::Drained`] or [`Event::DrainTimeout`] follows. A second call skips the grace.
@@ -349,6 +356,12 @@ impl<R> Replication<R> {
         let mut view = self.live.lock().view(root, now);
         view.replies_waiting = self.slots.taken();
         view
+    }
+
+    /// What the table may take of memory before new AoRs are refused, bytes; 0 for no limit.
+    #[must_use]
+    pub fn memory_max_bytes(&self) -> u64 {
+        self.live.lock().budget.max_bytes()
     }
 
     /// Bytes kept for others that have not acked them, and replies that wait: what the bounds are about.

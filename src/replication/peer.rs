@@ -34,6 +34,8 @@ pub(super) struct Peer {
     pub(super) clock_ceiling_us: Option<u64>,
     /// Monotonic time of the last frame from it, µs.
     pub(super) heard_us: u64,
+    /// When its link came up, or the last one did, monotonic µs.
+    pub(super) linked_us: u64,
     /// How long its last changes took from publication there to this table, µs.
     pub(super) lag_us: Option<u64>,
     /// Its cluster time minus this node's when its last frame came, µs.
@@ -54,6 +56,7 @@ impl Peer {
             clock_guess_us: hello.clock_guess_us.map(|guess_us| (guess_us, now_us)),
             clock_ceiling_us: hello.clock_ceiling_us,
             heard_us: now_us,
+            linked_us: now_us,
             lag_us: None,
             cluster_time_offset_us: None,
         }
@@ -72,7 +75,6 @@ impl Peer {
 /// One Live connection. What is due is kept as flags, not as a queue: it cannot grow, and only the latest matters.
 #[derive(Debug)]
 pub(super) struct Link {
-    pub(super) since_us: u64,
     pub(super) last_sent_us: u64,
     /// The writer was told to fetch and has not yet come back empty-handed.
     pub(super) awake: bool,
@@ -99,7 +101,6 @@ impl Link {
     /// A fresh connection: it subscribes and says what this node is, before anything else.
     pub(super) fn new(now_us: u64) -> Self {
         Self {
-            since_us: now_us,
             last_sent_us: now_us,
             awake: false,
             subscribed: false,

@@ -14,6 +14,7 @@ use super::drain::Draining;
 use super::effects::{Event, Purpose};
 use super::live::Live;
 use crate::clock::Now;
+use crate::location::Room;
 
 /// How long the Mark of a linked node that is itself not in sync is waited for in each epoch, µs. It answers no REGISTER,
 /// so it can owe at most what it published before it stopped; unless that it began to serve is still on its way here.
@@ -98,15 +99,22 @@ pub struct Serving {
     pub options: bool,
     /// An AoR that is unknown here is unknown: 404. Otherwise another node may know it: 503.
     pub denies_unknown: bool,
+    /// Which AoRs every node's memory has room for; others get 403.
+    pub room: Room,
 }
+
+/// Above the flags in the byte of [`Serving`].
+const ROOM_SHIFT: u32 = 3;
 
 impl Serving {
     pub(super) fn to_bits(self) -> u8 {
-        u8::from(self.requests) | u8::from(self.options) << 1 | u8::from(self.denies_unknown) << 2
+        let flags = u8::from(self.requests) | u8::from(self.options) << 1 | u8::from(self.denies_unknown) << 2;
+        flags | (self.room as u8) << ROOM_SHIFT
     }
 
     pub(super) fn from_bits(bits: u8) -> Self {
-        Self { requests: bits & 1 != 0, options: bits & 2 != 0, denies_unknown: bits & 4 != 0 }
+        let room = Room::ALL.get(usize::from(bits >> ROOM_SHIFT)).copied().unwrap_or_default();
+        Self { requests: bits & 1 != 0, options: bits & 2 != 0, denies_unknown: bits & 4 != 0, room }
     }
 }
 
@@ -122,11 +130,11 @@ pub struct Readiness {
 impl<R> Live<R> {
     pub(super) fn serving(&self, now_us: u64) -> Serving {
         let doubt = self.doubt_until_us.is_some_and(|until_us| now_us < until_us);
-        let denies_unknown = !doubt && self.partial.is_empty();
+        let (denies_unknown, room) = (!doubt && self.partial.is_empty(), self.room());
         match &self.mode {
-            Mode::Joining(_) | Mode::Left => Serving { requests: false, options: false, denies_unknown: false },
-            Mode::Ready => Serving { requests: true, options: true, denies_unknown },
-            Mode::Draining(drain) => Serving { requests: drain.in_grace(), options: false, denies_unknown },
+            Mode::Joining(_) | Mode::Left => Serving { requests: false, options: false, denies_unknown: false, room },
+            Mode::Ready => Serving { requests: true, options: true, denies_unknown, room },
+            Mode::Draining(drain) => Serving { requests: drain.in_grace(), options: false, denies_unknown, room },
         }
     }
 
@@ -151,6 +159,8 @@ impl<R> Live<R> {
             Mode::Draining(_) => Some("draining".to_owned()),
             Mode::Left => Some("left".to_owned()),
         };
+        let memory = self.memory_reason().filter(|_| ready);
+        let reason = [reason, memory].into_iter().flatten().reduce(|one, two| format!("{one}; {two}"));
         Readiness { ready, reason }
     }
 
@@ -237,9 +247,9 @@ impl<R> Live<R> {
     /// A linked node whose Mark of this epoch is still to come.
     fn unmarked(&self, joining: &Joining, now_us: u64) -> Option<&NodeId> {
         let owes = |(_, peer): &(&NodeId, &super::peer::Peer)| {
-            let Some(link) = &peer.link else { return false };
-            let waited_us = now_us.saturating_sub(link.since_us.max(joining.epoch_since_us));
-            !peer.intake.marked
+            let waited_us = now_us.saturating_sub(peer.linked_us.max(joining.epoch_since_us));
+            peer.link.is_some()
+                && !peer.intake.marked
                 && !is(Mutant::ReadyWithoutMark)
                 && (peer.state.is.is_in_sync() || waited_us < JOINING_MARK_WAIT_US)
         };
@@ -257,7 +267,7 @@ impl<R> Live<R> {
 
     /// Whether what a node publishes comes here: a link that it lost may seem to be there for another two seconds. On each
     /// link a Mark comes after its sender's Subscribe, so that what is published here goes there as well.
-    fn hears(&self, id: &NodeId) -> bool {
+    pub(super) fn hears(&self, id: &NodeId) -> bool {
         self.peers.get(id).is_some_and(|peer| peer.link.is_some() && peer.intake.marked)
     }
 

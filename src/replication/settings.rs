@@ -47,6 +47,8 @@ pub struct Settings {
     pub clock_ahead_max_s: u32,
     /// Time between two looks at a peer's digest in an idle cluster.
     pub anti_entropy_interval_us: u64,
+    /// `memory_max_mb`, here in bytes: what the table may take before new AoRs are refused; 0 for no limit.
+    pub memory_max_bytes: u64,
     /// Fingerprint of the digest key: peers with another key are refused.
     pub digest_key_hash: u64,
     /// The highest wire version that this node reads and writes, at most [`VERSION_MAX`]: lower ones are for tests.
@@ -71,6 +73,7 @@ impl Settings {
             expires_max_s: 7200,
             clock_ahead_max_s: 3600,
             anti_entropy_interval_us: 2_000_000,
+            memory_max_bytes: 0,
             digest_key_hash: 0,
             wire_version_max: VERSION_MAX,
         }

@@ -28,6 +28,10 @@ pub struct ClusterView {
     pub replies_waiting: usize,
     /// What is at or below this is forgotten, µs of cluster time.
     pub floor_us: u64,
+    /// What the table may take of memory before new AoRs are refused, bytes; 0 for no limit.
+    pub memory_max_bytes: u64,
+    /// Whose memory is full, this node's included: new AoRs are refused as long as there is one.
+    pub memory_full: Vec<NodeId>,
     /// Root of the digest.
     pub root: u128,
     /// The highest wire version that this node reads.
@@ -79,6 +83,8 @@ impl<R> Live<R> {
             outbox_bytes: self.outbox.bytes(),
             replies_waiting: 0,
             floor_us: self.location.floor_us(),
+            memory_max_bytes: self.budget.max_bytes(),
+            memory_full: self.full().into_iter().collect(),
             root,
             wire_version_max: self.settings.wire_version_max,
             wire_version: self.version(),

@@ -1,9 +1,10 @@
 //! Limits: on contacts that ring, on entries remembered, on bytes. They refuse, they never drop.
 
 use aorta::config::bounds::{CONTACT_PARAMS_BYTES_MAX, CONTACT_URI_BYTES_MAX, PATH_BYTES_MAX};
+use aorta::location::Room;
 use aorta::registrar::{Judged, Refusal, Write};
 
-use crate::desk::{Desk, Register, register, uris};
+use crate::desk::{Desk, Register, register, star, uris};
 
 #[test]
 fn one_contact_too_many_is_refused_and_a_replacement_is_not() {
@@ -121,6 +122,71 @@ fn what_a_merge_brought_beyond_the_limit_is_still_refreshed() {
     desk.ok(&register("x", 1, &["<sip:a@b>", "<sip:c@d>", "<sip:e@f>"]));
     desk.limits.entries_per_aor_max = 2;
     assert_eq!(desk.ok(&register("x", 2, &["<sip:a@b>"])).len(), 3);
+}
+
+/// One that has a contact, one that unregistered, one that nobody knows.
+fn three_phones() -> [Desk; 3] {
+    let mut desks = [Desk::default(), Desk::default(), Desk::default()];
+    desks[0].ok(&register("x", 1, &["<sip:a@b>"]));
+    desks[1].ok(&register("x", 1, &["<sip:a@b>"]));
+    desks[1].ok(&register("x", 2, &["<sip:a@b>;expires=0"]));
+    desks
+}
+
+#[test]
+fn while_memory_is_full_only_an_aor_of_which_nothing_is_known_is_refused() {
+    let [mut registered, mut removed, mut unknown] = three_phones();
+    for desk in [&mut registered, &mut removed, &mut unknown] {
+        desk.limits.room = Room::ForKnown;
+    }
+    let refusal = unknown.refused(&register("x", 1, &["<sip:a@b>"]));
+    assert_eq!((refusal.status(), refusal.phrase()), (403, "Location Memory Full"));
+    assert_eq!(unknown.refused(&register("x", 2, &["<sip:a@b>", "<sip:c@d>;expires=0"])), Refusal::MemoryFull);
+    assert_eq!(unknown.drawn(), 0);
+    assert_eq!(uris(&registered.ok(&register("x", 1, &["<sip:a@b>"]))), ["sip:a@b"], "sent again");
+    assert_eq!(uris(&registered.ok(&register("x", 2, &["<sip:a@b>"]))), ["sip:a@b"]);
+    assert_eq!(uris(&registered.ok(&register("y", 1, &["<sip:c@d>"]))), ["sip:a@b", "sip:c@d"], "another phone of it");
+    assert_eq!(uris(&removed.ok(&register("x", 3, &["<sip:a@b>"]))), ["sip:a@b"], "its memory is taken already");
+}
+
+#[test]
+fn while_memory_is_fuller_still_an_aor_without_a_contact_is_refused() {
+    let [mut registered, mut removed, mut unknown] = three_phones();
+    for desk in [&mut registered, &mut removed, &mut unknown] {
+        desk.limits.room = Room::ForRegistered;
+    }
+    assert_eq!(unknown.refused(&register("x", 1, &["<sip:a@b>"])), Refusal::MemoryFull);
+    assert_eq!(removed.refused(&register("x", 3, &["<sip:a@b>"])), Refusal::MemoryFull);
+    registered.ok(&register("x", 2, &["<sip:a@b>"]));
+    assert_eq!(uris(&registered.ok(&register("x", 3, &["<sip:a@b>;expires=0", "<sip:c@d>"]))), ["sip:c@d"], "it moved");
+    registered.pass(3601);
+    assert_eq!(registered.refused(&register("x", 4, &["<sip:c@d>"])), Refusal::MemoryFull, "it lapsed");
+}
+
+#[test]
+fn removals_and_queries_are_answered_and_removals_written_however_full_memory_is() {
+    for room in Room::ALL {
+        let mut desks = three_phones();
+        for desk in &mut desks {
+            desk.limits.room = room;
+            assert!(desk.ok(&register("x", 3, &["<sip:a@b>;expires=0"])).is_empty());
+            assert!(desk.record.entry(&desk.record.entries[0].key).is_some(), "what is on its way is removed too");
+            let again = desk.judge(&register("x", 3, &["<sip:a@b>;expires=0"]));
+            assert!(matches!(again, Judged::Accepted { write: Write::Again(_), .. }), "{again:?}");
+            assert!(desk.ok(&star("x", 4)).is_empty());
+            assert!(desk.record.cleared.is_some());
+            assert!(desk.ok(&register("x", 5, &[])).is_empty());
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_request_is_said_before_that_memory_is_full() {
+    let mut desk = Desk::default();
+    desk.ok(&register("x", 5, &["<sip:a@b>;expires=0"]));
+    desk.limits.room = Room::ForRegistered;
+    assert_eq!(desk.refused(&register("x", 4, &["<sip:a@b>"])), Refusal::OldCSeq);
+    assert_eq!(desk.refused(&register("x", 6, &["<sip:a@b>;expires=1"])).status(), 423);
 }
 
 #[test]

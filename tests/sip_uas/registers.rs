@@ -1,6 +1,7 @@
 //! REGISTER as it comes and as it is answered (RFC 3261 §10.3, RFC 3327).
 
 use aorta::config::{PathMode, bounds};
+use aorta::location::Room;
 use aorta::registrar::RegistrarLimits;
 use aorta::sip::uas::{Acks, Answer, Family, Serving};
 use aorta_proto::uri::AorRules;
@@ -105,6 +106,35 @@ fn refusals_say_why_and_write_nothing() {
     assert_eq!(node.count(Family::RegisterRefused, "old_cseq"), 1);
     assert_eq!(node.count(Family::RegisterRefused, "too_brief"), 1);
     assert_eq!(node.count(Family::Replies, "400"), 4);
+}
+
+#[test]
+fn while_memory_is_full_a_stranger_is_told_so_and_a_phone_that_is_known_feels_nothing() {
+    let mut node = Node::new(|_| {});
+    node.register(1, "<sip:a@b>");
+    node.serving.room = Room::ForKnown;
+    let stranger = |cseq, expires: u32| {
+        node.ask(&register("bob", "bob", cseq, &format!("Contact: <sip:b@c>\r\nExpires: {expires}\r\n")))
+    };
+    let refused = stranger(1, 600);
+    assert_eq!((refused.status, refused.reason.as_str()), (403, "Location Memory Full"));
+    assert!(refused.delta.is_none() && refused.all("Retry-After").is_empty() && refused.all("Warning").is_empty());
+    assert_eq!(node.count(Family::RegisterRefused, "memory_full"), 1);
+    assert_eq!(contacts(&node.register(2, "<sip:a@b>, <sip:c@d>")).len(), 2);
+    assert_eq!(node.ask(&register("bob", "q", 1, "")).status, 200, "a query");
+    let removed = stranger(2, 0);
+    assert!(removed.status == 200 && removed.delta.is_some());
+}
+
+#[test]
+fn in_doubt_nobody_is_called_a_stranger_for_want_of_memory() {
+    let mut node = Node::new(|_| {});
+    node.register(1, "<sip:a@b>");
+    node.serving = Serving { room: Room::ForKnown, ..Serving::DOUBT };
+    let unknown = node.ask(&register("bob", "bob", 1, "Contact: <sip:b@c>\r\n"));
+    assert_eq!((unknown.status, unknown.delta.is_none()), (503, true), "another node may know it");
+    assert_eq!(node.count(Family::RegisterRefused, "memory_full"), 0);
+    assert_eq!(contacts(&node.register(2, "<sip:a@b>")).len(), 1);
 }
 
 #[test]

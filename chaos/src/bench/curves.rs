@@ -1,4 +1,4 @@
-//! How cost and delays grow: with the rate, with the requests in flight, with the number of contacts.
+//! How cost and delays grow: with the rate, with the requests in flight, with the number of nodes, with that of contacts.
 
 use std::thread;
 use std::time::Duration;
@@ -21,6 +21,10 @@ const RATES: [f64; 9] = [500.0, 1000.0, 2000.0, 4000.0, 8000.0, 16_000.0, 32_000
 const WINDOWS: [usize; 7] = [1, 4, 16, 64, 256, 1024, 4096];
 /// Contacts, up to those asked for.
 const SIZES: [u32; 7] = [10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000];
+/// Nodes of a cluster.
+const CLUSTERS: [usize; 8] = [2, 3, 4, 5, 6, 7, 8, 9];
+/// Refreshes of such a cluster: in flight where its cost is measured, a second where its delays are.
+const CLUSTER_PACES: [Pace; 2] = [Pace::Closed { window: 256 }, Pace::Open { per_s: 2000.0, poisson: false }];
 /// Longest p99 at which a higher rate is still tried, milliseconds.
 const OVERLOADED_MS: f64 = 500.0;
 /// Time of one point.
@@ -34,7 +38,7 @@ const REST: Duration = Duration::from_secs(1);
 pub struct Point {
     /// `Aorta` or `Kamailio`.
     pub servers: String,
-    /// Requests a second, requests in flight, or contacts.
+    /// Requests a second, requests in flight, nodes, or contacts.
     pub at: f64,
     /// What was found there.
     pub finding: Finding,
@@ -47,6 +51,9 @@ pub struct Curves {
     pub rates: Vec<Point>,
     /// Refreshes at all nodes, closed loop.
     pub windows: Vec<Point>,
+    /// Refreshes at all nodes of clusters: what one costs, and how long it takes where there are few.
+    #[serde(default)]
+    pub clusters: Vec<Point>,
     /// Memory, join and restart.
     pub sizes: Vec<Point>,
 }
@@ -69,6 +76,10 @@ impl Curves {
             )?);
             line.say(format!("{} at windows", kind.name()));
             curves.windows.extend(paced(meter, options, *kind, &WINDOWS.map(|window| Pace::Closed { window }))?);
+            for nodes in CLUSTERS {
+                line.say(format!("{} with {nodes} nodes", kind.name()));
+                curves.clusters.push(clustered(meter, options, *kind, nodes)?);
+            }
             if let Kind::Aorta(program, config) = kind {
                 for contacts in SIZES.into_iter().filter(|contacts| *contacts <= options.contacts) {
                     line.say(format!("{contacts} contacts"));
@@ -90,6 +101,13 @@ impl Curves {
             up: (up.0.to_owned(), up.1),
             curves: figures.iter().flat_map(|(figure, name)| by_servers(points, figure, name)).collect(),
         };
+        let linear = |title: &str, points: &[Point], across: &str, up: &str, figures: &[(&str, &str)]| Chart {
+            across: (across.to_owned(), Scale::Linear),
+            ..chart(title, points, across, (up, Scale::Linear), figures)
+        };
+        let costs = [("cpu_us", "the cluster"), ("node_us", "a node")];
+        let calm = [("calm_p50_ms", "p50"), ("calm_p99_ms", "p99")];
+        let nodes = "nodes";
         let quantiles = [("p50_ms", "p50"), ("p99_ms", "p99")];
         let (rate, window, contacts) = ("refreshes a second", "requests in flight", "contacts");
         let bytes =
@@ -106,6 +124,8 @@ impl Curves {
                 "latency-window",
                 chart("Latency of a refresh, closed loop", &self.windows, window, ("ms", log), &quantiles),
             ),
+            ("cluster-cost", linear("CPU for a refresh, by nodes", &self.clusters, nodes, "µs", &costs)),
+            ("cluster-latency", linear("Latency of a refresh at 2000/s, by nodes", &self.clusters, nodes, "ms", &calm)),
             ("memory", chart("Memory for each contact", &self.sizes, contacts, ("bytes", Scale::Linear), &bytes)),
             ("join", chart("Until a node is ready", &self.sizes, contacts, ("seconds", log), &times)),
         ]
@@ -127,23 +147,10 @@ fn by_servers(points: &[Point], figure: &str, name: &str) -> Vec<Curve> {
 
 /// Refreshes at one cluster, pace by pace, until one is too much for it.
 fn paced(meter: &mut Meter, options: &Options, kind: Kind<'_>, paces: &[Pace]) -> anyhow::Result<Vec<Point>> {
-    let servers = Servers::start(kind, options.nodes)?;
-    let population = Population::new(options.phones);
-    let mut population = meter.fill(&servers.sips(), population, options.phones, servers.fill_window(), |_| ())?;
+    let (servers, mut population) = filled(meter, options, kind, options.nodes)?;
     let mut points = Vec::new();
     for pace in paces {
-        let plan = Plan {
-            mix: Mix::REFRESH,
-            pace: *pace,
-            one_node: false,
-            sources: 16,
-            phones: options.phones,
-            warm_up: WARM_UP,
-            lasts: LASTS,
-            ack: true,
-            segments: true,
-        };
-        let (row, back) = meter.row(&plan, &servers, population)?;
+        let (row, back) = meter.row(&refreshes(options, *pace), &servers, population)?;
         population = back;
         let is_too_much = row.latencies.p99_ms > OVERLOADED_MS || row.answered == 0;
         let at = match pace {
@@ -158,6 +165,41 @@ fn paced(meter: &mut Meter, options: &Options, kind: Kind<'_>, paces: &[Pace]) -
         thread::sleep(REST);
     }
     Ok(points)
+}
+
+/// Refreshes at a cluster of so many nodes.
+fn clustered(meter: &mut Meter, options: &Options, kind: Kind<'_>, nodes: usize) -> anyhow::Result<Point> {
+    let (servers, population) = filled(meter, options, kind, nodes)?;
+    let [closed, open] = CLUSTER_PACES.map(|pace| refreshes(options, pace));
+    let (cost, population) = meter.row(&closed, &servers, population)?;
+    thread::sleep(REST);
+    let (calm, _) = meter.row(&open, &servers, population)?;
+    let mut finding = Finding::from(cost.clone()).with("node_us", cost.cpu_us / nodes as f64);
+    finding.void.extend(calm.void);
+    let finding = finding.latencies("calm_", &calm.latencies);
+    Ok(Point { servers: kind.name().to_owned(), at: nodes as f64, finding })
+}
+
+/// A cluster at which all phones are registered.
+fn filled(meter: &Meter, options: &Options, kind: Kind<'_>, nodes: usize) -> anyhow::Result<(Servers, Population)> {
+    let servers = Servers::start(kind, nodes)?;
+    let population = Population::new(options.phones);
+    let population = meter.fill(&servers.sips(), population, options.phones, servers.fill_window(), |_| ())?;
+    Ok((servers, population))
+}
+
+fn refreshes(options: &Options, pace: Pace) -> Plan {
+    Plan {
+        mix: Mix::REFRESH,
+        pace,
+        one_node: false,
+        sources: 16,
+        phones: options.phones,
+        warm_up: WARM_UP,
+        lasts: LASTS,
+        ack: true,
+        segments: true,
+    }
 }
 
 #[cfg(test)]

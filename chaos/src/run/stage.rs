@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 
 use super::converge::{self, Convergence};
 use super::fault::{Disk, Fault};
-use super::kamailio::Kamailio;
+use super::kamailio::KamailioSbc;
 use super::program::Programs;
 use super::record::{Cast, Load, Recorder, Seen, locked};
 use super::scenario::{Build, Sbc, Scenario};
@@ -59,7 +59,7 @@ pub(super) struct Stage<'a> {
     pub(super) sent_before: BTreeMap<(usize, usize), u64>,
     runtime: Runtime,
     load: Load,
-    sbc: Option<Kamailio>,
+    sbc: Option<KamailioSbc>,
     recorder: Recorder,
     begun: Instant,
     bursts: Vec<Fleet>,
@@ -105,9 +105,9 @@ impl<'a> Stage<'a> {
         let runtime = lab.phones().runtime(PHONE_THREADS)?;
         let sbc = match scenario.sbc {
             Sbc::Small => None,
-            Sbc::Kamailio => Some(Kamailio::start(lab.phones(), &sips, &folder.join("sbc"))?),
+            Sbc::Kamailio => Some(KamailioSbc::start(lab.phones(), &sips, &folder.join("sbc"))?),
         };
-        let via = sbc.as_ref().map(Kamailio::address);
+        let via = sbc.as_ref().map(KamailioSbc::address);
         let running = lab.phones().enter(|| runtime.block_on(fill(scenario, seed, via, &sips)))??;
         let settled = converge::wait(&lab, &members, Instant::now(), PATIENCE.as_secs_f64(), |_| {});
         ensure!(settled.converged_s.is_some(), "not equal before anything was done: {}", settled.disagreement);

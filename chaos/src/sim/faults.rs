@@ -50,6 +50,8 @@ pub enum Fault {
     LeaveAsLast(usize, usize),
     /// Connections of one node break again and again.
     Flap(usize),
+    /// Killed and started again, sometimes with nothing, while any frame to or from it may be the last of its connection.
+    Brittle(usize),
     /// Everything one node sends takes longer than acks are waited for.
     Slow(usize),
     /// The SIP threads of one node do not get to read.
@@ -173,6 +175,7 @@ pub(super) fn choose(rng: &mut fastrand::Rng, nodes: usize, limits: &Limits) -> 
         26 | 28 | 33 => Fault::Two(one, two),
         27 | 29 => Fault::Roll(one),
         30 => Fault::LastOneSleeps(one),
+        31 if rng.bool() => Fault::Brittle(one),
         32 => Fault::SleepBesideJoiner(one, two),
         _ => Fault::None,
     }
@@ -205,6 +208,7 @@ pub(super) fn strike(world: &mut World, step: &Step, rng: &mut fastrand::Rng) ->
         Fault::Leave(node) => leave(world, node, lasts_us),
         Fault::LeaveAsLast(one, two) => leave_as_last(world, (one, two), lasts_us),
         Fault::Flap(node) => flap(world, node, lasts_us, rng),
+        Fault::Brittle(node) => restarts::brittle(world, node, lasts_us, rng),
         Fault::Slow(node) => {
             world.slow = Some(node);
             world.run(lasts_us, calm)?;

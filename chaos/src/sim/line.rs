@@ -217,9 +217,14 @@ impl Line {
         of.map(|asked| (asked.id, asked.sent_us, asked.register.clone()))
     }
 
-    /// Whether a copy of an acknowledged request that comes late must change nothing: of `*` only the last is remembered.
+    /// Whether a copy of an acknowledged request that comes late must change nothing: of `*` only the last is remembered; and
+    /// where an older request of its phone was accepted at a node that did not hear of it, the nodes may hold that one to be
+    /// the later, and go on from its CSeq.
     pub(super) fn may_come_late(&self, id: u64, is_star: bool) -> bool {
-        !is_star || self.stars.last().is_some_and(|(last, ..)| *last == id)
+        let by = self.asked.iter().find(|asked| asked.id == id);
+        let rival = |one: &Asked, by: &Asked| one.phone == by.phone && one.id < id && !one.is_before(by);
+        let last_of_its_phone = by.is_none_or(|by| !self.asked.iter().any(|one| rival(one, by)));
+        last_of_its_phone && (!is_star || self.stars.last().is_some_and(|(last, ..)| *last == id))
     }
 
     /// Whether a request of which no copy came yet is surely refused when one comes: a newer one of its Call-ID was answered

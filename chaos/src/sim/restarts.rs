@@ -24,6 +24,9 @@ const ALL_ON_DISK_WITHIN_US: u64 = RARE_SNAPSHOT_US + 600_000;
 /// Within this whoever is a member is on the disk of every other one, µs.
 const REMEMBERED_WITHIN_US: u64 = 2 * RARE_SNAPSHOT_US;
 
+/// Of 256 frames so many are the last of their connection, where connections are brittle.
+const BREAKS_IN_256: [u8; 4] = [8, 16, 32, 64];
+
 /// Nothing is written for a while, not even the ceiling; there is room again when it starts anew.
 pub(super) fn disk_full(world: &mut World, node: usize, lasts_us: u64, rng: &mut fastrand::Rng) -> Result<(), String> {
     world.nodes[node].disk_full = true;
@@ -156,6 +159,23 @@ pub(super) fn again_and_again(
         world.start(node);
         world.run(rng.u64(200_000..1_500_000), calm)?;
     }
+    Ok(())
+}
+
+/// Whoever joins says and hears any part of what it must, and no more, on each of its links.
+pub(super) fn brittle(world: &mut World, node: usize, lasts_us: u64, rng: &mut fastrand::Rng) -> Result<(), String> {
+    let until_us = world.now_us + lasts_us;
+    while world.now_us < until_us {
+        world.crash(node);
+        if rng.u8(..) < 64 {
+            world.nodes[node].disk = node::Disk::default();
+        }
+        world.run(rng.u64(1_000..300_000), calm)?;
+        world.brittle = Some((node, BREAKS_IN_256[rng.usize(..BREAKS_IN_256.len())]));
+        world.start(node);
+        world.run(rng.u64(500_000..JOINS_WITHIN_US), calm)?;
+    }
+    world.brittle = None;
     Ok(())
 }
 

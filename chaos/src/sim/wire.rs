@@ -20,6 +20,7 @@ impl World {
 
     /// Breaks a connection; an end whose process is stopped hears of it when it goes on.
     pub(super) fn close(&mut self, pair: Pair) {
+        self.say(|| format!("the {:?} link of n{} and n{} breaks", pair.2, pair.0 + 1, pair.1 + 1));
         for node in [pair.0, pair.1] {
             let Some(connection) = self.net.get_mut(pair) else { return };
             let end = &mut connection.ends[end_of(node, pair)];
@@ -95,6 +96,7 @@ impl World {
         if accepted.len() == 2 {
             let now_us = self.now_us;
             self.net.open(pair, now_us);
+            self.say(|| format!("n{} and n{} are linked, {class:?}", one + 1, two + 1));
             if class == Class::Live {
                 self.judge_return([one, two]);
             }
@@ -186,6 +188,10 @@ impl World {
         });
         if let Some(Err(why)) = judged {
             self.say(|| format!("n{} closes its link to {peer}: {why}", to + 1));
+            self.close(pair);
+        }
+        let brittle = self.brittle.filter(|(node, _)| *node == from || *node == to);
+        if brittle.is_some_and(|(_, in_256)| self.rng.u8(..) < in_256) {
             self.close(pair);
         }
     }

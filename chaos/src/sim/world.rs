@@ -143,6 +143,8 @@ pub(super) struct World {
     pub(super) full: BTreeSet<u64>,
     /// Which build each node is.
     pub(super) versions: Versions,
+    /// A node whose connections break, and after how many frames of 256.
+    pub(super) brittle: Option<(usize, u8)>,
     /// A node whose frames take long.
     pub(super) slow: Option<usize>,
     /// A path, or all from one node, on which frames take long, but not longer than acks are waited for.
@@ -214,6 +216,7 @@ impl World {
             messages: BTreeMap::new(),
             full: BTreeSet::new(),
             versions: Versions::new(nodes),
+            brittle: None,
             slow: None,
             sluggish: None,
             gentle: true,

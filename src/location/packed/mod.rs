@@ -35,6 +35,8 @@ use view::PARAMS_BYTES;
 use words::Kind;
 use writer::Writer;
 
+use super::memory;
+
 pub(super) use glossary::{Explained, Glossary};
 pub use view::{Contact, View};
 pub(super) use words::Words;
@@ -271,6 +273,11 @@ impl Packed {
     /// The record without what is the table's own: the words in it are numbers of this process.
     pub(super) fn told(&self) -> &[u8] {
         self.0.get(STATE_BYTES..).unwrap_or_default()
+    }
+
+    /// What it takes of memory, bytes; its place in a bucket not counted.
+    pub(in crate::location) fn taken(&self) -> u64 {
+        memory::taken(self.0.len()) as u64
     }
 
     fn state(&self) -> [u8; STATE_BYTES] {

@@ -100,6 +100,8 @@ counted! {
         TooManyContacts => "too_many_contacts",
         /// `entries_per_aor_max` (403).
         TooManyEntries => "too_many_entries",
+        /// `memory_max_mb`, here or at another node (403).
+        MemoryFull => "memory_full",
         /// AoR, Contact or Path (403).
         TooLong => "too_long",
         /// This node's clock is behind what it stored (503).
@@ -124,6 +126,7 @@ impl From<&Refusal> for Reason {
             Refusal::ReusedCSeq => Self::ReusedCSeq,
             Refusal::TooManyContacts => Self::TooManyContacts,
             Refusal::TooManyEntries => Self::TooManyEntries,
+            Refusal::MemoryFull => Self::MemoryFull,
             Refusal::ContactTooLong | Refusal::PathTooLong => Self::TooLong,
             Refusal::StampBehind => Self::ClockBehind,
         }

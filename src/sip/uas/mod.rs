@@ -9,7 +9,8 @@
 //! - OPTIONS to this node's own address with a user: a probe, unless that user has a live contact. SBCs probe so.
 //! - A request to the node itself (no user) that is neither OPTIONS nor REGISTER: 405.
 //! - In doubt (`Serving::absence` is false) an AoR without a live contact gets 503, a removal remembered or not: the
-//!   registration that followed it may lie on the nodes that are missing. So does a query of such an AoR.
+//!   registration that followed it may lie on the nodes that are missing. So does a query of such an AoR, and a REGISTER of
+//!   one for which there is no room: what looks like a stranger's may be a refresh.
 //! - BYE and the like without a To-tag are outside any dialog and are redirected as any other request.
 
 mod acks;
@@ -35,7 +36,7 @@ use self::counts::{Limiter, LookedUp, Reason};
 use crate::clock::{Clock, Now};
 use crate::config::NotReadyOptions;
 use crate::config::bounds::DATAGRAM_BYTES_MAX;
-use crate::location::Location;
+use crate::location::{Location, Room};
 use crate::registrar::RegistrarLimits;
 use crate::sip::message::{Fault, Framing, Message, Name, Reply, Request, Unfolded, ViaTarget, vocabulary};
 use crate::sip::transport::{Flow, Transport};
@@ -52,17 +53,19 @@ pub struct Serving {
     pub requests: bool,
     /// It may be said of an AoR that it has no contact; otherwise such an AoR gets 503.
     pub absence: bool,
+    /// Which AoRs may have a contact more; the others get 403.
+    pub room: Room,
 }
 
 impl Serving {
     /// In sync.
-    pub const READY: Self = Self { probes: true, requests: true, absence: true };
+    pub const READY: Self = Self { probes: true, requests: true, absence: true, room: Room::ForAll };
     /// Serves what it knows; others may know more.
     pub const DOUBT: Self = Self { absence: false, ..Self::READY };
     /// Draining, within its grace.
     pub const DRAINING: Self = Self { probes: false, ..Self::READY };
     /// Not ready, or drained.
-    pub const NOT_READY: Self = Self { probes: false, requests: false, absence: false };
+    pub const NOT_READY: Self = Self { probes: false, requests: false, absence: false, ..Self::READY };
 }
 
 /// When a message is answered, and in which state of the node.

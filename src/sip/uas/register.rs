@@ -13,10 +13,13 @@ use super::acks::Acks;
 use super::counts::{Accepted, Reason};
 use super::{Answer, Asked, SUPPORTED};
 use crate::config::PathMode;
-use crate::registrar::{ContactWish, Contacts, Expires, Judged, Listed, Refusal, RegisterRequest, Write, judge, list};
+use crate::registrar::{
+    ContactWish, Contacts, Expires, Judged, Listed, Refusal, RegisterRequest, RegistrarLimits, Write, judge, list,
+};
 use crate::sip::message::{self, Contact, Fault, Lifetime, push_http_date};
 
 const NOT_FOUND: Fault = Fault { status: 404, reason: "Not Found" };
+const UNAVAILABLE: Fault = Fault { status: 503, reason: "Service Unavailable" };
 
 impl Asked<'_, '_> {
     pub(super) fn register<S>(&self, reserve: impl FnOnce() -> Option<S>) -> Answer<S> {
@@ -73,7 +76,7 @@ impl Asked<'_, '_> {
     }
 
     fn write<S>(&self, aor: Aor, request: &RegisterRequest<'_>, paths: &[&[u8]], slot: S) -> Answer<S> {
-        let limits = &self.uas.settings.limits;
+        let limits = &RegistrarLimits { room: self.moment.serving.room, ..self.uas.settings.limits };
         let judged = self.uas.location.update(&aor, |record| {
             let judged = judge(request, record, self.moment.now.cluster_us, limits, || self.uas.clock.draw());
             let delta = match &judged {
@@ -84,6 +87,10 @@ impl Asked<'_, '_> {
         });
         let (write, bindings) = match judged {
             Judged::Accepted { write, bindings } => (write, bindings),
+            // It is no stranger for sure: the nodes that are missing may know it.
+            Judged::Refused(Refusal::MemoryFull) if !self.moment.serving.absence => {
+                return self.refuse(Reason::NotReady, UNAVAILABLE);
+            }
             Judged::Refused(refusal) => return self.refused(&refusal),
         };
         self.uas.counts.accepted(match write {
@@ -104,7 +111,7 @@ impl Asked<'_, '_> {
         let listed = |record: Option<&aorta_proto::Record>| record.map(|record| list(record, now_us, limits));
         let bindings = self.uas.location.get(aor, listed).unwrap_or_default();
         if bindings.is_empty() && !self.moment.serving.absence {
-            return self.refuse(Reason::NotReady, Fault { status: 503, reason: "Service Unavailable" });
+            return self.refuse(Reason::NotReady, UNAVAILABLE);
         }
         self.uas.counts.accepted(Accepted::Query);
         self.at_once(self.accepted(&bindings, &[]))

@@ -58,6 +58,7 @@ impl UasSettings {
                 expires_max_s: config.expires_max_s,
                 max_contacts_per_aor: config.max_contacts_per_aor,
                 entries_per_aor_max: config.entries_per_aor_max,
+                ..RegistrarLimits::default()
             },
             path_mode: config.path_mode,
             path_in_redirect: config.path_in_redirect,
