@@ -13,10 +13,10 @@
 //! linked for each; the price of a block of [`RECORDS_MAX`] does not grow with the table.
 //!
 //! **2026-11, packed records.** To write a record as in a frame it was unpacked under its lock, encoded, and checked by itself:
-//! 1.4 µs of 1.9 µs. As the table keeps it, it is copied. What its words mean could lie in the database once, and a block
-//! name it: that would save the walk over each record and a tenth of the bytes, and make every block worthless without
-//! something that was written elsewhere, at another time. An aorta that does not know them leaves such blocks where they
-//! are, and takes what they held from its peers.
+//! half of the 1.8 µs that it cost. As the table keeps it, it is copied. What its words mean could lie in the database once,
+//! and a block name it: that would save the walk over each record, and make every block worthless without something that was
+//! written elsewhere, at another time. An aorta that does not know them leaves such blocks where they are, and takes what
+//! they held from its peers.
 
 use aorta_proto::{Aor, Record};
 
