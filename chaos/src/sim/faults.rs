@@ -239,13 +239,7 @@ pub(super) fn strike(world: &mut World, step: &Step, rng: &mut fastrand::Rng) ->
         Fault::Two(one, two) => restarts::two(world, [one, two], lasts_us, rng),
         Fault::LastOneSleeps(one) => restarts::last_one_sleeps(world, one, rng),
         Fault::SleepBesideJoiner(one, two) => restarts::sleep_beside_joiner(world, (one, two), rng),
-        Fault::Clone(one, two) => {
-            world.crash(two);
-            world.nodes[two].disk = world.nodes[one].disk.clone();
-            world.run(lasts_us, calm)?;
-            world.start(two);
-            world.run(rng.u64(1..2_000_000), calm).map(drop)
-        }
+        Fault::Clone(one, two) => restarts::clone(world, (one, two), lasts_us, rng),
         Fault::Rest => {
             world.load(false);
             world.run(lasts_us, calm).map(drop)

@@ -51,6 +51,20 @@ pub(super) fn crash_one(world: &mut World, step: &Step, one: usize, rng: &mut fa
     world.run(rng.u64(1..2_000_000), calm).map(drop)
 }
 
+/// Two processes have one history; each must go on in its own name.
+pub(super) fn clone(
+    world: &mut World,
+    (one, two): (usize, usize),
+    lasts_us: u64,
+    rng: &mut fastrand::Rng,
+) -> Result<(), String> {
+    world.crash(two);
+    world.nodes[two].disk = world.nodes[one].disk.clone();
+    world.run(lasts_us, calm)?;
+    world.start(two);
+    world.run(rng.u64(1..2_000_000), calm).map(drop)
+}
+
 /// All die: under load, or when all disks have everything; a wall clock may be set while nobody runs. Phones may go on as
 /// soon as somebody serves.
 pub(super) fn crash_all(world: &mut World, step: &Step, rng: &mut fastrand::Rng) -> Result<(), String> {
