@@ -30,15 +30,16 @@ mod tests;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use aorta_proto::digest::AorHash;
+use aorta_proto::digest::{AorHash, BUCKETS};
 use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::{Aor, Digester, Merged, Record};
 use parking_lot::RwLock;
 
 use dirty::DirtyStripes;
-use packed::{Scratch, Words};
+use packed::{Glossary, Packed, Scratch, Words};
 use stripe::{Stripe, Tally};
 
+pub use dirty::AorTag;
 pub use expiry::{SLIM_AFTER_LAPSE_US, Swept};
 pub use memory::{Budget, Room};
 pub use packed::{Contact, View};
@@ -49,6 +50,7 @@ pub const STRIPES: usize = 256;
 /// The table. Shared by all threads.
 pub struct Location {
     digester: Digester,
+    words: Arc<Words>,
     stripes: Box<[RwLock<Stripe>]>,
     /// `None` when there are no snapshots.
     dirty: Option<Arc<DirtyStripes>>,
@@ -96,6 +98,7 @@ impl Location {
         Self {
             digester: Digester::new(digest_key),
             stripes: (0..STRIPES).map(|at| RwLock::new(Stripe::new(&words, dirty.as_ref(), at))).collect(),
+            words,
             dirty,
             floor_us: AtomicU64::new(0),
             lifetimes: lifetimes::Lifetimes::default(),
@@ -167,6 +170,18 @@ impl Location {
         applied
     }
 
+    /// [`Location::restore`] of a record as [`Packed::told`] gave it, in words that the glossary explains. Returns its latest
+    /// stamp, cluster time in microseconds; `None` when it is no such record.
+    fn restore_told(&self, told: &[u8], glossary: (&mut Glossary, &[u8])) -> Option<u64> {
+        let (aor, record) = Scratch::with(|scratch| {
+            scratch.transcribe(told, glossary, &self.words)?;
+            Some((Aor::from_canonical(&scratch.aor), scratch.record.clone()))
+        })?;
+        let latest_us = record.latest().map_or(0, |stamp| stamp.time_us);
+        self.restore(&aor, record);
+        Some(latest_us)
+    }
+
     /// What the table holds now.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -183,10 +198,10 @@ impl Location {
     }
 
     /// Every AoR that changed since it was last taken, for a snapshot, what is awaited first; one may be in it twice. Whoever
-    /// takes them asks [`Location::take_record`] for each, or gives them back with [`Location::put_back`] if they could not
+    /// takes them asks [`Location::take_records`] for each, or gives them back with [`Location::put_back`] if they could not
     /// be written.
     #[must_use]
-    pub fn take_dirty(&self) -> Vec<Aor> {
+    pub fn take_dirty(&self) -> Vec<AorTag> {
         self.dirty_stripes().flat_map(|stripe| stripe.write().take_dirty()).collect()
     }
 
@@ -200,41 +215,48 @@ impl Location {
     /// Somebody waits until all that is known is on disk.
     pub fn await_all_on_disk(&self) {
         for stripe in self.dirty_stripes() {
-            stripe.write().await_all_on_disk(&self.digester);
+            stripe.write().await_all_on_disk();
         }
     }
 
     /// As [`Location::take_dirty`], but only those that somebody waits for: a commit must not wait behind a whole table.
     #[must_use]
-    pub fn take_awaited(&self) -> Vec<Aor> {
+    pub fn take_awaited(&self) -> Vec<AorTag> {
         self.dirty_stripes().flat_map(|stripe| stripe.write().take_awaited()).collect()
     }
 
-    /// What is known of an AoR that was taken as dirty; an empty record means that it is to be deleted, `None` that its
-    /// latest change was taken already. A later change makes it dirty again.
+    /// What is known of an AoR that was taken as dirty, and of others with its tag; nothing when its latest change was taken
+    /// already, or all of it was forgotten. A later change makes it dirty again.
     #[must_use]
-    pub fn take_record(&self, aor: &Aor) -> Option<Record> {
-        self.take_with(aor, Record::clone)
+    pub fn take_records(&self, tag: AorTag) -> Vec<(Aor, Record)> {
+        let mut records = Vec::new();
+        let mut stripe = self.tagged(tag).write();
+        Scratch::with(|scratch| {
+            stripe.take_each(tag, |packed| {
+                packed.read_all(&self.words, scratch);
+                records.push((Aor::from_canonical(&scratch.aor), scratch.record.clone()));
+            });
+        });
+        records
     }
 
-    /// As [`Location::take_record`], shown to `write` under a lock: it must be short and must not touch this table.
-    pub fn take_with<T>(&self, aor: &Aor, write: impl FnOnce(&Record) -> T) -> Option<T> {
-        let hash = self.digester.aor(aor);
-        self.stripe(hash).write().take_with(hash, aor, write)
+    /// As [`Location::take_records`], as the table keeps them, shown to `write` under a lock: it must be short and must not
+    /// touch this table.
+    fn take_packed(&self, tag: AorTag, write: impl FnMut(&Packed)) {
+        self.tagged(tag).write().take_each(tag, write);
     }
 
     /// Makes AoRs dirty again that were taken and could not be written.
-    pub fn put_back<'a>(&self, aors: impl IntoIterator<Item = &'a Aor>) {
-        for aor in aors {
-            let hash = self.digester.aor(aor);
-            self.stripe(hash).write().put_back(hash, aor);
+    pub fn put_back(&self, tags: &[AorTag]) {
+        for tag in tags {
+            self.tagged(*tag).write().put_back(*tag);
         }
     }
 
     /// Makes every AoR dirty: the disk lost what it had.
     fn soil_all(&self) {
-        for stripe in &self.stripes {
-            stripe.write().soil_all();
+        for bucket in 0..BUCKETS {
+            self.stripes[stripe::locate(bucket).0].write().soil_bucket(bucket);
         }
     }
 
@@ -248,8 +270,7 @@ impl Location {
     /// Makes dirty what lies in these buckets and was not taken since [`Location::begin_renewal`].
     fn soil_unrenewed(&self, buckets: std::ops::Range<u32>) {
         for bucket in buckets {
-            let (at, place) = stripe::locate(bucket);
-            self.stripes[at].write().soil_unrenewed(place);
+            self.stripes[stripe::locate(bucket).0].write().soil_unrenewed(bucket);
         }
     }
 
@@ -279,6 +300,10 @@ impl Location {
 
     fn stripe(&self, hash: AorHash) -> &RwLock<Stripe> {
         &self.stripes[stripe::locate(hash.bucket()).0]
+    }
+
+    fn tagged(&self, tag: AorTag) -> &RwLock<Stripe> {
+        &self.stripes[stripe::locate(tag.bucket()).0]
     }
 
     /// Those in which something may be dirty.

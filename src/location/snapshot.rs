@@ -35,9 +35,9 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use aorta_proto::{Aor, NodeId, Record};
+use aorta_proto::NodeId;
 
-use super::Location;
+use super::{AorTag, Location};
 use blocks::Block;
 use database::{FORMER_RECORDS, Open, Trouble, guard, open_past_damage};
 use directory::{at, claim, set_aside};
@@ -83,8 +83,6 @@ pub struct Loaded {
 pub struct Saved {
     /// Records written: of AoRs that changed, and of those whose last copy would soon go with the others around it.
     pub written: usize,
-    /// AoRs of which nothing is known any more.
-    pub deleted: usize,
 }
 
 /// The open database. Owned by the one thread that saves.
@@ -157,12 +155,15 @@ impl Snapshot {
         let mut saved = Saved::default();
         for unflushed in (0..dirty.len()).step_by(FLUSH_RECORDS) {
             let until = dirty.len().min(unflushed + FLUSH_RECORDS);
-            let written = self.write(location, &dirty[unflushed..until], &mut saved, &mut meanwhile);
-            if let Err(error) = written.and_then(|()| self.flush()) {
-                location.put_back(&dirty[unflushed..]);
-                self.shelf.put_off();
-                self.close();
-                return Err(error);
+            let written = self.write(location, &dirty[unflushed..until], &mut meanwhile);
+            match written.and_then(|written| self.flush().map(|()| written)) {
+                Ok(written) => saved.written += written,
+                Err(error) => {
+                    location.put_back(&dirty[unflushed..]);
+                    self.shelf.put_off();
+                    self.close();
+                    return Err(error);
+                }
             }
         }
         if renewing {
@@ -209,15 +210,13 @@ impl Snapshot {
     pub fn commit(&mut self, location: &Location) -> Result<Saved, SnapshotError> {
         self.open_again(location)?;
         let awaited = location.take_awaited();
-        let mut saved = Saved::default();
         // Also when nothing is awaited any more: a save that is under way may have written it, and not flushed yet.
-        let written = self.write(location, &awaited, &mut saved, &mut |_| Ok(()));
-        if let Err(error) = written.and_then(|()| self.guarded(|open| open.sync())) {
+        let written = self.write(location, &awaited, &mut |_| Ok(()));
+        let written = written.and_then(|written| self.guarded(|open| open.sync()).map(|()| Saved { written }));
+        written.inspect_err(|_| {
             location.put_back(&awaited);
             self.close();
-            return Err(error);
-        }
-        Ok(saved)
+        })
     }
 
     /// Keeps the last known members: opaque bytes, given back at the next start.
@@ -234,39 +233,35 @@ impl Snapshot {
         if self.open.is_some() { Ok(()) } else { self.open_database(location, &mut Loaded::default()) }
     }
 
-    /// Writes what is known of these AoRs, in blocks, with `meanwhile` between them.
+    /// Writes what is known of these AoRs, in blocks, with `meanwhile` between them. Returns how many records.
     fn write(
         &mut self,
         location: &Location,
-        aors: &[Aor],
-        saved: &mut Saved,
+        tags: &[AorTag],
         meanwhile: &mut dyn FnMut(&mut Self) -> Result<(), SnapshotError>,
-    ) -> Result<(), SnapshotError> {
+    ) -> Result<usize, SnapshotError> {
         let mut block = Block::default();
-        for aor in aors {
-            let push = |record: &Record| (!record.is_empty()).then(|| block.push(aor, record));
-            // One that is in there twice was taken the first time.
-            let Some(pushed) = location.take_with(aor, push) else { continue };
-            match pushed {
-                None => saved.deleted += 1,
-                Some(Ok(())) => saved.written += 1,
-                // No record that a REGISTER can make gets here; peers have it.
-                Some(Err(error)) => tracing::error!(%error, "a record could not be encoded for the snapshot"),
-            }
+        let mut written = 0;
+        for tag in tags {
+            location.take_packed(*tag, |packed| block.push(packed));
+            written += block.explain(&location.words);
             if block.is_full() {
-                self.put(&block)?;
-                block.clear();
+                self.put(&mut block)?;
                 meanwhile(self)?;
             }
         }
-        if block.records > 0 { self.put(&block) } else { Ok(()) }
+        if block.records > 0 {
+            self.put(&mut block)?;
+        }
+        Ok(written)
     }
 
-    /// Puts a block behind the others.
-    fn put(&mut self, block: &Block) -> Result<(), SnapshotError> {
+    /// Puts a block behind the others, and clears it.
+    fn put(&mut self, block: &mut Block) -> Result<(), SnapshotError> {
         let (volume, place) = self.shelf.next();
-        self.guarded(|open| open.put(volume, place, block.as_bytes()))?;
+        self.guarded(|open| open.put(volume, place, block.close()))?;
         self.shelf.put(block.records);
+        block.clear();
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::record::Change;
 use aorta_proto::{Aor, Digester, Merged, Record};
 
-use super::dirty::{Dirty, DirtyStripes};
+use super::dirty::{AorTag, Dirty, DirtyStripes};
 use super::memory::taken;
 use super::packed::{Packed, Scratch, Unsaved, View, Words};
 
@@ -56,10 +56,16 @@ impl Bucket {
     }
 
     fn find(&self, words: &Words, hash: AorHash, aor: &str) -> Option<usize> {
-        let tag = tag(hash);
+        let tag = AorTag::of(hash).piece();
         let tagged = self.tags.iter().enumerate().filter(|(_, other)| **other == tag);
         let mut tagged = tagged.filter_map(|(at, _)| Some((at, self.records.get(at)?)));
         tagged.find(|(_, record)| record.is_of(words, aor)).map(|(at, _)| at)
+    }
+
+    /// All records that a tag names.
+    fn tagged(&mut self, tag: AorTag) -> impl Iterator<Item = &mut Packed> {
+        let tagged = self.tags.iter().zip(&mut self.records);
+        tagged.filter(move |(other, _)| **other == tag.piece()).map(|(_, record)| record)
     }
 
     fn push(&mut self, hash: AorHash, record: Packed) {
@@ -68,7 +74,7 @@ impl Bucket {
             self.records.reserve_exact(more);
             self.tags.reserve_exact(more);
         }
-        self.tags.push(tag(hash));
+        self.tags.push(AorTag::of(hash).piece());
         self.records.push(record);
     }
 
@@ -200,7 +206,7 @@ impl Stripe {
                 bucket.records.len() - 1
             }
         };
-        soil(&mut bucket.records[at], dirty.as_mut(), || aor.clone());
+        soil(AorTag::of(hash), &mut bucket.records[at], dirty.as_mut());
         merged
     }
 
@@ -218,7 +224,6 @@ impl Stripe {
                     let hash = digester.aor_text(&scratch.aor);
                     let note = |change: Change<'_>| account(digester, hash, &change, &mut shift, tally);
                     forgotten += scratch.record.forget(floor_us, note);
-                    soil(&mut bucket.records[at], dirty.as_mut(), || Aor::from_canonical(&scratch.aor));
                     let before = bucket.records[at].taken();
                     if scratch.record.is_empty() {
                         tally.aors -= 1;
@@ -226,6 +231,7 @@ impl Stripe {
                         bucket.remove(at);
                         continue;
                     }
+                    soil(AorTag::of(hash), &mut bucket.records[at], dirty.as_mut());
                     scratch.pack_read(words, &mut bucket.records[at]);
                     tally.resize(before, bucket.records[at].taken());
                 }
@@ -304,7 +310,7 @@ impl Stripe {
     pub(super) fn recounted_bytes(&self) -> u64 {
         let of = |bucket: &Bucket| bucket.places_taken() + bucket.records.iter().map(Packed::taken).sum::<u64>();
         let buckets: u64 = self.buckets.iter().map(of).sum();
-        let queues = self.dirty.as_ref().map_or(0, Dirty::recounted_bytes);
+        let queues = self.dirty.as_ref().map_or(0, Dirty::taken);
         taken(size_of_val(&*self.buckets)) as u64 + buckets + queues
     }
 
@@ -312,76 +318,59 @@ impl Stripe {
         self.dirty.as_ref().map_or(0, Dirty::len)
     }
 
-    /// Makes an AoR dirty; one that is not in the table is to be deleted.
+    /// Makes what is known of an AoR dirty.
     pub(super) fn soil(&mut self, hash: AorHash, aor: &Aor) {
         let Self { buckets, words, dirty, .. } = self;
-        match find_mut(buckets, words, hash, aor) {
-            Some(packed) => soil(packed, dirty.as_mut(), || aor.clone()),
-            None => dirty.iter_mut().for_each(|dirty| dirty.changes(aor.clone())),
+        if let Some(packed) = find_mut(buckets, words, hash, aor) {
+            soil(AorTag::of(hash), packed, dirty.as_mut());
         }
     }
 
     /// Somebody waits until what is known of an AoR is on disk.
     pub(super) fn await_on_disk(&mut self, hash: AorHash, aor: &Aor) {
-        let Self { buckets, words, dirty, .. } = self;
-        let Some(dirty) = dirty else { return };
-        let packed = find_mut(buckets, words, hash, aor);
-        if let Some(packed) = packed.filter(|packed| packed.unsaved() == Unsaved::Yes) {
-            packed.set_unsaved(Unsaved::Awaited);
-            dirty.awaits(aor.clone());
+        let Self { buckets, words, dirty: Some(dirty), .. } = self else { return };
+        if let Some(packed) = find_mut(buckets, words, hash, aor) {
+            dirty.awaits(AorTag::of(hash), packed);
         }
     }
 
     /// Somebody waits until everything is on disk.
-    pub(super) fn await_all_on_disk(&mut self, digester: &Digester) {
-        let Self { buckets, words, dirty, .. } = self;
-        let Some(dirty) = dirty else { return };
-        dirty.await_some(|aor| {
-            let packed = find_mut(buckets, words, digester.aor(aor), aor);
-            let packed = packed.filter(|packed| packed.unsaved() == Unsaved::Yes);
-            packed.map(|packed| packed.set_unsaved(Unsaved::Awaited)).is_some()
-        });
-    }
-
-    /// Puts an AoR among the dirty ones again, for it was taken from them. Who waits for it is not known any more, so
-    /// somebody may.
-    pub(super) fn put_back(&mut self, hash: AorHash, aor: &Aor) {
-        let Self { buckets, words, dirty, .. } = self;
-        let Some(dirty) = dirty else { return };
-        dirty.awaits(aor.clone());
-        if let Some(packed) = find_mut(buckets, words, hash, aor) {
-            packed.set_unsaved(Unsaved::Awaited);
-            dirty.took(packed);
+    pub(super) fn await_all_on_disk(&mut self) {
+        let Self { buckets, dirty: Some(dirty), .. } = self else { return };
+        for tag in dirty.changed() {
+            tagged(buckets, tag).for_each(|packed| dirty.awaits(tag, packed));
         }
     }
 
-    /// Makes every AoR dirty.
-    pub(super) fn soil_all(&mut self) {
-        let Self { buckets, words, dirty, .. } = self;
-        Scratch::with(|scratch| {
-            for packed in buckets.iter_mut().flat_map(|bucket| &mut bucket.records) {
-                packed.read_all(words, scratch);
-                soil(packed, dirty.as_mut(), || Aor::from_canonical(&scratch.aor));
-            }
-        });
+    /// Puts an AoR among the dirty ones again, for it was taken from them.
+    pub(super) fn put_back(&mut self, tag: AorTag) {
+        let Self { buckets, dirty: Some(dirty), .. } = self else { return };
+        tagged(buckets, tag).for_each(|packed| dirty.put_back(tag, packed));
+    }
+
+    /// Makes every AoR of one bucket dirty.
+    pub(super) fn soil_bucket(&mut self, bucket: u32) {
+        self.soil_some(bucket, |_, _| true);
     }
 
     /// From now on what is not taken again is unrenewed. The last renewal took everything.
     pub(super) fn begin_renewal(&mut self) {
-        self.dirty.iter_mut().for_each(|dirty| dirty.renewal = !dirty.renewal);
+        self.dirty.iter_mut().for_each(Dirty::begin_renewal);
     }
 
     /// Makes what lies in one bucket and was not taken since [`Stripe::begin_renewal`] dirty.
-    pub(super) fn soil_unrenewed(&mut self, at: usize) {
-        let Self { buckets, words, dirty: Some(dirty), .. } = self else { return };
-        let Some(bucket) = buckets.get_mut(at) else { return };
-        let renewal = dirty.renewal;
-        Scratch::with(|scratch| {
-            for packed in bucket.records.iter_mut().filter(|packed| packed.renewal() != renewal) {
-                packed.read_all(words, scratch);
-                soil(packed, Some(dirty), || Aor::from_canonical(&scratch.aor));
+    pub(super) fn soil_unrenewed(&mut self, bucket: u32) {
+        self.soil_some(bucket, Dirty::is_unrenewed);
+    }
+
+    fn soil_some(&mut self, number: u32, which: impl Fn(&Dirty, &Packed) -> bool) {
+        let Self { buckets, dirty: Some(dirty), .. } = self else { return };
+        let Some(bucket) = buckets.get_mut(locate(number).1) else { return };
+        for (piece, packed) in bucket.tags.iter().zip(&mut bucket.records) {
+            if which(dirty, packed) {
+                dirty.soil(AorTag::new(number, *piece), packed);
             }
-        });
+        }
     }
 
     /// Whether what is known of an AoR was changed since it was last taken for the disk.
@@ -391,45 +380,33 @@ impl Stripe {
         packed.is_some_and(|packed| packed.unsaved() != Unsaved::No)
     }
 
-    /// Takes the latest change of an AoR as seen by the disk.
+    /// Takes the latest change of an AoR, which was not dirty before it, as seen by the disk.
     pub(super) fn clean(&mut self, hash: AorHash, aor: &Aor) {
-        let Self { buckets, words, dirty, .. } = self;
-        let Some(dirty) = dirty else { return };
-        if dirty.take_back(aor)
-            && let Some(packed) = find_mut(buckets, words, hash, aor)
-        {
-            packed.set_unsaved(Unsaved::No);
-            packed.set_turn(0);
+        let Self { buckets, words, dirty: Some(dirty), .. } = self else { return };
+        if let Some(packed) = find_mut(buckets, words, hash, aor) {
+            dirty.clean(AorTag::of(hash), packed);
         }
     }
 
     /// Takes all that is dirty, what is awaited first.
-    pub(super) fn take_dirty(&mut self) -> VecDeque<Aor> {
+    pub(super) fn take_dirty(&mut self) -> VecDeque<AorTag> {
         self.dirty.as_mut().map(Dirty::take).unwrap_or_default()
     }
 
     /// Takes what somebody waits for.
-    pub(super) fn take_awaited(&mut self) -> VecDeque<Aor> {
+    pub(super) fn take_awaited(&mut self) -> VecDeque<AorTag> {
         self.dirty.as_mut().map(Dirty::take_awaited).unwrap_or_default()
     }
 
-    /// Shows what is known of an AoR that was taken as dirty to `write`, for the disk: the next change makes it dirty again.
-    /// `None` when it was taken once more since it was queued, and has not changed since.
-    pub(super) fn take_with<T>(&mut self, hash: AorHash, aor: &Aor, write: impl FnOnce(&Record) -> T) -> Option<T> {
-        let Self { buckets, words, dirty, .. } = self;
-        let Some(packed) = find_mut(buckets, words, hash, aor) else { return Some(write(&Record::EMPTY)) };
-        if let Some(dirty) = dirty {
-            dirty.took(packed);
+    /// Gives `write` what is known of those that were taken as dirty under a tag, for the disk: the next change makes them
+    /// dirty again. Leaves out what was taken once more since it was queued, and has not changed since.
+    pub(super) fn take_each(&mut self, tag: AorTag, mut write: impl FnMut(&Packed)) {
+        let Self { buckets, dirty: Some(dirty), .. } = self else { return };
+        for packed in tagged(buckets, tag) {
+            if dirty.takes(packed) {
+                write(packed);
+            }
         }
-        if packed.unsaved() == Unsaved::No {
-            return None;
-        }
-        packed.set_unsaved(Unsaved::No);
-        packed.set_renewal(dirty.as_ref().is_some_and(|dirty| dirty.renewal));
-        Scratch::with(|scratch| {
-            packed.read(words, scratch);
-            Some(write(&scratch.record))
-        })
     }
 }
 
@@ -443,25 +420,20 @@ fn place(hash: AorHash) -> usize {
     locate(hash.bucket()).1
 }
 
-/// What tells an AoR's record from others of its bucket.
-fn tag(hash: AorHash) -> u16 {
-    hash.low() as u16
-}
-
 fn find_mut<'a>(buckets: &'a mut [Bucket], words: &Words, hash: AorHash, aor: &Aor) -> Option<&'a mut Packed> {
     let bucket = buckets.get_mut(place(hash))?;
     let at = bucket.find(words, hash, aor.as_str())?;
     bucket.records.get_mut(at)
 }
 
-fn soil(packed: &mut Packed, dirty: Option<&mut Dirty>, aor: impl FnOnce() -> Aor) {
-    let Some(dirty) = dirty else { return };
-    if packed.unsaved() == Unsaved::No {
-        packed.set_unsaved(Unsaved::Yes);
-    }
-    if packed.turn() != dirty.turn {
-        packed.set_turn(dirty.turn);
-        dirty.changes(aor());
+/// All records that a tag names, seldom more than one.
+fn tagged(buckets: &mut [Bucket], tag: AorTag) -> impl Iterator<Item = &mut Packed> {
+    buckets.get_mut(locate(tag.bucket()).1).into_iter().flat_map(move |bucket| bucket.tagged(tag))
+}
+
+fn soil(tag: AorTag, packed: &mut Packed, dirty: Option<&mut Dirty>) {
+    if let Some(dirty) = dirty {
+        dirty.soil(tag, packed);
     }
 }
 

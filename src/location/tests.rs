@@ -187,22 +187,17 @@ impl Both {
     }
 
     /// As a disk that takes but every n-th AoR; whether it took all.
-    fn save(&mut self, taken: Vec<Aor>, every: usize) -> bool {
+    fn save(&mut self, taken: Vec<AorTag>, every: usize) -> bool {
         let mut all = true;
-        for (at, aor) in taken.iter().enumerate() {
+        for (at, tag) in taken.iter().enumerate() {
             if at % every != 0 {
                 // Whether it got as far as this one or not.
-                drop((at % 2 == 0).then(|| self.location.take_record(aor)));
-                self.location.put_back([aor]);
+                drop((at % 2 == 0).then(|| self.location.take_records(*tag)));
+                self.location.put_back(&[*tag]);
                 all = false;
                 continue;
             }
-            let Some(record) = self.location.take_record(aor) else { continue };
-            if record.is_empty() {
-                self.saved.remove(aor);
-            } else {
-                self.saved.insert(aor.clone(), record);
-            }
+            self.saved.extend(self.location.take_records(*tag));
         }
         all
     }
@@ -228,13 +223,18 @@ impl Both {
         }
     }
 
-    /// What a restart would find, once all dirty AoRs are saved, is the table, but for what was slimmed meanwhile.
+    /// What a restart would find, once all dirty AoRs are saved, is the table, but for what was slimmed or forgotten
+    /// meanwhile.
     fn check_saved(&mut self) {
         self.save(self.location.take_dirty(), 1);
         assert_eq!(self.location.counts().dirty, 0);
         let slim = |records: &BTreeMap<Aor, Record>| {
             let mut records = records.clone();
-            records.values_mut().for_each(|record| _ = record.slim(u64::MAX, |_| {}));
+            for record in records.values_mut() {
+                record.forget(self.floor_us, |_| {});
+                record.slim(u64::MAX, |_| {});
+            }
+            records.retain(|_, record| !record.is_empty());
             records
         };
         assert_eq!(slim(&self.saved), slim(&self.plain));
@@ -385,17 +385,24 @@ fn what_a_disk_gave_is_dirty_only_where_it_differs() {
     assert_eq!(location.counts().dirty, 1, "merged with what a peer said first");
     location.set_floor(stamp(150).time_us);
     location.restore(&aor(3), record);
-    assert!(location.take_dirty().contains(&aor(3)), "below the floor: to be deleted");
-    assert_eq!(location.take_record(&aor(3)), Some(Record::EMPTY));
-    location.put_back([&aor(3)]);
-    assert_eq!(location.counts().dirty, 1);
+    assert_eq!(location.counts().dirty, 1, "below the floor: nothing to write");
+    let mut later = Record::from(entry(1, 100, Some(60)));
+    later.merge(&entry(2, 200, Some(60)).into());
+    location.restore(&aor(4), later);
+    assert_eq!(location.counts().dirty, 2, "some of it below the floor");
+    let dirty = location.take_dirty();
+    let taken: Vec<_> = dirty.iter().flat_map(|tag| location.take_records(*tag)).collect();
+    assert_eq!(taken.len(), 2);
+    assert!(taken.contains(&(aor(4), entry(2, 200, Some(60)).into())));
+    location.put_back(&dirty);
+    assert_eq!(location.counts().dirty, 2);
 }
 
 #[test]
 fn without_snapshots_nothing_is_remembered_for_them() {
     let location = Location::new(KEY, false);
     location.apply(&aor(1), entry(1, 100, Some(60)).into());
-    location.put_back([&aor(5)]);
+    location.await_all_on_disk();
     assert_eq!(location.counts().dirty, 0);
 }
 

@@ -162,7 +162,7 @@ catalogue! {
     RECORDS_DIRTY: Kind::Gauge, "aorta_records_dirty", [],
         "Records that changed since they were last written to disk.";
     SNAPSHOT_SECONDS: Kind::Histogram(DISK_SECONDS), "aorta_snapshot_seconds", [],
-        "Time that one snapshot of what changed took.";
+        "Time that one snapshot of what changed took, with its rests: at most half of the interval.";
     SNAPSHOT_RECORDS: Kind::Counter, "aorta_snapshot_records_total", [],
         "Records written to disk.";
     SNAPSHOT_FAILED: Kind::Counter, "aorta_snapshot_failed_total", [],

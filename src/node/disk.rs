@@ -18,12 +18,44 @@ const CLOCK_LOOK: Duration = Duration::from_millis(5);
 /// After a write that failed, commits are tried again so often; each try opens the database anew.
 const COMMIT_RETRY_US: u64 = 500_000;
 
+/// After each block a save rests so many times as long as it took, so that whoever answers phones finds a processor: in one
+/// go, a second's changes keep one busy for some ten milliseconds.
+const REST_TIMES: u64 = 3;
+
+/// It does not rest any more when this part of the interval has passed.
+const REST_SHARE: u64 = 2;
+
 /// A thread that works at intervals, or when its bell rings, until it is told to stop.
 #[derive(Debug)]
 pub(super) struct Worker {
     stop: Arc<AtomicBool>,
     bell: Bell,
     thread: JoinHandle<()>,
+}
+
+/// How a [`Worker`] waits.
+#[derive(Debug)]
+pub(super) struct Rest {
+    stop: Arc<AtomicBool>,
+    rings: Receiver<()>,
+}
+
+impl Rest {
+    /// Waits so long, or until the bell rings. Not at all when the worker was told to stop.
+    fn wait(&self, longest: Duration) {
+        if !self.is_over() {
+            // Whoever rings looks for what is due; a bell that is gone was that of a worker that nobody can stop any more.
+            match self.rings.recv_timeout(longest) {
+                Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => self.stop.store(true, Ordering::Release),
+            }
+        }
+    }
+
+    /// Whether the worker was told to stop.
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
 }
 
 /// Makes a [`Worker`] work now.
@@ -40,21 +72,21 @@ impl Bell {
 }
 
 impl Worker {
-    /// Runs `work`, which says when it wants to run again, until [`Worker::stop`]; then once more with `true`.
-    pub(super) fn spawn(name: &str, mut work: impl FnMut(bool) -> Duration + Send + 'static) -> std::io::Result<Self> {
+    /// Runs `work`, which says when it wants to run again, until [`Worker::stop`]; then once more, when its [`Rest`] is over.
+    pub(super) fn spawn(name: &str, mut work: impl FnMut(&Rest) -> Duration + Send + 'static) -> std::io::Result<Self> {
         let (bell, rings): (SyncSender<()>, Receiver<()>) = sync_channel(1);
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let rest = Rest { stop: Arc::clone(&stop), rings };
         let run = move || {
             let mut wait = Duration::ZERO;
             loop {
-                let nobody_rings = rings.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected);
-                if nobody_rings || stopped.load(Ordering::Acquire) {
+                rest.wait(wait);
+                if rest.is_over() {
                     break;
                 }
-                wait = work(false);
+                wait = work(&rest);
             }
-            work(true);
+            work(&rest);
         };
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run)?;
         Ok(Self { stop, bell: Bell(bell), thread })
@@ -79,7 +111,7 @@ impl Worker {
 pub(super) fn keep_ceiling(core: &Arc<Core>, mut ceiling: Ceiling) -> std::io::Result<Worker> {
     let core = Arc::clone(core);
     let mut trouble = false;
-    Worker::spawn("ceiling", move |_last| {
+    Worker::spawn("ceiling", move |_rest| {
         if !core.clock.is_set() {
             return CLOCK_LOOK;
         }
@@ -103,7 +135,7 @@ pub(super) fn keep_snapshot(core: &Arc<Core>, snapshot: Snapshot, interval: Dura
     let interval_us = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX);
     let pen = Pen { core: Arc::clone(core), trouble: false, commit_again_us: None };
     let mut saver = Saver { pen, snapshot, interval_us, next_save_us: 0 };
-    let worker = Worker::spawn("snapshot", move |last| saver.work(last))?;
+    let worker = Worker::spawn("snapshot", move |rest| saver.work(rest))?;
     if core.disk_bell.set(worker.bell()).is_ok() {
         // Whoever asked before there was a bell.
         worker.bell().ring();
@@ -128,13 +160,13 @@ struct Pen {
 }
 
 impl Saver {
-    fn work(&mut self, last: bool) -> Duration {
+    fn work(&mut self, rest: &Rest) -> Duration {
         let Self { pen, snapshot, .. } = self;
         // What it says was noted.
         drop(pen.commit_if_due(snapshot));
         let begun_us = pen.now_us();
-        if last || begun_us >= self.next_save_us {
-            pen.save(snapshot);
+        if rest.is_over() || begun_us >= self.next_save_us {
+            pen.save(snapshot, (rest, begun_us + self.interval_us / REST_SHARE));
             let took_us = pen.now_us().saturating_sub(begun_us);
             // At least a breath between two, or a slow disk would never let the table's locks alone.
             self.next_save_us = begun_us + self.interval_us.max(took_us + self.interval_us / 8);
@@ -147,6 +179,18 @@ impl Saver {
 impl Pen {
     fn now_us(&self) -> u64 {
         self.core.clock.now().mono_us
+    }
+
+    /// Rests, but for commits.
+    fn commit_until(&mut self, snapshot: &mut Snapshot, rest: &Rest, until_us: u64) -> Result<(), SnapshotError> {
+        loop {
+            self.commit_if_due(snapshot)?;
+            let left_us = until_us.saturating_sub(self.now_us());
+            if left_us == 0 || rest.is_over() {
+                return Ok(());
+            }
+            rest.wait(Duration::from_micros(left_us));
+        }
     }
 
     /// One group commit, if somebody waits: all that came while the one before was written is written by this one.
@@ -176,7 +220,8 @@ impl Pen {
         }
     }
 
-    fn save(&mut self, snapshot: &mut Snapshot) {
+    /// Writes what changed, with rests until `rest_until_us`, in which it commits what somebody waits for.
+    fn save(&mut self, snapshot: &mut Snapshot, (rest, rest_until_us): (&Rest, u64)) {
         let begun_us = self.now_us();
         let mut kept = Ok(());
         if self.core.members_changed.swap(false, Ordering::AcqRel) {
@@ -186,7 +231,15 @@ impl Pen {
             }
         }
         let core = Arc::clone(&self.core);
-        let saved = snapshot.save_and(&core.location, |snapshot| self.commit_if_due(snapshot));
+        let mut worked_since_us = begun_us;
+        let saved = snapshot.save_and(&core.location, |snapshot| {
+            let now_us = self.now_us();
+            let rested_us =
+                now_us.saturating_add(now_us.saturating_sub(worked_since_us) * REST_TIMES).min(rest_until_us);
+            self.commit_until(snapshot, rest, rested_us)?;
+            worked_since_us = self.now_us();
+            Ok(())
+        });
         match saved.and_then(|saved| kept.map(|()| saved)) {
             Ok(saved) => {
                 if std::mem::take(&mut self.trouble) {
@@ -218,14 +271,33 @@ mod tests {
     #[test]
     fn a_worker_works_once_more_when_it_is_stopped() {
         let (sender, received) = sync_channel(10);
-        let worker = Worker::spawn("test", move |last| {
-            sender.send(last).expect("the test listens");
+        let worker = Worker::spawn("test", move |rest| {
+            sender.send(rest.is_over()).expect("the test listens");
             Duration::from_secs(3600)
         });
         let worker = worker.expect("a thread");
         assert_eq!(received.recv(), Ok(false));
         worker.stop();
         assert_eq!(received.recv(), Ok(true));
+        assert!(received.recv().is_err());
+    }
+
+    #[test]
+    fn a_rest_ends_when_the_bell_rings_and_when_the_worker_is_to_stop() {
+        let (sender, received) = sync_channel(10);
+        let worker = Worker::spawn("test", move |rest| {
+            sender.send("works").expect("the test listens");
+            rest.wait(Duration::from_secs(3600));
+            sender.send(if rest.is_over() { "is over" } else { "rested" }).expect("the test listens");
+            rest.wait(Duration::from_secs(3600));
+            Duration::from_secs(3600)
+        });
+        let worker = worker.expect("a thread");
+        assert_eq!(received.recv(), Ok("works"));
+        worker.bell().ring();
+        assert_eq!(received.recv(), Ok("rested"));
+        worker.stop();
+        assert_eq!((received.recv(), received.recv()), (Ok("works"), Ok("is over")));
         assert!(received.recv().is_err());
     }
 }

@@ -146,9 +146,8 @@ impl Bench {
             let Some(core) = self.cores.get_mut(node) else { continue };
             core.commit_due = false;
             let commit = core.replication.begin_commit();
-            for aor in core.location.take_awaited() {
-                let record = core.location.take_record(&aor);
-                core.disk.extend(record.map(|record| (aor, record)));
+            for tag in core.location.take_awaited() {
+                core.disk.extend(core.location.take_records(tag));
             }
             let effects = core.replication.committed(commit, core.clock.now());
             self.take(node.as_str(), effects);

@@ -34,7 +34,7 @@ impl World {
             }
             let commit = process.replication.begin_commit();
             let taken = process.location.take_awaited();
-            let records = taken.into_iter().filter_map(|aor| Some((aor.clone(), process.location.take_record(&aor)?)));
+            let records = taken.into_iter().flat_map(|tag| process.location.take_records(tag));
             process.writing.under_way = Some((commit, records.collect()));
             (Some(process.boot), Default::default())
         });

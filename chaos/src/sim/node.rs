@@ -151,9 +151,8 @@ impl Node {
         let location = Arc::new(Location::new(DIGEST_KEY, true));
         let torn = self.disk.torn.take();
         for (aor, record) in &self.disk.records {
-            match self.loaded(aor, record, torn.as_ref() == Some(aor)) {
-                Some(record) => drop(location.restore(aor, record)),
-                None => location.put_back([aor]),
+            if let Some(record) = self.loaded(aor, record, torn.as_ref() == Some(aor)) {
+                location.restore(aor, record);
             }
         }
         let wall_us = self.wall_us(true_us);
@@ -244,18 +243,13 @@ impl Node {
             self.disk.ceiling_lost = true;
             return;
         }
-        let dirty: Vec<_> = process.location.take_dirty();
-        let dirty = dirty.into_iter().filter_map(|aor| Some((aor.clone(), process.location.take_record(&aor)?)));
-        let dirty: Vec<_> = dirty.collect();
-        process.location.sweep(now, SWEEP_BUCKETS);
-        let last_known = process.replication.last_known();
-        for (aor, record) in dirty {
-            if record.is_empty() {
-                self.disk.records.remove(&aor);
-            } else {
-                self.disk.records.insert(aor, record);
-            }
-        }
+        let (location, last_known) = (Arc::clone(&process.location), process.replication.last_known());
+        let dirty = location.take_dirty();
+        let dirty: Vec<_> = dirty.into_iter().flat_map(|tag| location.take_records(tag)).collect();
+        // What is forgotten goes sooner or later.
+        self.disk.records.retain(|aor, _| location.get(aor, |record| record.is_some()));
+        self.disk.records.extend(dirty);
+        location.sweep(now, SWEEP_BUCKETS);
         self.disk.ceiling_lost = false;
         self.disk.last_known = last_known;
         self.disk.cluster_us = now.cluster_us;

@@ -2,8 +2,9 @@
 //! [`Words`], and what one entry has in common with the one before it is said once. Judges and merges nothing: [`Scratch`]
 //! holds the [`Record`] that is meant.
 //!
-//! Only this process reads it: it may change with every build. What does not read as it was written, which only a fault of
-//! this file could bring about, reads as empty.
+//! The disk has it as it is ([`Packed::told`]), with a [`Glossary`] that says what its numbers mean: what changes here is a
+//! new version there (`snapshot::value`). What does not read as it was written, which only a fault of this file could bring
+//! about, reads as empty; what others wrote is walked over before it is read.
 //!
 //! `unsaved · turn · domain · user · entries (and whether cleared) · [cleared] · entry…`, an entry: `flags · stamp · Call-ID
 //! hash · CSeq · URI hash · [binding] · key`. Numbers have seven bits a byte, the lowest first; times and CSeqs are told as
@@ -13,11 +14,13 @@
 //! phones of a make share; this costs 225 with its place in the table (`tests/memory_per_contact.rs`). Refused: a compressor
 //! (a microsecond for each change at each node).
 
+mod glossary;
 mod reader;
 #[cfg(test)]
 mod tests;
 mod urn;
 mod view;
+mod walk;
 mod words;
 mod writer;
 
@@ -34,6 +37,7 @@ use writer::Writer;
 
 use super::memory;
 
+pub(super) use glossary::{Explained, Glossary};
 pub use view::{Contact, View};
 pub(super) use words::Words;
 
@@ -195,7 +199,8 @@ impl Scratch {
             Key::Trail => ContactKey::trail(uri_hash),
             Key::Uri => ContactKey::uri(bound.as_ref().map_or(&[], |(_, bound)| bound.uri)),
             Key::Instance { reg_id, start, length } => {
-                ContactKey::instance(params.get(start..start + length).unwrap_or_default(), reg_id)
+                let end = start.saturating_add(length);
+                ContactKey::instance(params.get(start..end).unwrap_or_default(), reg_id)
             }
             Key::Here(phrase) => {
                 let mut key = SmallVec::<[u8; PARAMS_BYTES]>::new();
@@ -263,6 +268,11 @@ impl Packed {
             scratch.aor.push_str(std::str::from_utf8(part).unwrap_or_default());
         }
         scratch.unpack(reader, words);
+    }
+
+    /// The record without what is the table's own: the words in it are numbers of this process.
+    pub(super) fn told(&self) -> &[u8] {
+        self.0.get(STATE_BYTES..).unwrap_or_default()
     }
 
     /// What it takes of memory, bytes; its place in a bucket not counted.

@@ -7,7 +7,7 @@ use super::urn::{self, Urn};
 use super::words::{Kind, Words};
 use super::{
     FIRST, KEY_IS_INSTANCE, KEY_IS_TRAIL, KEY_IS_URI, KEY_SHIFT, LIVE, Packed, Previous, SAME_CALL_ID, SAME_STAMP,
-    SAME_URI, STATE_BYTES,
+    SAME_URI,
 };
 
 /// Reads what [`super::writer::Writer`] wrote.
@@ -110,7 +110,7 @@ impl Key<'_> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(packed: &'a Packed, words: &'a Words) -> Self {
-        Self::at(packed.0.get(STATE_BYTES..).unwrap_or_default(), words)
+        Self::at(packed.told(), words)
     }
 
     /// In the midst of a record.

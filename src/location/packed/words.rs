@@ -33,7 +33,8 @@ const MEETINGS: u32 = 3;
 /// Bits of a place of [`Lexicon::met`] that count; the others tell the text.
 const COUNT_BITS: u32 = 8;
 
-/// What a text is. Each kind has room of its own, so that one that does not repeat takes nothing from the others.
+/// What a text is. Each kind has room of its own, so that one that does not repeat takes nothing from the others. Their order
+/// is that of their numbers on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// The domain of an AoR.
@@ -54,7 +55,17 @@ pub(super) enum Kind {
     Boot,
 }
 
-const KINDS: usize = 8;
+pub(super) const KINDS: usize = 8;
+
+impl Kind {
+    const ALL: [Self; KINDS] =
+        [Self::Domain, Self::Params, Self::Key, Self::Path, Self::UserAgent, Self::Source, Self::Node, Self::Boot];
+
+    /// The one that has this number.
+    pub(super) fn of(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+}
 
 /// The words of one table of contacts.
 #[derive(Default)]

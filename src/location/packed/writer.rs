@@ -126,13 +126,7 @@ impl<'a> Writer<'a> {
 
     /// As the number of a word if it is one.
     pub(super) fn text(&mut self, kind: Kind, text: &[u8]) {
-        match self.words.number(kind, text) {
-            Some(number) => self.number(u64::from(number) << 1 | 1),
-            None => {
-                self.number((text.len() as u64) << 1);
-                self.out.extend_from_slice(text);
-            }
-        }
+        self::text(self.out, self.words, kind, text);
     }
 
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
@@ -146,17 +140,40 @@ impl<'a> Writer<'a> {
         self.number((difference << 1 ^ difference >> 63) as u64);
     }
 
-    fn number(&mut self, mut number: u64) {
-        while number >= 0x80 {
-            self.out.push(number as u8 | 0x80);
-            number >>= 7;
-        }
-        self.out.push(number as u8);
+    fn number(&mut self, number: u64) {
+        self::number(self.out, number);
     }
 
     fn fixed(&mut self, number: u64) {
         self.out.extend_from_slice(&number.to_le_bytes());
     }
+}
+
+/// Appends a text: as the number of a word if it is one, which is given.
+pub(super) fn text(out: &mut Vec<u8>, words: &Words, kind: Kind, text: &[u8]) -> Option<u16> {
+    let word = words.number(kind, text);
+    match word {
+        Some(word) => self::word(out, word),
+        None => {
+            number(out, (text.len() as u64) << 1);
+            out.extend_from_slice(text);
+        }
+    }
+    word
+}
+
+/// Appends a word.
+pub(super) fn word(out: &mut Vec<u8>, word: u16) {
+    number(out, u64::from(word) << 1 | 1);
+}
+
+#[inline]
+fn number(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
 }
 
 /// Where the key of an entry is told already; of an instance, where in the parameters.

@@ -8,7 +8,8 @@ use std::thread;
 
 use aorta_proto::{Aor, Record};
 
-use super::blocks::{self, Held};
+use super::super::packed::Glossary;
+use super::blocks::{self, Found, Held};
 use super::database::{FORMER_RECORDS, Open, Trouble, guard};
 use super::shelf::Shelf;
 use super::{Loaded, Location};
@@ -32,6 +33,20 @@ impl Read {
         self.latest_us = self.latest_us.max(record.latest().map_or(0, |stamp| stamp.time_us));
         if !record.is_empty() {
             location.restore(aor, record);
+        }
+    }
+
+    fn restore_found(&mut self, location: &Location, found: Found<'_>) -> bool {
+        match found {
+            Found::Record(aor, record) => {
+                self.restore(location, &aor, record);
+                true
+            }
+            Found::Packed(told, glossary) => {
+                let latest_us = location.restore_told(told, glossary);
+                self.latest_us = self.latest_us.max(latest_us.unwrap_or_default());
+                latest_us.is_some()
+            }
         }
     }
 
@@ -94,9 +109,10 @@ fn volumes(open: &Open, location: &Location) -> Result<Vec<Read>, Trouble> {
 
 fn volume(open: &Open, number: u64, location: &Location) -> Result<Read, Trouble> {
     let mut read = Read { volume: number, ..Read::default() };
+    let mut glossary = Glossary::default();
     for block in open.blocks(number)? {
         let (place, block) = block?;
-        let held = blocks::read(&block, |aor, record| read.restore(location, aor, record));
+        let held = blocks::read(&block, &mut glossary, |found| read.restore_found(location, found));
         read.add(held);
         read.last_place = Some(place);
         read.newer.extend((held.newer > 0).then_some(place));

@@ -9,7 +9,7 @@
 //!
 //! **2026-11, what lies on disk.** Three copies of the table that are needed at the end of a renewal, at most (what changed
 //! while it lasted, and what it wrote), and as many before it that go: [`COPIES_MAX`] · 2 + 2, and four to five when all
-//! records change at one rate; 420 bytes each for phones with a Path. In return a change costs little more than one copy.
+//! records change at one rate; 190 bytes each for phones with a Path. In return a change costs little more than one copy.
 //! What would change our mind: disks that are small against memory.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -6,12 +6,15 @@ use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 
 use aorta_proto::digest::BUCKETS;
+use aorta_proto::{Aor, Record};
 use tempfile::TempDir;
 
 use super::super::tests::{aor, at as at_second, dump, entry, stamp};
+use super::blocks::RECORDS_MAX;
 use super::directory::SET_ASIDE_MAX;
 use super::*;
 
+mod blocks;
 mod renewal;
 
 const KEY: [u8; 16] = *b"a cluster's key!";
@@ -64,7 +67,7 @@ fn a_restart_finds_all_that_was_saved_dead_and_lapsed_entries_too() {
     fill(&location, 0..1000);
     location.apply(&aor(1), entry(2, 5000, None).into());
     location.apply(&aor(2), entry(2, 1, Some(1)).into());
-    assert_eq!(snapshot.save(&location).unwrap(), Saved { written: 1000, deleted: 0 });
+    assert_eq!(snapshot.save(&location).unwrap(), Saved { written: 1000 });
     assert_eq!(snapshot.save(&location).unwrap(), Saved::default());
     location.apply(&aor(3), entry(3, 6000, Some(60)).into());
     assert_eq!(snapshot.save(&location).unwrap().written, 1);
@@ -109,7 +112,7 @@ fn a_commit_puts_on_disk_what_is_awaited_and_nothing_else() {
     let (location, mut snapshot, ..) = open(dir.path());
     fill(&location, 0..1000);
     (0..300).for_each(|name| location.await_on_disk(&aor(name)));
-    assert_eq!(snapshot.commit(&location).unwrap(), Saved { written: 300, deleted: 0 });
+    assert_eq!(snapshot.commit(&location).unwrap(), Saved { written: 300 });
     let found = found_after(dir.path());
     assert!((0..300).all(|name| found.get(&aor(name), |record| record.is_some())));
     assert_eq!(snapshot.commit(&location).unwrap(), Saved::default());
@@ -217,15 +220,15 @@ fn a_cut_index_file_loses_nothing() {
 #[test]
 fn a_damaged_log_is_set_aside_and_the_next_save_makes_it_whole() {
     let dir = TempDir::new().unwrap();
-    saved(dir.path(), 0..5000);
+    saved(dir.path(), 0..20_000);
     // Everything behind the first segment is gone: whatever sled makes of that, it is not what was saved.
     let log = dir.path().join(DATABASE).join("db");
     OpenOptions::new().write(true).open(log).unwrap().set_len(512 << 10).unwrap();
     let (location, mut snapshot, _, loaded) = open(dir.path());
     assert_eq!(loaded.set_aside, Some(dir.path().join("location.sled.damaged-1")));
     // The peers bring back what is missing.
-    fill(&location, 0..5000);
-    assert_eq!(snapshot.save(&location).unwrap().written, 5000);
+    fill(&location, 0..20_000);
+    assert_eq!(snapshot.save(&location).unwrap().written, 20_000);
     drop(snapshot);
     let (again, _, _, loaded) = open(dir.path());
     assert_eq!((dump(&again), loaded.set_aside), (dump(&location), None));
@@ -270,7 +273,22 @@ fn raw(dir: &Path) -> Open {
     open_past_damage(&dir.join(DATABASE)).expect("opens")
 }
 
-/// Where an AoR's name begins in a block.
+/// A block as an earlier aorta wrote it, of the records of a table.
+fn former_block(records: impl IntoIterator<Item = (Aor, Record)>) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (aor, record) in records {
+        let mut value = Vec::new();
+        value::encode(&aor, &record, &mut value).expect("a record");
+        let name = aor.as_str().as_bytes();
+        block.extend_from_slice(&u16::try_from(name.len()).expect("short").to_le_bytes());
+        block.extend_from_slice(name);
+        block.extend_from_slice(&u32::try_from(value.len()).expect("short").to_le_bytes());
+        block.extend_from_slice(&value);
+    }
+    block
+}
+
+/// Where an AoR's name begins in such a block.
 fn place(block: &[u8], name: usize) -> usize {
     let name = aor(name);
     block.windows(name.as_str().len()).position(|bytes| bytes == name.as_str().as_bytes()).expect("it is in there")
@@ -281,17 +299,16 @@ fn a_damaged_value_is_dropped_and_the_rest_is_read() {
     let dir = TempDir::new().unwrap();
     let location = saved(dir.path(), 0..10);
     let mut database = raw(dir.path());
-    let (key, good) = database.blocks(1).unwrap().last().expect("a block").unwrap();
-    let mut block = good.to_vec();
+    let mut block = former_block(dump(&location));
     let value = place(&block, 3) + aor(3).as_str().len() + 4;
     block[value + 12] ^= 1;
     // Another's value, and a name that is no text.
     let (four, five) = (place(&block, 4), place(&block, 5));
     block[four] = b'w';
     block[five] = 0xff;
-    database.put(1, key, &block).unwrap();
+    database.put(1, 0, &block).unwrap();
     database.put(1, 10, b"\x01\0x\xff\0\0\0cut").unwrap();
-    database.put(1, 11, b"\x11\0later@example.com\x03\0\0\0\x02xx").unwrap();
+    database.put(1, 11, b"\x11\0later@example.com\x09\0\0\0\x03xxxxxxxx").unwrap();
     database.sync().unwrap();
     drop(database);
 
@@ -306,6 +323,28 @@ fn a_damaged_value_is_dropped_and_the_rest_is_read() {
     drop(snapshot);
     let (_, _, _, loaded) = open(dir.path());
     assert_eq!((loaded.aors, loaded.damaged, loaded.newer), (7, 0, 1));
+}
+
+#[test]
+fn of_a_damaged_block_nothing_is_read_and_the_others_are_written_anew() {
+    let dir = TempDir::new().unwrap();
+    let location = saved(dir.path(), 0..1000);
+    let mut database = raw(dir.path());
+    let (at, good) = database.blocks(1).unwrap().nth(2).expect("a block").unwrap();
+    let mut block = good.to_vec();
+    let middle = block.len() / 2;
+    block[middle] ^= 1;
+    database.put(1, at, &block).unwrap();
+    database.sync().unwrap();
+    drop(database);
+
+    let (again, mut snapshot, _, loaded) = open(dir.path());
+    let lost = 1000 - loaded.aors;
+    assert!(lost > 1 && lost <= RECORDS_MAX && loaded.damaged == 1, "{loaded:?}");
+    let (all, found) = (dump(&location), dump(&again));
+    assert!(found.iter().all(|(aor, record)| all.get(aor) == Some(record)));
+    let written: usize = (0..BUCKETS / shelf::BUCKETS_MIN).map(|_| snapshot.save(&again).unwrap().written).sum();
+    assert_eq!(written, loaded.aors, "all anew");
 }
 
 /// Runs one test of this file again, in a process of its own that finds `dir`; `shell` runs before it.
@@ -356,8 +395,8 @@ fn a_full_disk_is_an_error_and_is_tried_again() {
         return fill_the_disk(&dir);
     }
     let dir = TempDir::new().unwrap();
-    // No file may grow above 4 MiB (a `ulimit` block is 512 bytes), and trying to is an error rather than a signal.
-    let shell = "trap '' XFSZ; ulimit -S -f 8192;";
+    // No file may grow above 2 MiB (a `ulimit` block is 512 bytes), and trying to is an error rather than a signal.
+    let shell = "trap '' XFSZ; ulimit -S -f 4096;";
     let output = child("a_full_disk_is_an_error_and_is_tried_again", dir.path(), shell).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(String::from_utf8_lossy(&output.stdout).contains("there is space again"));

@@ -1,21 +1,29 @@
-//! A record as bytes of a snapshot, and back. Knows no database.
+//! What lies on disk under one name: sealed, so that what is damaged is noticed. Knows no database.
 //!
-//! `version (1) · check (8) · record`, the record in the same codec as in frames. The check is over the AoR and the record:
-//! flipped bytes must not become a contact that nobody registered, nor one under another's name.
+//! `version (1) · check (8) · body`, the check over the name and the body: flipped bytes must not become a contact that nobody
+//! registered, nor one under another's name.
+//!
+//! | version | name | body |
+//! |---|---|---|
+//! | 1 | an AoR | its record, in the same codec as in frames |
+//! | 2 | none | the records of a block as the table keeps them, and what their words mean (`blocks`) |
 
 use std::hash::Hasher;
 
 use aorta_proto::{Aor, Record};
 use siphasher::sip::SipHasher13;
 
-/// Written first in every value. A newer one is left alone: it belongs to a newer aorta.
-const VERSION: u8 = 1;
+/// The version of a record. A newer one than is known here is left alone: it belongs to a newer aorta.
+const RECORD: u8 = 1;
+
+/// The version of the records of a block.
+const PACKED: u8 = 2;
 
 /// The largest record that is read, bytes: thousands of times what a REGISTER may write, yet no decoder allocates more.
 const RECORD_BYTES_MAX: usize = 16 << 20;
 
-/// Bytes of the check.
-const CHECK_BYTES: usize = 8;
+/// Bytes of the version and the check.
+pub(super) const SEAL_BYTES: usize = 1 + 8;
 
 /// Turns the check into ours; not a secret.
 const CHECK_KEY: &[u8; 16] = b"aorta snapshot/1";
@@ -31,19 +39,37 @@ pub enum ValueError {
     Damaged,
 }
 
+/// A value whose seal is whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Sealed<'a> {
+    /// What is known of the AoR that it lies under.
+    Record(Record),
+    /// The records of a block.
+    Packed(&'a [u8]),
+}
+
 /// Appends the bytes of a record.
 ///
 /// # Errors
 /// Whatever the codec refuses: no record that a REGISTER can make. Then some bytes may have been appended.
 pub fn encode(aor: &Aor, record: &Record, out: &mut Vec<u8>) -> Result<(), bincode::error::EncodeError> {
-    out.push(VERSION);
-    let check_at = out.len();
-    out.extend_from_slice(&[0; CHECK_BYTES]);
+    let start = out.len();
+    out.extend_from_slice(&[0; SEAL_BYTES]);
     bincode::serde::encode_into_std_write(record, out, codec())?;
-    if let Some((place, body)) = out.get_mut(check_at..).and_then(|rest| rest.split_first_chunk_mut::<CHECK_BYTES>()) {
-        *place = check(aor, body).to_le_bytes();
-    }
+    seal(RECORD, aor.as_str().as_bytes(), out.get_mut(start..).unwrap_or_default());
     Ok(())
+}
+
+/// Seals the records of a block, which have left [`SEAL_BYTES`] in front of them.
+pub(super) fn seal_packed(value: &mut [u8]) {
+    seal(PACKED, &[], value);
+}
+
+fn seal(version: u8, name: &[u8], value: &mut [u8]) {
+    if let Some(([kind, place @ ..], body)) = value.split_first_chunk_mut::<SEAL_BYTES>() {
+        *kind = version;
+        *place = check(name, body).to_le_bytes();
+    }
 }
 
 /// The record of these bytes.
@@ -51,16 +77,29 @@ pub fn encode(aor: &Aor, record: &Record, out: &mut Vec<u8>) -> Result<(), binco
 /// # Errors
 /// [`ValueError`]: not what was written under this AoR, or by a newer version.
 pub fn decode(aor: &Aor, bytes: &[u8]) -> Result<Record, ValueError> {
-    let (&version, rest) = bytes.split_first().ok_or(ValueError::Damaged)?;
-    if version != VERSION {
-        return Err(ValueError::Version(version));
+    match unseal(aor.as_str().as_bytes(), bytes)? {
+        Sealed::Record(record) => Ok(record),
+        Sealed::Packed(_) => Err(ValueError::Damaged),
     }
-    let (expected, body) = rest.split_first_chunk::<CHECK_BYTES>().ok_or(ValueError::Damaged)?;
-    if u64::from_le_bytes(*expected) != check(aor, body) {
+}
+
+/// What a value holds.
+///
+/// # Errors
+/// [`ValueError`]: not what was written under this name, or by a newer version.
+pub(super) fn unseal<'a>(name: &[u8], value: &'a [u8]) -> Result<Sealed<'a>, ValueError> {
+    let ([version, expected @ ..], body) = value.split_first_chunk::<SEAL_BYTES>().ok_or(ValueError::Damaged)?;
+    if ![RECORD, PACKED].contains(version) {
+        return Err(ValueError::Version(*version));
+    }
+    if u64::from_le_bytes(*expected) != check(name, body) {
         return Err(ValueError::Damaged);
     }
+    if *version == PACKED {
+        return Ok(Sealed::Packed(body));
+    }
     match bincode::serde::decode_from_slice(body, codec()) {
-        Ok((record, used)) if used == body.len() => Ok(record),
+        Ok((record, used)) if used == body.len() => Ok(Sealed::Record(record)),
         _ => Err(ValueError::Damaged),
     }
 }
@@ -69,10 +108,10 @@ fn codec() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<RECORD_BYTES_MAX>()
 }
 
-fn check(aor: &Aor, body: &[u8]) -> u64 {
+fn check(name: &[u8], body: &[u8]) -> u64 {
     let mut hasher = SipHasher13::new_with_key(CHECK_KEY);
-    hasher.write(&(aor.as_str().len() as u64).to_le_bytes());
-    hasher.write(aor.as_str().as_bytes());
+    hasher.write(&(name.len() as u64).to_le_bytes());
+    hasher.write(name);
     hasher.write(body);
     hasher.finish()
 }
@@ -113,7 +152,7 @@ mod tests {
     fn a_body_with_bytes_to_spare_or_absurd_lengths_is_damaged_though_its_check_is_right() {
         let body = bincode::serde::encode_to_vec(sample(), codec()).unwrap();
         for body in [[&body[..], &[0]].concat(), vec![0, 253, 255, 255, 255, 255, 255, 255, 255, 0]] {
-            let bytes = [&[VERSION][..], &check(&aor(1), &body).to_le_bytes(), &body].concat();
+            let bytes = [&[RECORD][..], &check(aor(1).as_str().as_bytes(), &body).to_le_bytes(), &body].concat();
             assert_eq!(decode(&aor(1), &bytes), Err(ValueError::Damaged));
         }
     }
@@ -121,8 +160,10 @@ mod tests {
     #[test]
     fn a_newer_version_is_not_damage() {
         let mut bytes = encoded(&aor(1), &sample());
-        bytes[0] = 2;
-        assert_eq!(decode(&aor(1), &bytes), Err(ValueError::Version(2)));
+        bytes[0] = 3;
+        assert_eq!(decode(&aor(1), &bytes), Err(ValueError::Version(3)));
+        bytes[0] = PACKED;
+        assert_eq!(decode(&aor(1), &bytes), Err(ValueError::Damaged));
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 use std::io;
 
+use aorta_proto::Record;
 use aorta_proto::digest::BUCKETS;
 use tempfile::TempDir;
 
 use super::super::blocks;
 use super::super::database::{FORMER_BLOCKS, PLACES};
 use super::super::*;
-use super::{SECOND_US, aor, at_second, dump, entry, fill, found_after, open, raw, stamp};
+use super::{SECOND_US, aor, at_second, dump, entry, fill, former_block, found_after, open, raw, stamp};
 
 /// Saves until what lay there before is not needed any more, and gone.
 fn renew(location: &Location, snapshot: &mut Snapshot) {
@@ -40,7 +41,7 @@ fn what_is_forgotten_does_not_come_back_and_leaves_the_disk_when_that_is_renewed
     let floor_us = stamp(149).time_us;
     location.set_floor(floor_us);
     location.sweep(at_second(0), BUCKETS);
-    assert_eq!(snapshot.save(&location).unwrap(), Saved { written: 0, deleted: 50 });
+    assert_eq!(snapshot.save(&location).unwrap(), Saved::default());
     drop(snapshot);
     let (again, mut snapshot, ..) = open(dir.path());
     again.set_floor(floor_us);
@@ -113,8 +114,8 @@ fn what_comes_while_the_table_is_renewed_is_not_lost_with_the_old_blocks() {
     }
     let found = found_after(dir.path());
     // What came last was never saved.
-    for aor in location.take_dirty() {
-        found.apply(&aor, location.get(&aor, |record| record.cloned().expect("it is known")));
+    for (aor, record) in location.take_dirty().into_iter().flat_map(|tag| location.take_records(tag)) {
+        found.apply(&aor, record);
     }
     assert_eq!(dump(&found), dump(&location));
 }
@@ -161,12 +162,13 @@ fn what_an_earlier_aorta_wrote_is_read_and_written_anew() {
     records.insert("user2@example.com", "\x01damaged").unwrap();
     let blocks = database.database.open_tree(FORMER_BLOCKS).unwrap();
     for (number, seconds) in [(7_u64, 300), (3_000_000, 200)] {
-        let mut block = Block::default();
-        block.push(&aor(1), &entry(1, seconds, Some(60)).into()).unwrap();
-        block.push(&aor(3), &entry(1, seconds + 1, Some(60)).into()).unwrap();
-        // That nothing was known of it any more.
-        block.push(&aor(4), &Record::EMPTY).unwrap();
-        blocks.insert(number.to_be_bytes(), block.as_bytes()).unwrap();
+        let block = former_block([
+            (aor(1), entry(1, seconds, Some(60)).into()),
+            (aor(3), entry(1, seconds + 1, Some(60)).into()),
+            // That nothing was known of it any more.
+            (aor(4), Record::EMPTY),
+        ]);
+        blocks.insert(number.to_be_bytes(), block).unwrap();
     }
     database.database.insert(FORMER_LIFETIMES, "x").unwrap();
     drop((records, blocks, database));
@@ -181,6 +183,27 @@ fn what_an_earlier_aorta_wrote_is_read_and_written_anew() {
     drop(database);
     let (again, _, _, loaded) = open(dir.path());
     assert_eq!((dump(&again), loaded.damaged), (dump(&location), 0));
+}
+
+#[test]
+fn what_the_aorta_before_wrote_is_read_and_replaced_as_it_changes() {
+    let dir = TempDir::new().unwrap();
+    let former = Location::new(super::KEY, true);
+    fill(&former, 0..500);
+    drop(open(dir.path()));
+    let mut database = raw(dir.path());
+    for (place, records) in dump(&former).into_iter().collect::<Vec<_>>().chunks(32).enumerate() {
+        database.put(1, place as u64, &former_block(records.iter().cloned())).unwrap();
+    }
+    database.sync().unwrap();
+    drop(database);
+    let (location, mut snapshot, _, loaded) = open(dir.path());
+    assert_eq!((loaded.aors, loaded.damaged, loaded.newer), (500, 0, 0));
+    assert_eq!((dump(&location), location.counts().dirty), (dump(&former), 0));
+    fill(&location, 400..600);
+    assert_eq!(snapshot.save(&location).unwrap().written, 100);
+    drop(snapshot);
+    assert_eq!(dump(&open(dir.path()).0), dump(&location));
 }
 
 #[test]
