@@ -157,14 +157,14 @@ impl<R> Live<R> {
         self.peers.iter().filter(|(_, peer)| peer.link.is_some()).map(|(id, _)| id)
     }
 
-    /// What a peer is: as its link says, else as gossip says, else as it said when its other connection came up; `None` when
-    /// nothing of that is so yet, or not since this process slept.
+    /// What a peer is: as its link says, else as gossip says; `None` when neither has said anything yet, or not since this
+    /// process slept. But one that served when its other connection came up is not unheard of.
     pub(super) fn state_of(&self, id: &NodeId) -> Option<PeerState> {
         let peer = self.peers.get(id);
         let linked = peer.filter(|peer| peer.link.is_some()).map(|peer| peer.state.is);
         let shown = || self.members.view.get(id).filter(|_| !self.members.view_is_old).map(|member| member.state);
-        let greeted = || peer.filter(|peer| peer.bulk).map(|peer| peer.state.is);
-        linked.or_else(shown).or_else(greeted)
+        let served = || peer.filter(|peer| peer.bulk).map(|peer| peer.state.is).filter(|state| state.is_in_sync());
+        linked.or_else(shown).or_else(served)
     }
 
     /// Whether a peer is known to be in sync.
