@@ -108,7 +108,7 @@ fn who_slept_starts_no_cluster_with_one_that_it_has_not_heard_since() {
     bench.pass(TICK_US);
     assert!(bench.is_ready("n2") && !bench.is_ready("n1") && !bench.is_ready("n3"));
     let reason = bench.reason("n1");
-    assert!(reason.contains("waits for the Mark of n2"), "n2 may serve meanwhile, as it does: {reason}");
+    assert!(reason.contains("waits to hear from n2"), "n2 may serve meanwhile, as it does: {reason}");
     bench.slow.clear();
     bench.pass(1_000_000);
     assert!(bench.is_ready("n1"), "{}", bench.reason("n1"));

@@ -50,9 +50,9 @@ impl<R> Live<R> {
             return Step::Wait(format!("no node is ready; {id} is to start the cluster"));
         }
         // What one of them said before this node slept, or on a link that is lost and seems to be there, is no news: it may
-        // serve meanwhile. Its Mark of this epoch comes after all that it said before.
-        if let Some((id, _)) = group.iter().find(|(id, _)| !self.hears(id)) {
-            return Step::Wait(format!("no node is ready; waits for the Mark of {id}"));
+        // serve meanwhile. What answers this epoch's Subscribe comes after all that it said before.
+        if let Some((id, _)) = group.iter().find(|(_, peer)| peer.intake.epoch != self.epoch) {
+            return Step::Wait(format!("no node is ready; waits to hear from {id}"));
         }
         if !self.clock.is_set() && self.start.clock_only_from_peers && self.guesses(now).is_empty() {
             return Step::Wait("its disk was full, so only another node can say what time it is".into());

@@ -279,7 +279,7 @@ impl<R> Live<R> {
 
     /// Whether what a node publishes comes here: a link that it lost may seem to be there for another two seconds. On each
     /// link a Mark comes after its sender's Subscribe, so that what is published here goes there as well.
-    pub(super) fn hears(&self, id: &NodeId) -> bool {
+    fn hears(&self, id: &NodeId) -> bool {
         self.peers.get(id).is_some_and(|peer| peer.link.is_some() && peer.intake.marked)
     }
 
