@@ -66,9 +66,10 @@ pub(super) struct Live<R> {
     pub(super) cut_off: bool,
     /// Until when (monotonic µs) this node doubts that what it does not know does not exist.
     pub(super) doubt_until_us: Option<u64>,
-    /// How this node's table stands to its limit, and for whom it was said last that there is room.
+    /// How this node's table stands to its limit.
     pub(super) budget: Budget,
-    pub(super) room_said: Room,
+    /// Whom every node has room for, as [`Self::weigh_memory`] found last: each request asks.
+    pub(super) room: Room,
     last_timeout_us: u64,
     pub(super) nonce: u64,
 }
@@ -83,7 +84,7 @@ impl<R> Live<R> {
             outbox: Outbox::new(settings.outbox_bytes_max),
             schedule: Schedule::new(now.mono_us, settings.anti_entropy_interval_us),
             budget: Budget::new(settings.memory_max_bytes),
-            room_said: Room::ForAll,
+            room: Room::ForAll,
             settings,
             seeds_unreached: start.seeds_unreached.clone(),
             start,

@@ -24,11 +24,6 @@ impl<R> Live<R> {
         self.weigh_memory();
     }
 
-    /// Whom the cluster has room for: whom every node of it has.
-    pub(super) fn room(&self) -> Room {
-        self.members.view.values().map(|member| member.room).fold(self.budget.room(), Room::max)
-    }
-
     /// The nodes whose memory is full, this one included.
     pub(super) fn full(&self) -> BTreeSet<NodeId> {
         let others = self.members.view.values().map(|member| (&member.node, member.room));
@@ -36,18 +31,18 @@ impl<R> Live<R> {
         all.filter(|(_, room)| *room > Room::ForAll).map(|(node, _)| node.clone()).collect()
     }
 
-    /// Says when there is room for others than before.
+    /// Finds whom every node has room for, after any of them said how it stands; tells when that is others than before.
     pub(super) fn weigh_memory(&mut self) {
-        let room = self.room();
-        if room != self.room_said {
-            self.room_said = room;
+        let room = self.members.view.values().map(|member| member.room).fold(self.budget.room(), Room::max);
+        if room != self.room {
+            self.room = room;
             self.effects.events.push(Event::Room { room, full: self.full().into_iter().collect() });
         }
     }
 
     /// What is refused for want of memory, in words.
     pub(super) fn memory_reason(&self) -> Option<String> {
-        let refused = match self.room() {
+        let refused = match self.room {
             Room::ForAll => return None,
             Room::ForKnown => "AoRs of which nothing is known",
             Room::ForRegistered => "AoRs without a contact",

@@ -130,7 +130,7 @@ pub struct Readiness {
 impl<R> Live<R> {
     pub(super) fn serving(&self, now_us: u64) -> Serving {
         let doubt = self.doubt_until_us.is_some_and(|until_us| now_us < until_us);
-        let (denies_unknown, room) = (!doubt && self.partial.is_empty(), self.room());
+        let (denies_unknown, room) = (!doubt && self.partial.is_empty(), self.room);
         match &self.mode {
             Mode::Joining(_) | Mode::Left => Serving { requests: false, options: false, denies_unknown: false, room },
             Mode::Ready => Serving { requests: true, options: true, denies_unknown, room },
