@@ -98,7 +98,7 @@ fn waiting_replies_are_bounded_before_anything_is_written() {
 #[test]
 fn a_minority_does_not_start_a_cluster() {
     let mut bench = Bench::default();
-    bench.start("n1", |settings| settings.bootstrap_min_nodes = 2, Start { wall_us: EPOCH_US, ..Start::default() });
+    bench.start_with("n1", 2);
     bench.pass(60_000_000);
     assert!(!bench.is_ready("n1"));
     assert!(bench.reason("n1").contains("1 of at least 2"), "{}", bench.reason("n1"));
@@ -129,26 +129,19 @@ fn those_who_start_wait_for_a_seed_that_is_not_reached_but_not_for_ever() {
 fn a_joiner_that_gossip_shows_nobody_yet_waits_to_hear_of_a_member_that_its_donor_is_not_linked_with() {
     for greets in [false, true] {
         let mut bench = Bench::default();
-        let start = |bench: &mut Bench, name| {
-            let start = Start { wall_us: EPOCH_US, ..Start::default() };
-            bench.start(name, |settings| settings.bootstrap_min_nodes = 2, start);
-        };
-        start(&mut bench, "n1");
-        start(&mut bench, "n3");
+        bench.start_with("n1", 2);
+        bench.start_with("n3", 2);
         bench.link_all();
         bench.pass(2_000_000);
         assert!(bench.is_ready("n1") && bench.is_ready("n3"));
         bench.unlink("n1", "n3");
-        start(&mut bench, "n4");
+        bench.start_with("n4", 2);
         bench.unheard.insert(id("n4"));
         bench.link_two("n4", "n3");
         if greets {
             // Of its two connections only the one on which nothing is said is left.
             bench.link_two("n4", "n1");
-            for (name, peer) in [("n1", "n4"), ("n4", "n1")] {
-                let effects = bench.core(name).unlinked(&id(peer), Class::Live, bench.now(name));
-                bench.take(name, effects);
-            }
+            bench.lose("n1", "n4", Class::Live);
         }
         bench.pass(2 * TICK_US);
         assert!(!bench.is_ready("n4") && bench.is_ready("n1"));

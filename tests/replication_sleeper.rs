@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "the bench serves several tests, and none of them uses all of it")]
 mod replication_bench;
 
-use aorta::replication::{Settings, Start, TICK_US};
+use aorta::replication::{Start, TICK_US};
 use aorta_proto::frame::{Class, LastKnown};
 use replication_bench::{Bench, EPOCH_US, id};
 
@@ -16,10 +16,7 @@ const SLEEP_US: u64 = 5_000_000;
 /// n1 serves; n2 has just met it.
 fn one_that_serves_and_one_that_joins() -> Bench {
     let mut bench = Bench::default();
-    for (name, min) in [("n1", 1), ("n2", 2)] {
-        let settings = |settings: &mut Settings| settings.bootstrap_min_nodes = min;
-        bench.start(name, settings, Start { wall_us: EPOCH_US, ..Start::default() });
-    }
+    [("n1", 1), ("n2", 2)].into_iter().for_each(|(name, min)| bench.start_with(name, min));
     bench.pass(100_000);
     bench.link_all();
     assert!(bench.is_ready("n1") && !bench.is_ready("n2"));
@@ -50,8 +47,7 @@ fn the_only_one_that_serves_goes_on_after_a_nap() {
 #[test]
 fn who_has_no_others_goes_on_however_long_it_slept() {
     let mut bench = Bench::default();
-    let alone = |settings: &mut Settings| settings.bootstrap_min_nodes = 1;
-    bench.start("n1", alone, Start { wall_us: EPOCH_US, ..Start::default() });
+    bench.start_with("n1", 1);
     bench.pass(100_000);
     sleep(&mut bench, "n1", SLEEP_US);
     assert!(bench.is_ready("n1"), "{}", bench.reason("n1"));
@@ -86,16 +82,10 @@ fn who_slept_while_it_waited_for_a_member_waits_anew() {
 #[test]
 fn who_slept_starts_no_cluster_with_one_that_it_has_not_heard_since() {
     let mut bench = Bench::default();
-    for (name, min) in [("n1", 3), ("n2", 4), ("n3", 4)] {
-        let settings = |settings: &mut Settings| settings.bootstrap_min_nodes = min;
-        bench.start(name, settings, Start { wall_us: EPOCH_US, ..Start::default() });
-    }
+    [("n1", 3), ("n2", 4), ("n3", 4)].into_iter().for_each(|(name, min)| bench.start_with(name, min));
     bench.link_two("n1", "n2");
     bench.link_two("n2", "n3");
-    for (name, peer) in [("n2", "n3"), ("n3", "n2")] {
-        let effects = bench.core(name).unlinked(&id(peer), Class::Bulk, bench.now(name));
-        bench.take(name, effects);
-    }
+    bench.lose("n2", "n3", Class::Bulk);
     bench.pass(100_000);
     bench.hears_no_news("n1");
     // What n2 says next gets through to n1, and for long nothing after it: not that it serves.

@@ -20,10 +20,7 @@ fn a_joiner_that_lost_its_place_may_serve_before_it_hears_of_it() {
     bench.pass(100_000);
     assert!(bench.is_ready("n1"));
     bench.link_all();
-    for (name, peer) in [("n1", "n2"), ("n2", "n1")] {
-        let effects = bench.core(name).unlinked(&id(peer), Class::Bulk, bench.now(name));
-        bench.take(name, effects);
-    }
+    bench.lose("n1", "n2", Class::Bulk);
     bench.pass(100_000);
     assert!(!bench.is_ready("n2"), "it has subscribed, and cannot make its exchange: {}", bench.reason("n2"));
     (0..500).for_each(|phone| bench.register("n1", phone));
@@ -48,12 +45,7 @@ fn a_joiner_may_serve_whose_young_link_broke_before_gossip_told_of_it() {
     let mut bench = three_and_one_that_does_not_reach_the_third();
     bench.hears_no_news("n3");
     bench.link_two("n4", "n3");
-    for (one, two) in [("n4", "n1"), ("n4", "n2"), ("n4", "n3")] {
-        for (name, peer) in [(one, two), (two, one)] {
-            let effects = bench.core(name).unlinked(&id(peer), Class::Bulk, bench.now(name));
-            bench.take(name, effects);
-        }
-    }
+    ["n1", "n2", "n3"].into_iter().for_each(|peer| bench.lose("n4", peer, Class::Bulk));
     bench.pass(TICK_US);
     assert!(!bench.is_ready("n4"), "it has its Mark of n3, and cannot make its exchange");
     // Gossip loses it for a moment: it is not awaited any more. Before it hears so its link breaks.
@@ -103,9 +95,8 @@ fn a_reply_of_a_node_that_ceases_to_serve_is_short_while_somebody_is_not_awaited
 #[test]
 fn a_node_that_serves_and_has_not_subscribed_yet_goes_without() {
     let mut bench = Bench::default();
-    for name in ["n1", "n2"] {
-        bench.start(name, |settings| settings.bootstrap_min_nodes = 1, Start { wall_us: EPOCH_US, ..Start::default() });
-    }
+    bench.start_with("n1", 1);
+    bench.start_with("n2", 1);
     bench.pass(2_000_000);
     assert!(bench.is_ready("n1") && bench.is_ready("n2"), "each has begun without the other");
     bench.link_all();
@@ -117,16 +108,12 @@ fn a_node_that_serves_and_has_not_subscribed_yet_goes_without() {
 fn a_joiner_may_have_begun_to_serve_before_it_heard_that_another_does() {
     for (served_for_us, short) in [(100_000, true), (2_000_000, false)] {
         let mut bench = Bench::default();
-        let start = |bench: &mut Bench, name| {
-            let start = Start { wall_us: EPOCH_US, ..Start::default() };
-            bench.start(name, |settings| settings.bootstrap_min_nodes = 2, start);
-        };
-        start(&mut bench, "n1");
-        start(&mut bench, "n3");
+        bench.start_with("n1", 2);
+        bench.start_with("n3", 2);
         bench.link_all();
         bench.pass(served_for_us);
         assert!(bench.is_ready("n1") && bench.is_ready("n3"));
-        start(&mut bench, "n2");
+        bench.start_with("n2", 2);
         bench.link_two("n1", "n2");
         bench.register("n1", 0);
         bench.pass(1_000);
@@ -170,8 +157,7 @@ fn what_only_one_of_several_members_holds_is_short() {
     for members in 1..=2 {
         let mut bench = Bench::default();
         for (name, min) in [("n1", 1), ("n2", 2)].into_iter().take(members) {
-            let start = Start { wall_us: EPOCH_US, ..Start::default() };
-            bench.start(name, |settings| settings.bootstrap_min_nodes = min, start);
+            bench.start_with(name, min);
         }
         bench.pass(2_000_000);
         assert!(bench.is_ready("n1"));

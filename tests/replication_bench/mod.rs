@@ -66,11 +66,7 @@ impl Bench {
     pub(crate) fn of_three() -> Self {
         let mut bench = Self::default();
         for name in ["n1", "n2", "n3"] {
-            bench.start(
-                name,
-                |settings| settings.bootstrap_min_nodes = 2,
-                Start { wall_us: EPOCH_US, ..Start::default() },
-            );
+            bench.start_with(name, 2);
         }
         bench.link_all();
         bench.pass(2_000_000);
@@ -92,6 +88,12 @@ impl Bench {
         let (released, events, disk, commit_due) = (Vec::new(), Vec::new(), BTreeMap::new(), false);
         let core = Core { mono, clock, location, replication, released, events, disk, commit_due };
         self.cores.insert(id(name), core);
+    }
+
+    /// Starts one with an empty disk that starts a cluster of no fewer nodes.
+    pub(crate) fn start_with(&mut self, name: &str, min_nodes: usize) {
+        let start = Start { wall_us: EPOCH_US, ..Start::default() };
+        self.start(name, |settings| settings.bootstrap_min_nodes = min_nodes, start);
     }
 
     pub(crate) fn core(&self, name: &str) -> &Replication<u32> {
@@ -252,10 +254,15 @@ impl Bench {
         let (one, two) = (id(one).min(id(two)), id(one).max(id(two)));
         assert!(self.links.remove(&(one.clone(), two.clone())), "were linked");
         for class in [Class::Live, Class::Bulk] {
-            for (node, peer) in [(&one, &two), (&two, &one)] {
-                let effects = self.core(node.as_str()).unlinked(peer, class, self.now(node.as_str()));
-                self.take(node.as_str(), effects);
-            }
+            self.lose(one.as_str(), two.as_str(), class);
+        }
+    }
+
+    /// One connection of a link is lost, at both ends.
+    pub(crate) fn lose(&mut self, one: &str, two: &str, class: Class) {
+        for (node, peer) in [(one, two), (two, one)] {
+            let effects = self.core(node).unlinked(&id(peer), class, self.now(node));
+            self.take(node, effects);
         }
     }
 
