@@ -1,5 +1,7 @@
 //! Nodes that die and start again, from disks as they were left, older ones, or none: the faults in which that is all.
 
+use std::ops::Range;
+
 use aorta_proto::frame::Class;
 
 use super::faults::{Fault, JOINS_WITHIN_US, jump};
@@ -163,21 +165,24 @@ pub(super) fn again_and_again(
     lasts_us: u64,
     rng: &mut fastrand::Rng,
 ) -> Result<(), String> {
-    let until_us = world.now_us + lasts_us;
-    while world.now_us < until_us {
-        world.crash(node);
-        if rng.u8(..) < 64 {
-            world.nodes[node].disk = node::Disk::default();
-        }
-        world.run(rng.u64(1_000..300_000), calm)?;
-        world.start(node);
-        world.run(rng.u64(200_000..1_500_000), calm)?;
-    }
-    Ok(())
+    join_anew(world, (node, &[], 200_000..1_500_000), lasts_us, rng)
 }
 
-/// Whoever joins says and hears any part of what it must, and no more, on each of its links.
+/// The same, and it says and hears any part of what it must, and no more, on each of its links.
 pub(super) fn brittle(world: &mut World, node: usize, lasts_us: u64, rng: &mut fastrand::Rng) -> Result<(), String> {
+    let done = join_anew(world, (node, &BREAKS_IN_256, 500_000..JOINS_WITHIN_US), lasts_us, rng);
+    world.brittle = None;
+    done
+}
+
+/// `breaks` are the chances of 256 that a frame of its is the last of its connection, of which each start takes one, if there
+/// are any; so long after each it goes on.
+fn join_anew(
+    world: &mut World,
+    (node, breaks, runs_us): (usize, &[u8], Range<u64>),
+    lasts_us: u64,
+    rng: &mut fastrand::Rng,
+) -> Result<(), String> {
     let until_us = world.now_us + lasts_us;
     while world.now_us < until_us {
         world.crash(node);
@@ -185,11 +190,10 @@ pub(super) fn brittle(world: &mut World, node: usize, lasts_us: u64, rng: &mut f
             world.nodes[node].disk = node::Disk::default();
         }
         world.run(rng.u64(1_000..300_000), calm)?;
-        world.brittle = Some((node, BREAKS_IN_256[rng.usize(..BREAKS_IN_256.len())]));
+        world.brittle = rng.choice(breaks).map(|in_256| (node, *in_256));
         world.start(node);
-        world.run(rng.u64(500_000..JOINS_WITHIN_US), calm)?;
+        world.run(rng.u64(runs_us.clone()), calm)?;
     }
-    world.brittle = None;
     Ok(())
 }
 
