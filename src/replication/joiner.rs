@@ -132,7 +132,9 @@ impl Joiner {
 
     fn handle_sums(&mut self, sums: &[u128], location: &Location, now_us: u64) -> Progress {
         let Phase::Tree(tree) = &mut self.phase else { return Progress::Goes };
-        if !tree.compare(sums, location) {
+        // What is to be looked at twice would be asked for bucket by bucket.
+        let lists_all_of_it = self.purpose != Purpose::Routine;
+        if !tree.compare(sums, location, lists_all_of_it) {
             return Progress::Failed("it answered what was not asked".into());
         }
         if !tree.ask.is_empty() || !tree.asked.is_empty() || tree.descend() {
@@ -229,8 +231,8 @@ impl Tree {
         Some(indexes)
     }
 
-    /// Whether the sums answer the oldest question.
-    fn compare(&mut self, theirs: &[u128], location: &Location) -> bool {
+    /// Whether the sums answer the oldest question. Where nothing is here, `lists_all_of_it` saves the way down.
+    fn compare(&mut self, theirs: &[u128], location: &Location, lists_all_of_it: bool) -> bool {
         let Some(indexes) = self.asked.pop_front().filter(|indexes| indexes.len() == theirs.len()) else {
             return false;
         };
@@ -242,8 +244,8 @@ impl Tree {
             }
             if self.level == LEAF_LEVEL {
                 self.leaves.push(index);
-            } else if mine == 0 {
-                // Nothing of this is here, so every bucket of it is asked for: the lists cost next to nothing.
+            } else if mine == 0 && lists_all_of_it {
+                // Every bucket of it is asked for: the lists cost next to nothing.
                 self.leaves.extend(leaves(self.level, u32::from(index)).into_iter().flatten().map(narrow));
             } else {
                 self.differ.push(index);
