@@ -79,7 +79,7 @@ impl<R> Live<R> {
         if self.awaits_disks() {
             self.call_commit();
         }
-        self.find_overtaken();
+        self.find_overtaken(now_us);
         self.trim();
         self.release();
     }
@@ -221,6 +221,7 @@ impl<R> Live<R> {
             disk,
             awaited: true,
             accused: false,
+            suspected_us: 0,
             trusted_at: 0,
             overtaken: false,
             mark_at: Some(head),
@@ -259,7 +260,7 @@ impl<R> Live<R> {
     }
 
     /// Takes a peer out of the ack set as suspect; it is told, by link and by gossip.
-    pub(super) fn suspect(&mut self, peer_id: &NodeId, why: &'static str) {
+    pub(super) fn suspect(&mut self, peer_id: &NodeId, why: &'static str, now_us: u64) {
         let head = self.outbox.head();
         let accused = !matches!(self.mode, Mode::Joining(_)) && !is(Mutant::SuspectUntold);
         let settled = self.peers.get(peer_id).and_then(|peer| peer.subscriber.as_ref());
@@ -268,6 +269,7 @@ impl<R> Live<R> {
         let Some(place) = peer.subscriber.as_mut().filter(|place| place.awaited) else { return };
         place.awaited = false;
         place.accused = accused;
+        place.suspected_us = now_us;
         place.trusted_at = head;
         let epoch = place.epoch;
         if let Some(link) = peer.link.as_mut().filter(|_| accused) {
@@ -332,7 +334,7 @@ impl<R> Live<R> {
             .map(|(id, _)| id.clone())
             .collect();
         for peer_id in suspects {
-            self.suspect(&peer_id, "a change was not acked in time");
+            self.suspect(&peer_id, "a change was not acked in time", now_us);
         }
     }
 
@@ -351,7 +353,7 @@ impl<R> Live<R> {
     }
 
     /// Peers whose place fell off the old end must start over.
-    fn find_overtaken(&mut self) {
+    fn find_overtaken(&mut self, now_us: u64) {
         if is(Mutant::OverflowUnnoticed) {
             return;
         }
@@ -367,7 +369,7 @@ impl<R> Live<R> {
             }
         }
         for peer_id in overtaken {
-            self.suspect(&peer_id, "its outbox overflowed");
+            self.suspect(&peer_id, "its outbox overflowed", now_us);
             let Some(peer) = self.peers.get_mut(&peer_id) else { continue };
             if let (Some(link), Some(place)) = (&mut peer.link, &peer.subscriber) {
                 link.rejoin_due = Some((place.epoch, RejoinReason::Overflow));

@@ -2,7 +2,7 @@
 //! [`Live::admit_changes`] and [`Live::changes_applied`].
 
 use aorta_proto::NodeId;
-use aorta_proto::frame::{Frame, Header, PeerState, RejoinReason};
+use aorta_proto::frame::{Frame, Header, PeerState};
 use aorta_proto::mutant::{Mutant, is};
 
 use super::effects::Event;
@@ -92,11 +92,7 @@ impl<R> Live<R> {
                 }
             }
             Frame::Rejoin { epoch, why } if epoch == self.epoch && !is(Mutant::SuspectUnmoved) => {
-                let why = match why {
-                    RejoinReason::Suspect => "another node says that this one did not keep up",
-                    RejoinReason::Overflow => "it fell behind what another node keeps for it",
-                };
-                self.rejoin(why, Some(peer_id), now);
+                self.accused(peer_id, why, now);
             }
             Frame::Ping { nonce } => {
                 if let Some(link) = self.peers.get_mut(peer_id).and_then(|peer| peer.link.as_mut()) {
@@ -141,7 +137,7 @@ impl<R> Live<R> {
         }
         let Some(peer) = self.peers.get_mut(peer_id) else { return Ok(()) };
         if peer.intake.epoch == epoch && peer.intake.next < first_seq {
-            self.rejoin("changes of another node were lost between two links", Some(peer_id), now);
+            self.has_gap("changes of another node were lost between two links", peer_id, now);
         } else if peer.intake.epoch != epoch {
             peer.intake.epoch = epoch;
             peer.intake.next = first_seq;

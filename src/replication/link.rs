@@ -158,7 +158,7 @@ impl<R> Live<R> {
         if in_sync {
             self.met_again(peer_id);
             if self.cut_off && !is(Mutant::CutOffGoesOn) {
-                self.rejoin("it was cut off from most members", None, now);
+                self.rejoin("it was cut off from most members", now);
             }
         }
         if self.partial.contains(peer_id) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use aorta_proto::NodeId;
-use aorta_proto::frame::{LastKnown, PeerState, SAVED_SINCE, State};
+use aorta_proto::frame::{LastKnown, PeerState, RejoinReason, SAVED_SINCE, State};
 use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::record::{floor_us, horizon_us};
 
@@ -14,6 +14,7 @@ use super::anti_entropy::Schedule;
 use super::bulk::Command;
 use super::commit::OwnDisk;
 use super::effects::{Effects, Event};
+use super::fencing::Promise;
 use super::membership::{Member, Members};
 use super::outbox::Outbox;
 use super::peer::{Link, Peer};
@@ -64,6 +65,8 @@ pub(super) struct Live<R> {
     pub(super) ahead: Option<String>,
     /// It lost more than half of the members, and has not caught up since.
     pub(super) cut_off: bool,
+    /// For whom this node stays.
+    pub(super) promises: BTreeMap<NodeId, Promise>,
     /// Until when (monotonic µs) this node doubts that what it does not know does not exist.
     pub(super) doubt_until_us: Option<u64>,
     /// How this node's table stands to its limit.
@@ -107,6 +110,7 @@ impl<R> Live<R> {
             forbidden: None,
             ahead: None,
             cut_off: false,
+            promises: BTreeMap::new(),
             doubt_until_us: None,
             last_timeout_us: now.mono_us,
             nonce: 0,
@@ -150,6 +154,7 @@ impl<R> Live<R> {
             links: self.links().cloned().collect(),
             room: self.budget.room(),
             suspects: self.peers.iter().filter_map(suspect).collect(),
+            stays_for: self.promises.iter().map(|(id, promise)| (id.clone(), promise.epoch)).collect(),
         }
     }
 
@@ -246,12 +251,8 @@ impl<R> Live<R> {
         for member in left.collect::<Vec<_>>() {
             self.part(&member.node, now);
         }
-        let accuser = view
-            .iter()
-            .find(|member| {
-                member.suspects.get(&me).is_some_and(|&epoch| epoch == self.epoch && !is(Mutant::SuspectUnmoved))
-            })
-            .map(|member| member.node.clone());
+        let accuses = |member: &&Member| member.suspects.get(&me) == Some(&self.epoch) && !is(Mutant::SuspectUnmoved);
+        let accusers: Vec<NodeId> = view.iter().filter(accuses).map(|member| member.node.clone()).collect();
         for member in &view {
             let (node, expires_max_s) = (member.node.clone(), member.expires_max_s);
             let known = LastKnown { node, expires_max_s, seen_us: now.cluster_us };
@@ -259,7 +260,7 @@ impl<R> Live<R> {
         }
         let view = view.into_iter().map(|member| (member.node.clone(), member)).collect();
         for node in self.members.see(view, now.mono_us) {
-            self.suspect(&node, "membership dropped it");
+            self.suspect(&node, "membership dropped it", now.mono_us);
             // Nobody asks its link any more, so its place is kept only in memory of what it had.
             self.trim();
             // Somebody may have heard its good-bye.
@@ -268,8 +269,12 @@ impl<R> Live<R> {
         self.weigh_losses(now.mono_us);
         self.weigh_memory();
         self.give_way_to_who_began_too(now);
-        if let Some(accuser) = accuser {
-            self.rejoin("another node says that this one did not keep up", Some(&accuser), now);
+        let epoch = self.epoch;
+        for accuser in accusers {
+            // With the first that it gives way to it starts over, and the others' accusations are of before.
+            if self.epoch == epoch {
+                self.accused(&accuser, RejoinReason::Suspect, now);
+            }
         }
     }
 
@@ -315,7 +320,7 @@ impl<R> Live<R> {
             self.members.view_is_old = !is(Mutant::OldViewTrusted);
             self.rejoin_unless_alone("it slept", gap_us, now);
         } else {
-            self.rejoin("it slept", None, now);
+            self.rejoin("it slept", now);
         }
     }
 
@@ -329,6 +334,7 @@ impl<R> Live<R> {
         self.find_suspects(now.mono_us);
         self.find_late_disks(now.mono_us);
         self.weigh_losses(now.mono_us);
+        self.keep_promises(now.mono_us);
         self.ping_the_quiet(now.mono_us);
         let lasts = Some(self.settings.seed_fallback_us);
         self.refusal.take_if(|(_, at_us)| lasts.is_some_and(|lasts| now.mono_us.saturating_sub(*at_us) > lasts));

@@ -30,6 +30,8 @@ pub struct Member {
     pub room: Room,
     /// Whom it suspects, and the epoch of the suspect that this is about.
     pub suspects: BTreeMap<NodeId, u64>,
+    /// For which suspects, in which epoch of theirs, it promises to go on serving.
+    pub stays_for: BTreeMap<NodeId, u64>,
 }
 
 /// Gossip keys, all values text.
@@ -40,6 +42,7 @@ mod key {
     pub(super) const WIRE_VERSION_MAX: &str = "wire_version_max";
     pub(super) const LINKS: &str = "links";
     pub(super) const SUSPECTS: &str = "suspects";
+    pub(super) const STAYS_FOR: &str = "stays_for";
     pub(super) const ROOM: &str = "room";
 }
 
@@ -62,31 +65,38 @@ impl Member {
         let wire_version_max = wire_version_max.map_err(|_| number(key::WIRE_VERSION_MAX))?;
         let links = keys.get(key::LINKS).map(String::as_str).unwrap_or_default();
         let links = links.split(',').filter_map(|name| NodeId::new(name).ok()).take(MEMBERS_MAX).collect();
-        let suspects = keys.get(key::SUSPECTS).map(String::as_str).unwrap_or_default();
-        let suspects = suspects.split(',').filter_map(suspect_from).take(MEMBERS_MAX).collect();
+        let epochs = |key: &str| {
+            let text = keys.get(key).map(String::as_str).unwrap_or_default();
+            text.split(',').filter_map(epoch_from).take(MEMBERS_MAX).collect()
+        };
+        let (suspects, stays_for) = (epochs(key::SUSPECTS), epochs(key::STAYS_FOR));
         // Builds that set no limit do not say so.
         let room = keys.get(key::ROOM).and_then(|name| room_from(name)).unwrap_or_default();
-        Ok(Self { node, boot: BootId(boot), state, expires_max_s, wire_version_max, links, room, suspects })
+        Ok(Self { node, boot: BootId(boot), state, expires_max_s, wire_version_max, links, room, suspects, stays_for })
     }
 
     /// The keys that say this.
     #[must_use]
     pub fn to_keys(&self) -> BTreeMap<String, String> {
         let links: Vec<&str> = self.links.iter().map(NodeId::as_str).collect();
-        let suspects: Vec<String> = self.suspects.iter().map(|(node, epoch)| format!("{node}@{epoch}")).collect();
+        let epochs = |of: &BTreeMap<NodeId, u64>| {
+            let texts: Vec<String> = of.iter().map(|(node, epoch)| format!("{node}@{epoch}")).collect();
+            texts.join(",")
+        };
         BTreeMap::from([
             (key::BOOT.to_owned(), format!("{:016x}", self.boot.0)),
             (key::STATE.to_owned(), state_name(self.state).to_owned()),
             (key::EXPIRES_MAX_S.to_owned(), self.expires_max_s.to_string()),
             (key::WIRE_VERSION_MAX.to_owned(), self.wire_version_max.to_string()),
             (key::LINKS.to_owned(), links.join(",")),
-            (key::SUSPECTS.to_owned(), suspects.join(",")),
+            (key::SUSPECTS.to_owned(), epochs(&self.suspects)),
+            (key::STAYS_FOR.to_owned(), epochs(&self.stays_for)),
             (key::ROOM.to_owned(), room_name(self.room).to_owned()),
         ])
     }
 }
 
-fn suspect_from(text: &str) -> Option<(NodeId, u64)> {
+fn epoch_from(text: &str) -> Option<(NodeId, u64)> {
     let (node, epoch) = text.split_once('@')?;
     Some((NodeId::new(node).ok()?, epoch.parse().ok()?))
 }
@@ -269,9 +279,14 @@ impl Members {
 
     /// Whether more than half of three or more members, this node counted, are lost without a good-bye or `suspect`.
     pub(super) fn lost_most(&self, suspects: impl Iterator<Item = NodeId>) -> bool {
-        let members = self.last_known.len() + 1;
         let lost: BTreeSet<NodeId> = self.lost.iter().cloned().chain(suspects).collect();
-        members >= 3 && lost.len() * 2 > members
+        self.are_most(lost.len())
+    }
+
+    /// Whether so many are more than half of three or more members, this node counted.
+    pub(super) fn are_most(&self, count: usize) -> bool {
+        let members = self.last_known.len() + 1;
+        members >= 3 && count * 2 > members
     }
 }
 
@@ -303,6 +318,7 @@ mod tests {
             links: BTreeSet::from([id("n2"), id("n3")]),
             room: Room::ForKnown,
             suspects: BTreeMap::from([(id("n3"), 4)]),
+            stays_for: BTreeMap::from([(id("n3"), 3)]),
         };
         assert_eq!(Member::from_keys(id("n1"), &member.to_keys()), Ok(member));
     }

@@ -12,6 +12,7 @@
 //! | `memory` | whom the memory of all nodes has room for |
 //! | `commit` | which changes are on whose disk |
 //! | `readiness`, `cold_start`, `drain` | when this node serves, starts a cluster, leaves one |
+//! | `fencing` | which node gives way when some are out of step |
 //! | `anti_entropy` | which exchange is made when |
 //! | `bulk`, `joiner`, `donor` | exchanges under way, under a lock of their own: opened, answered |
 //!
@@ -25,6 +26,7 @@ mod commit;
 mod donor;
 mod drain;
 mod effects;
+mod fencing;
 mod intake;
 mod joiner;
 mod link;

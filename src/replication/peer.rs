@@ -152,6 +152,8 @@ pub(super) struct Subscriber {
     pub(super) disk: OnDisk,
     /// In the ack set; otherwise suspect.
     pub(super) awaited: bool,
+    /// When it became one, monotonic µs.
+    pub(super) suspected_us: u64,
     /// It is told that it is suspect. A node that is itself not in sync accuses nobody: it may be the one that slept.
     pub(super) accused: bool,
     /// A suspect is trusted again once it acked this.

@@ -308,7 +308,7 @@ impl<R> Live<R> {
         let began = |id: &&NodeId| self.state_of(id) == Some(PeerState::Ready) && !self.is_linked(id);
         if let Some(id) = self.began_beside.iter().find(began).cloned() {
             self.began_beside.clear();
-            self.rejoin(&format!("it began at the same time as {id}, which it does not hear"), None, now);
+            self.rejoin(&format!("it began at the same time as {id}, which it does not hear"), now);
         } else if now.mono_us.saturating_sub(self.served_since_us) > 2 * ANNOUNCED_US {
             self.began_beside.clear();
         }
@@ -346,77 +346,6 @@ impl<R> Live<R> {
         }
         self.effects.events.push(Event::Ready);
         self.announce();
-    }
-
-    /// Starts over: a new epoch on every link, and, if others can serve meanwhile, 503 until this node is in sync again.
-    /// Of two that accuse each other the one that was cut off from most members goes, else the greater id.
-    pub(super) fn rejoin(&mut self, why: &str, accuser: Option<&NodeId>, now: Now) {
-        let others_can_serve = self.others_can_serve(accuser);
-        self.start_over(why, accuser, others_can_serve, now);
-    }
-
-    /// The same of a node that others may have given up meanwhile: what it knows of them is from before. Those that were
-    /// joining may have started the cluster without it, and answered in full. So may members that it did not hear, for a
-    /// node that is silent for so long is not waited for.
-    pub(super) fn rejoin_unless_alone(&mut self, why: &str, silent_us: u64, now: Now) {
-        let joining_may = !is(Mutant::OldStatesTrusted);
-        let may_serve = |peer: &super::peer::Peer| match peer.state.is {
-            PeerState::Ready => true,
-            PeerState::Joining => joining_may,
-            PeerState::Draining | PeerState::Left => false,
-        };
-        let others_may_serve = self.peers.values().any(|peer| peer.link.is_some() && may_serve(peer));
-        if let Mode::Joining(joining) = &mut self.mode {
-            // Others were not silent while it slept; it heard nobody.
-            joining.since_us = now.mono_us;
-        }
-        let unheard = self.members.last_known.keys().any(|id| !self.is_linked(id));
-        let others_began = unheard && silent_us >= self.settings.seed_fallback_us && joining_may;
-        self.start_over(why, None, others_may_serve || others_began, now);
-    }
-
-    fn start_over(&mut self, why: &str, accuser: Option<&NodeId>, others_can_serve: bool, now: Now) {
-        self.epoch += u64::from(!is(Mutant::RejoinInOldEpoch));
-        for peer in self.peers.values_mut() {
-            peer.intake.marked = false;
-            if let Some(link) = &mut peer.link {
-                link.subscribe_due = true;
-            }
-        }
-        match &mut self.mode {
-            Mode::Joining(joining) => (joining.exchanged_at, joining.epoch_since_us) = (None, now.mono_us),
-            Mode::Ready if others_can_serve => {
-                self.shorten_for_the_unawaited();
-                self.mode = Mode::Joining(Joining::again(why, now.mono_us));
-                self.schedule.cancel();
-                self.effects.events.push(Event::Fenced { why: why.to_owned() });
-                self.announce();
-            }
-            _ => {
-                let linked: Vec<NodeId> = self.links().cloned().collect();
-                for id in linked.iter().filter(|id| accuser.is_none_or(|accuser| accuser == *id)) {
-                    self.schedule.repair(id);
-                }
-            }
-        }
-    }
-
-    fn others_can_serve(&self, accuser: Option<&NodeId>) -> bool {
-        let ready = |peer: &super::peer::Peer| peer.link.is_some() && peer.state.is == PeerState::Ready;
-        if !self.peers.values().any(ready) {
-            return false;
-        }
-        let Some(accuser) = accuser else { return true };
-        let peer = self.peers.get(accuser);
-        let they_are_cut_off = peer.is_some_and(|peer| peer.state.cut_off);
-        let mutual = peer.and_then(|peer| peer.subscriber.as_ref()).is_some_and(|place| place.accused);
-        match (self.cut_off, they_are_cut_off) {
-            // An accuser that is out of step itself is no judge.
-            _ if !self.is_in_sync(accuser) => false,
-            (true, false) => true,
-            (false, true) => false,
-            _ => !mutual || self.settings.node > *accuser,
-        }
     }
 
     /// An operator says that this node is to serve with what it has.

@@ -3,7 +3,7 @@
 use aorta_proto::frame::Class;
 use serde::{Deserialize, Serialize};
 
-use super::net::pair;
+use super::net::{Thin, pair};
 use super::plan::{Ack, Limits, Step};
 use super::world::World;
 use super::{bounded, calm, cuts, node, restarts, settle};
@@ -54,6 +54,8 @@ pub enum Fault {
     Brittle(usize),
     /// Everything one node sends takes longer than acks are waited for.
     Slow(usize),
+    /// The way out of one node takes less than it has to say.
+    Thin(usize),
     /// The SIP threads of one node do not get to read.
     Behind(usize),
     /// Everything dies; one comes back late, and only its disk is up to date.
@@ -100,6 +102,7 @@ impl Fault {
                 | Self::Deaf(_)
                 | Self::Mute(_)
                 | Self::Slow(_)
+                | Self::Thin(_)
         )
     }
 
@@ -111,10 +114,15 @@ impl Fault {
         )
     }
 
+    /// Whether nobody dies or is stopped.
+    pub(super) fn leaves_all_running(self) -> bool {
+        self.is_gentle() && !matches!(self, Self::Sleep(_) | Self::Naps(_))
+    }
+
     /// Whether nothing that anybody holds is lost for good.
     pub(super) fn is_gentle(self) -> bool {
         use Fault::{Behind, CutOneWay, CutPair, Deaf, Flap, Isolate, LongAlone, Mute};
-        use Fault::{Naps, None, Rest, Sleep, Slow, Unheard};
+        use Fault::{Naps, None, Rest, Sleep, Slow, Thin, Unheard};
         matches!(
             self,
             Isolate(_)
@@ -128,6 +136,7 @@ impl Fault {
                 | Rest
                 | Flap(_)
                 | Slow(_)
+                | Thin(_)
                 | Behind(_)
                 | Unheard(_)
                 | None
@@ -175,7 +184,7 @@ pub(super) fn choose(rng: &mut fastrand::Rng, nodes: usize, limits: &Limits) -> 
         26 | 28 | 33 => Fault::Two(one, two),
         27 | 29 => Fault::Roll(one),
         30 => Fault::LastOneSleeps(one),
-        31 if rng.bool() => Fault::Brittle(one),
+        31 => [Fault::Brittle(one), Fault::Thin(one)][rng.usize(..2)],
         32 => Fault::SleepBesideJoiner(one, two),
         _ => Fault::None,
     }
@@ -214,6 +223,13 @@ pub(super) fn strike(world: &mut World, step: &Step, rng: &mut fastrand::Rng) ->
             world.run(lasts_us, calm)?;
             world.slow = None;
             Ok(())
+        }
+        Fault::Thin(node) => {
+            world.thin = Some(Thin::of(node, rng));
+            world.run(lasts_us, calm)?;
+            // What has left takes its time.
+            let under_way_us = world.thin.take().map_or(0, |thin| thin.waits_us(world.now_us));
+            world.run(under_way_us, calm).map(drop)
         }
         Fault::Behind(node) => {
             world.calm_since_us = Some(world.now_us);

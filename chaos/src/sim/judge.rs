@@ -115,6 +115,12 @@ impl World {
         Ok(())
     }
 
+    /// Somebody serves while nobody dies or is stopped: who gives way does so for another that stays.
+    pub(super) fn judge_service(&self) -> Result<(), String> {
+        let serves = || (0..self.nodes.len()).any(|node| self.serves(node));
+        if self.somebody_must_serve && !serves() { Err("nobody serves, though nobody died".to_owned()) } else { Ok(()) }
+    }
+
     /// Bounds that hold whatever happens.
     pub(super) fn judge_bounds(&mut self) -> Result<(), String> {
         if self.now_us < self.next_bounds_us {

@@ -133,7 +133,9 @@ fn happens(world: &mut World, step: &Step) -> Result<(), String> {
     world.say(|| format!("fault: {step:?}"));
     world.calm_since_us = None;
     world.gentle = step.fault.is_gentle();
+    world.somebody_must_serve = step.fault.leaves_all_running();
     faults::strike(world, step, &mut rng)?;
+    world.somebody_must_serve = false;
     world.load(false);
     world.sluggish = None;
     world.say(|| format!("over: {:?}", step.fault));

@@ -50,6 +50,40 @@ const CLASSES: [Class; 2] = [Class::Live, Class::Bulk];
 /// Which connection: two nodes, lower index first, and the class.
 pub(super) type Pair = (usize, usize, Class);
 
+/// A node whose way out takes only so much.
+#[derive(Debug)]
+pub(super) struct Thin {
+    pub(super) node: usize,
+    bytes_per_s: u64,
+    /// What waits for longer than this keeps the writers waiting, µs.
+    holds_us: u64,
+    /// When all that was sent has left, µs.
+    free_us: u64,
+}
+
+impl Thin {
+    /// Less than a busy node has to say, or a little more.
+    pub(super) fn of(node: usize, rng: &mut fastrand::Rng) -> Self {
+        Self { node, bytes_per_s: rng.u64(2_000..60_000), holds_us: rng.u64(50_000..1_500_000), free_us: 0 }
+    }
+
+    /// Whether a node has to wait before it can send.
+    pub(super) fn is_full(&self, from: usize, now_us: u64) -> bool {
+        from == self.node && self.waits_us(now_us) > self.holds_us
+    }
+
+    /// How long it takes until all that was sent has left, µs.
+    pub(super) fn waits_us(&self, now_us: u64) -> u64 {
+        self.free_us.saturating_sub(now_us)
+    }
+
+    /// When so many bytes have left, µs.
+    pub(super) fn takes(&mut self, bytes: usize, now_us: u64) -> u64 {
+        self.free_us = self.free_us.max(now_us) + bytes as u64 * 1_000_000 / self.bytes_per_s;
+        self.free_us
+    }
+}
+
 /// All paths and connections.
 #[derive(Debug)]
 pub(super) struct Net {

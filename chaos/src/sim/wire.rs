@@ -120,7 +120,8 @@ impl World {
             return;
         }
         let stopped = self.nodes[from].process.as_ref().is_some_and(|process| process.asleep);
-        if stopped || !self.net.has_room(from, to, class) {
+        let full = self.thin.as_ref().is_some_and(|thin| thin.is_full(from, self.now_us));
+        if stopped || full || !self.net.has_room(from, to, class) {
             self.after(STALLED_US, Happening::Pump { from, to, class });
             return;
         }
@@ -146,9 +147,14 @@ impl World {
         let most_us = if self.net.is_narrow() { 110_000 } else { 200_000 };
         let sluggish_us = if sluggish { self.rng.u64(50_000..most_us) } else { 0 };
         // Of both the longer: with the way back it is less than an ack is awaited for.
-        let arrives_us = self.now_us + slow_us + delay_us.max(sluggish_us);
+        let delayed_us = slow_us + delay_us.max(sluggish_us);
         let pair = pair(from, to, class);
         for frame in frames(bytes) {
+            let leaves_us = match self.thin.as_mut().filter(|thin| thin.node == from) {
+                Some(thin) => thin.takes(frame.len(), self.now_us),
+                None => self.now_us,
+            };
+            let arrives_us = leaves_us + delayed_us;
             self.alarm = self.alarm.take().or(self.versions.judge_written(from, frame).err());
             self.traffic.sends(from, class, frame);
             if let Some((id, at_us)) = self.net.send(from, to, class, frame.to_vec(), arrives_us) {

@@ -8,7 +8,7 @@ use aorta_proto::frame::Class;
 use super::callers::{LOST_IN_256, Message, Silent};
 use super::gossip::Gossip;
 use super::line::{Line, Off};
-use super::net::{Net, Pair, end_of, pair};
+use super::net::{Net, Pair, Thin, end_of, pair};
 use super::node::Node;
 use super::phones::{PHONES, Phone};
 use super::plan::{Ack, Limits, Plan};
@@ -147,10 +147,14 @@ pub(super) struct World {
     pub(super) brittle: Option<(usize, u8)>,
     /// A node whose frames take long.
     pub(super) slow: Option<usize>,
+    /// A node whose way out takes only so much.
+    pub(super) thin: Option<Thin>,
     /// A path, or all from one node, on which frames take long, but not longer than acks are waited for.
     pub(super) sluggish: Option<(usize, usize)>,
     /// Whether nothing died for good since all held the same.
     pub(super) gentle: bool,
+    /// Whether all are running, and may not all give way.
+    pub(super) somebody_must_serve: bool,
     /// A node whose SIP threads do not get to read.
     pub(super) behind: Option<usize>,
     /// What waits in each node's socket, and since when.
@@ -218,8 +222,10 @@ impl World {
             versions: Versions::new(nodes),
             brittle: None,
             slow: None,
+            thin: None,
             sluggish: None,
             gentle: true,
+            somebody_must_serve: false,
             behind: None,
             sockets: vec![VecDeque::new(); nodes],
             silent: BTreeMap::new(),
@@ -386,6 +392,7 @@ impl World {
             match &event {
                 Event::Fenced { why } => {
                     self.figures.fenced += 1;
+                    self.alarm = self.alarm.take().or(self.judge_service().err());
                     // A peer acks nothing that it lacks, so nobody goes on beyond what it acked.
                     if why.contains(GAP) {
                         self.alarm = Some(format!("{} rejoins because {why}", self.nodes[node].id));
