@@ -224,13 +224,7 @@ pub(super) fn strike(world: &mut World, step: &Step, rng: &mut fastrand::Rng) ->
             world.slow = None;
             Ok(())
         }
-        Fault::Thin(node) => {
-            world.thin = Some(Thin::of(node, rng));
-            world.run(lasts_us, calm)?;
-            // What has left takes its time.
-            let under_way_us = world.thin.take().map_or(0, |thin| thin.waits_us(world.now_us));
-            world.run(under_way_us, calm).map(drop)
-        }
+        Fault::Thin(node) => thin(world, node, lasts_us, rng),
         Fault::Behind(node) => {
             world.calm_since_us = Some(world.now_us);
             world.behind = Some(node);
@@ -271,6 +265,14 @@ pub(super) fn jump(world: &mut World, step: &Step) {
         world.say(|| format!("the wall clock of n{} jumps by {} s", node + 1, jump.by_us / 1_000_000));
         world.nodes[node].jump_wall(jump.by_us);
     }
+}
+
+fn thin(world: &mut World, node: usize, lasts_us: u64, rng: &mut fastrand::Rng) -> Result<(), String> {
+    world.thin = Some(Thin::of(node, rng));
+    world.run(lasts_us, calm)?;
+    // What is on its way takes its time.
+    let under_way_us = world.thin.take().map_or(0, |thin| thin.waits_us(world.now_us));
+    world.run(under_way_us, calm).map(drop)
 }
 
 /// Each time it has to find out what it missed, while phones go on.
