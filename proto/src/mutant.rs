@@ -132,12 +132,6 @@ mutants! {
     SuspectUnmoved = "suspect-unmoved",
     /// It gives way to whoever says so and serves, as far as its link says.
     GivesWayToAnybody = "gives-way-to-anybody",
-    /// A node that promised to stay gives way all the same.
-    PromiseBroken = "promise-broken",
-    /// Nobody promises to stay.
-    NothingPromised = "nothing-promised",
-    /// A suspect that stays does not say again what it has.
-    SuspectAcksNothing = "suspect-acks-nothing",
     /// Changes that a peer lost with its place in the outbox are not missed.
     OverflowUnnoticed = "overflow-unnoticed",
     /// What a broken link swallowed is not sent again.

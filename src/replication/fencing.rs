@@ -47,7 +47,7 @@ impl<R> Live<R> {
             self.start_over(why, Some(accuser), gives_way, now);
         } else if let Some(link) = self.peers.get_mut(accuser).and_then(|peer| peer.link.as_mut()) {
             // It may have all by now, and the accuser have nothing to say that would be acked.
-            link.ack_due |= !is(Mutant::SuspectAcksNothing);
+            link.ack_due = true;
         }
     }
 
@@ -122,8 +122,7 @@ impl<R> Live<R> {
         let shown = self.members.view.get(accuser).filter(|_| !self.members.view_is_old);
         let promised = shown.is_some_and(|shown| shown.stays_for.get(&self.settings.node) == Some(&self.epoch));
         let is_the_one_to_stay = *accuser < self.settings.node && (self.cut_off || !self.is_cut_off(accuser));
-        let is_free = self.promises.is_empty() || is(Mutant::PromiseBroken);
-        promised || (is_the_one_to_stay && is_free)
+        promised || (is_the_one_to_stay && self.promises.is_empty())
     }
 
     /// An accuser that is out of step itself is no judge, and of its link and gossip one may show it earlier.
@@ -161,7 +160,7 @@ impl<R> Live<R> {
     }
 
     fn promises_due(&self, promises: &BTreeMap<NodeId, Promise>, now_us: u64) -> Vec<(NodeId, Promise)> {
-        if self.cut_off || is(Mutant::NothingPromised) {
+        if self.cut_off {
             return Vec::new();
         }
         let smaller = self.peers.iter().take_while(|(id, _)| **id < self.settings.node);
