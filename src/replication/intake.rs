@@ -139,6 +139,10 @@ impl<R> Live<R> {
         if peer.intake.epoch == epoch && peer.intake.next < first_seq {
             self.has_gap("changes of another node were lost between two links", peer_id, now);
         } else if peer.intake.epoch != epoch {
+            // That one no longer keeps what lies between. A joiner asks its donor, and then everybody.
+            if peer.intake.epoch > 0 && peer.intake.next < first_seq && matches!(self.mode, Mode::Ready) {
+                self.schedule.repair(peer_id);
+            }
             peer.intake.epoch = epoch;
             peer.intake.next = first_seq;
             peer.intake.saved = 0;
