@@ -29,20 +29,24 @@ impl ContactKey {
     /// The key of a contact that carries `+sip.instance` and `reg-id` (RFC 5626 §6). `instance` is the value without quotes.
     #[must_use]
     pub fn instance(instance: &[u8], reg_id: u32) -> Self {
-        let mut bytes = SmallVec::with_capacity(1 + 4 + instance.len());
-        bytes.push(INSTANCE);
-        bytes.extend_from_slice(&reg_id.to_be_bytes());
-        bytes.extend_from_slice(instance);
-        Self(bytes)
+        let [a, b, c, d] = reg_id.to_be_bytes();
+        Self::of([INSTANCE, a, b, c, d], instance)
     }
 
     /// The key of any other contact: its URI in the canonical form of [`crate::uri`].
     #[must_use]
     pub fn uri(canonical: &[u8]) -> Self {
-        let mut bytes = SmallVec::with_capacity(1 + canonical.len());
-        bytes.push(URI);
-        bytes.extend_from_slice(canonical);
-        Self(bytes)
+        Self::of([URI], canonical)
+    }
+
+    fn of<const N: usize>(kind: [u8; N], text: &[u8]) -> Self {
+        let mut bytes = [0; KEY_BYTES];
+        let Some(room) = bytes.get_mut(N..N + text.len()) else {
+            return Self([&kind[..], text].concat().into());
+        };
+        room.copy_from_slice(text);
+        bytes[..N].copy_from_slice(&kind);
+        Self(SmallVec::from_buf_and_len(bytes, N + text.len()))
     }
 
     /// The key under which an AoR remembers when a flow (RFC 5626) was last at a URI: an instance key, so that the entry

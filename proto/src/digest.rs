@@ -110,7 +110,20 @@ impl Digester {
     /// What an entry (or `cleared`) of this stamp adds to the sum of its bucket.
     #[must_use]
     pub fn term(&self, aor: AorHash, key: Option<&ContactKey>, stamp: Stamp) -> u128 {
-        let item = self.item_wide(aor, key).to_le_bytes();
+        self.term_of(self.item_wide(aor, key), stamp)
+    }
+
+    /// By how much the sum of a bucket changes when an entry (or `cleared`) with one stamp gets another; `None` where there is
+    /// none.
+    #[must_use]
+    pub fn shift(&self, aor: AorHash, key: Option<&ContactKey>, before: Option<Stamp>, after: Option<Stamp>) -> u128 {
+        let item = self.item_wide(aor, key);
+        let term = |stamp: Option<Stamp>| stamp.map_or(0, |stamp| self.term_of(item, stamp));
+        term(after).wrapping_sub(term(before))
+    }
+
+    fn term_of(&self, item: u128, stamp: Stamp) -> u128 {
+        let item = item.to_le_bytes();
         if is(Mutant::DigestWithoutStamps) {
             return self.hash(b"t", &[&item]);
         }

@@ -453,9 +453,9 @@ fn first_lapse(record: &Record) -> u64 {
 fn account(digester: &Digester, hash: AorHash, change: &Change<'_>, shift: &mut u128, tally: &mut Tally) {
     let (before, after) = (change.before, change.after);
     let counts = change.key.is_some() || !is(Mutant::DigestWithoutCleared);
-    if counts && before.map(|mark| mark.stamp) != after.map(|mark| mark.stamp) {
-        let term = |mark: aorta_proto::record::Mark| digester.term(hash, change.key, mark.stamp);
-        *shift = shift.wrapping_sub(before.map_or(0, term)).wrapping_add(after.map_or(0, term));
+    let (old, new) = (before.map(|mark| mark.stamp), after.map(|mark| mark.stamp));
+    if counts && old != new {
+        *shift = shift.wrapping_add(digester.shift(hash, change.key, old, new));
     }
     if change.key.is_some() {
         let count = |wanted: bool, mark: Option<aorta_proto::record::Mark>| {

@@ -145,6 +145,13 @@ impl AorRules {
             return Err(AorError::TooLong);
         }
         let mut text = AorText::default();
+        let is_plain = |byte: &u8| (b' '..0x7f).contains(byte) && *byte != b'%';
+        if user.iter().all(|byte| is_plain(byte) && (self.case_sensitive || !byte.is_ascii_uppercase())) {
+            text.0.extend_from_slice(user);
+            text.push('@');
+            text.push_str(domain);
+            return Ok(text);
+        }
         for chunk in user.utf8_chunks() {
             for letter in chunk.valid().chars() {
                 match letter {

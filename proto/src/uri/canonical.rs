@@ -6,10 +6,12 @@
 //! (The RFC's own examples count `transport` the same way.)
 
 use std::io::Write;
+use std::net::IpAddr;
 use std::ops::Range;
 
 use smallvec::SmallVec;
 
+use super::digits::{push_decimal, push_ip};
 use super::escape::push_canonical;
 use super::{Host, Scheme, Uri};
 
@@ -46,7 +48,8 @@ pub fn canonical_contact(uri: &Uri<'_>) -> Vec<u8> {
     }
     push_host(&mut out, uri.host);
     if let Some(port) = uri.port {
-        let _ = write!(out, ":{port}");
+        out.push(b':');
+        push_decimal(&mut out, port.into());
     }
     push_params(&mut out, uri);
     push_headers(&mut out, uri.headers.unwrap_or_default());
@@ -56,8 +59,17 @@ pub fn canonical_contact(uri: &Uri<'_>) -> Vec<u8> {
 /// A host in its one spelling: lower case without a last dot, or the address as `std` prints it.
 pub(super) fn push_host(out: &mut (impl Extend<u8> + Write), host: Host<'_>) {
     match host {
-        Host::Name(name) => out.extend(name.strip_suffix('.').unwrap_or(name).bytes().map(|b| b.to_ascii_lowercase())),
-        Host::Ip(_) => drop(write!(out, "{host}")),
+        Host::Name(name) => {
+            let name = name.strip_suffix('.').unwrap_or(name).as_bytes();
+            if name.iter().any(u8::is_ascii_uppercase) {
+                out.extend(name.iter().map(u8::to_ascii_lowercase));
+            } else {
+                // What is written to here takes all of it.
+                let _ = out.write_all(name);
+            }
+        }
+        Host::Ip(address @ IpAddr::V4(_)) => push_ip(out, address),
+        Host::Ip(IpAddr::V6(_)) => drop(write!(out, "{host}")),
     }
 }
 

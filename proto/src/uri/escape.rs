@@ -5,12 +5,12 @@ use std::borrow::Cow;
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
 /// `unreserved` of RFC 3261: letters, digits and marks mean the same with and without an escape.
-pub(super) fn is_unreserved(byte: u8) -> bool {
+pub(super) const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'!' | b'~' | b'*' | b'\'' | b'(' | b')')
 }
 
 /// `reserved` of RFC 3261: an escape changes the meaning of these.
-fn is_reserved(byte: u8) -> bool {
+const fn is_reserved(byte: u8) -> bool {
     matches!(byte, b';' | b'/' | b'?' | b':' | b'@' | b'&' | b'=' | b'+' | b'$' | b',')
 }
 
@@ -61,9 +61,25 @@ pub fn hvalue_escape(value: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// Bytes that stay as they are where nothing is escaped.
+const IS_CANONICAL: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        table[byte as usize] = is_unreserved(byte) || is_reserved(byte);
+        byte += 1;
+    }
+    table
+};
+
 /// Appends `bytes` in the one form that all spellings share (RFC 3261 §19.1.4): unreserved bytes bare, reserved ones as
 /// they were, everything else escaped. `fold_case` for components that compare without case.
 pub(super) fn push_canonical(out: &mut Vec<u8>, bytes: &[u8], fold_case: bool) {
+    // As nearly all are spelled.
+    if bytes.iter().all(|byte| IS_CANONICAL[usize::from(*byte)] && !(fold_case && byte.is_ascii_uppercase())) {
+        out.extend_from_slice(bytes);
+        return;
+    }
     for (byte, escaped) in decoded(bytes) {
         let byte = if fold_case { byte.to_ascii_lowercase() } else { byte };
         if is_unreserved(byte) || (is_reserved(byte) && !escaped) {

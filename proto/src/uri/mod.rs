@@ -3,6 +3,7 @@
 
 mod address_of_record;
 mod canonical;
+mod digits;
 mod escape;
 mod params;
 
@@ -11,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use address_of_record::{AorError, AorRules, AorText, aor, aor_text};
 pub use canonical::canonical_contact;
+pub use digits::{push_decimal, push_ip};
 pub use escape::{hvalue_escape, unescape};
 pub use params::{Param, Params, is_white, quoted_end, trim, unquoted};
 
@@ -190,8 +192,8 @@ pub fn host_port(bytes: &[u8]) -> Result<(Host<'_>, Option<u16>, &[u8]), UriErro
     let (host, rest) = host_at(bytes)?;
     let [b':', rest @ ..] = rest else { return Ok((host, None, rest)) };
     let digits = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
-    let text = std::str::from_utf8(&rest[..digits]).map_err(|_| UriError::Port)?;
-    let port = text.parse::<u16>().map_err(|_| UriError::Port)?;
+    let add = |sum: u16, digit: &u8| sum.checked_mul(10)?.checked_add(u16::from(digit - b'0'));
+    let port = rest[..digits].iter().try_fold(0, add).filter(|_| digits > 0).ok_or(UriError::Port)?;
     Ok((host, Some(port), &rest[digits..]))
 }
 
@@ -206,18 +208,25 @@ pub fn host_at(bytes: &[u8]) -> Result<(Host<'_>, &[u8]), UriError> {
         let address = text.parse::<Ipv6Addr>().map_err(|_| UriError::Host)?;
         return Ok((Host::Ip(address.into()), &rest[end + 1..]));
     }
-    // '_' is no letter of a host name, but names in private networks have it.
-    let end = bytes
-        .iter()
-        .position(|byte| !byte.is_ascii_alphanumeric() && !matches!(byte, b'.' | b'-' | b'_'))
-        .unwrap_or(bytes.len());
+    let end = bytes.iter().position(|byte| !IS_OF_HOST[usize::from(*byte)]).unwrap_or(bytes.len());
     let name = std::str::from_utf8(&bytes[..end]).map_err(|_| UriError::Host)?;
     if !name.bytes().any(|byte| byte.is_ascii_alphanumeric()) {
         return Err(UriError::Host);
     }
-    let host = name.parse::<Ipv4Addr>().map_or(Host::Name(name), |address| Host::Ip(address.into()));
-    Ok((host, &bytes[end..]))
+    let address = if bytes[0].is_ascii_digit() { name.parse::<Ipv4Addr>().ok() } else { None };
+    Ok((address.map_or(Host::Name(name), |address| Host::Ip(address.into())), &bytes[end..]))
 }
+
+/// Letters, digits, `.` and `-`. '_' is no letter of a host name, but names in private networks have it.
+const IS_OF_HOST: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        byte += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests;

@@ -50,6 +50,8 @@ pub struct Contact<'a> {
     pub instance: Option<&'a [u8]>,
     /// `reg-id`, 1 to 2^31 − 1.
     pub reg_id: Option<u32>,
+    /// Nothing stands between the parameters.
+    tight: bool,
 }
 
 impl<'a> Contact<'a> {
@@ -67,10 +69,12 @@ impl<'a> Contact<'a> {
             UriError::Byte => Fault::bad("Illegal Character in Contact URI"),
             _ => Fault::bad("Malformed Contact URI"),
         })?;
-        let mut contact =
-            Self { uri, params: address.params, q: None, expires: Lifetime::Absent, instance: None, reg_id: None };
+        let (q, expires, instance, reg_id) = (None, Lifetime::Absent, None, None);
+        let mut contact = Self { uri, params: address.params, q, expires, instance, reg_id, tight: false };
         let mut params = address.params();
+        let mut bytes = 0;
         for param in params.by_ref() {
+            bytes += param.raw.len();
             let value = param.value.unwrap_or_default();
             let twice = if param.is("q") {
                 let q = thousandths(value).ok_or(Fault::bad("Malformed q in Contact"))?;
@@ -92,6 +96,7 @@ impl<'a> Contact<'a> {
                 return Err(Fault::bad("Repeated Contact Parameter"));
             }
         }
+        contact.tight = bytes == address.params.len();
         if params.malformed() { Err(Fault::bad("Malformed Contact Parameter")) } else { Ok(contact) }
     }
 
@@ -114,8 +119,7 @@ impl<'a> Contact<'a> {
     /// The parameters that are kept: all but `expires`, byte for byte.
     #[must_use]
     pub fn kept_params(&self) -> Cow<'a, [u8]> {
-        let is_tight = |params: &[u8]| Params::new(params).map(|param| param.raw.len()).sum::<usize>() == params.len();
-        if self.expires == Lifetime::Absent && is_tight(self.params) {
+        if self.expires == Lifetime::Absent && self.tight {
             return Cow::Borrowed(self.params);
         }
         Cow::Owned(params_without(self.params, &["expires"]))

@@ -1,7 +1,7 @@
 //! Messages out of a byte stream (RFC 3261 §18.3, RFC 5626 §3.5.1). Holds bytes, reads no socket and no clock.
 
 use super::Unfolded;
-use super::lines::{Name, head_end, name_and_value, next_line};
+use super::lines::{Lines, Name, head_end, name_and_value};
 use super::values::bounded_u32;
 
 /// Cuts a stream into messages. Memory is bounded by `max_bytes` and one read.
@@ -110,9 +110,8 @@ impl Framer {
 /// The body's length, if the head names exactly one.
 fn content_length(head: &[u8]) -> Option<usize> {
     let head = Unfolded::new(head);
-    let mut rest = head.as_bytes();
     let mut length = None;
-    while let Some(line) = next_line(&mut rest) {
+    for line in Lines::new(head.as_bytes()) {
         if let Some((written, value)) = name_and_value(line)
             && Name::of(written) == Name::ContentLength
             && length.replace(bounded_u32(value, u32::MAX)?).is_some()

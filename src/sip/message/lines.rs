@@ -50,17 +50,45 @@ pub(super) fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
     })
 }
 
-/// Cuts the first line off; without its CRLF or LF. `None` at the end.
-pub(super) fn next_line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    if rest.is_empty() {
-        return None;
+/// The lines of a message, without their CRLF or LF.
+pub(super) struct Lines<'a> {
+    text: &'a [u8],
+    ends: memchr::Memchr<'a>,
+    at: usize,
+    /// Lines so far that ended with CRLF.
+    crlfs: usize,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn new(text: &'a [u8]) -> Self {
+        Self { text, ends: memchr::memchr_iter(b'\n', text), at: 0, crlfs: 0 }
     }
-    let (line, after) = match memchr::memchr(b'\n', rest) {
-        Some(at) => (&rest[..at], &rest[at + 1..]),
-        None => (*rest, &rest[rest.len()..]),
-    };
-    *rest = after;
-    Some(line.strip_suffix(b"\r").unwrap_or(line))
+
+    /// What follows the lines read so far.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        &self.text[self.at..]
+    }
+
+    /// Whether a CR that ends no line stands in one of them.
+    pub(super) fn had_bare_cr(&self) -> bool {
+        memchr::memchr_iter(b'\r', &self.text[..self.at]).count() != self.crlfs
+    }
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if self.at == self.text.len() {
+            return None;
+        }
+        let end = self.ends.next();
+        let line = &self.text[self.at..end.unwrap_or(self.text.len())];
+        self.at = end.map_or(self.text.len(), |end| end + 1);
+        let whole = line.strip_suffix(b"\r").filter(|_| end.is_some());
+        self.crlfs += usize::from(whole.is_some());
+        Some(whole.unwrap_or(line))
+    }
 }
 
 /// A header's name and value, without the white space around them. `None` for a line that is no header.

@@ -2,7 +2,7 @@
 //! request's method; what a method asks for is the user agent's business.
 
 use super::Fault;
-use super::lines::{Name, Unfolded, is_token, name_and_value, next_line};
+use super::lines::{Lines, Name, Unfolded, is_token, name_and_value};
 use super::request::{CSeq, Header, Headers, Request};
 use super::values::bounded_u32;
 use super::via::Via;
@@ -64,11 +64,10 @@ impl<'a> Message<'a> {
             rest = after;
         }
         let silent = |reason| ParseError { fault: Fault::bad(reason), request: None };
-        let whole = rest;
-        let start = next_line(&mut rest).ok_or(silent("Empty Message"))?;
-        let (headers, fault) = read_headers(&mut rest);
-        let head = &whole[..whole.len() - rest.len()];
-        if memchr::memchr_iter(b'\r', head).any(|at| head.get(at + 1) != Some(&b'\n')) {
+        let mut lines = Lines::new(rest);
+        let start = lines.next().ok_or(silent("Empty Message"))?;
+        let (headers, fault) = read_headers(&mut lines);
+        if lines.had_bare_cr() {
             // Copied into a reply it could pass for a line's end.
             return Err(silent("Bare CR"));
         }
@@ -81,7 +80,7 @@ impl<'a> Message<'a> {
         else {
             return Err(silent("Missing or Malformed Via"));
         };
-        let mut request = Request::unread((line.method, line.uri), via, headers, rest);
+        let mut request = Request::unread((line.method, line.uri), via, headers, lines.rest());
         let read = request.read_common();
         let body = request.cut_body(framing);
         match fault.map_or(Ok(()), Err).and(read).and(body) {
@@ -123,11 +122,11 @@ impl<'a> StartLine<'a> {
     }
 }
 
-/// Reads header lines up to the empty one; `rest` is the body then.
-fn read_headers<'a>(rest: &mut &'a [u8]) -> (Headers<'a>, Option<Fault>) {
+/// Reads header lines up to the empty one; what is left is the body then.
+fn read_headers<'a>(lines: &mut Lines<'a>) -> (Headers<'a>, Option<Fault>) {
     let mut headers = Headers::new();
     let mut fault = None;
-    while let Some(line) = next_line(rest) {
+    for line in lines.by_ref() {
         if line.is_empty() {
             return (headers, fault);
         }

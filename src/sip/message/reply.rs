@@ -1,9 +1,9 @@
 //! Responses to received requests (RFC 3261 §8.2.6): what is copied, what is added. Sends nothing, chooses no status.
 
 use std::cell::RefCell;
-use std::io::Write as _;
 use std::net::SocketAddr;
 
+use aorta_proto::uri::push_decimal;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
@@ -24,8 +24,11 @@ impl Reply {
     #[must_use]
     pub fn to(request: &Request<'_>, peer: SocketAddr, status: u16, reason: &str, to_tag: &str) -> Self {
         let mut bytes = SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(REPLY_BYTES));
-        // A Vec takes whatever is written.
-        let _ = write!(bytes, "SIP/2.0 {status} {reason}\r\n");
+        bytes.extend_from_slice(b"SIP/2.0 ");
+        push_decimal(&mut bytes, status.into());
+        bytes.push(b' ');
+        bytes.extend_from_slice(reason.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
         for (index, value) in request.all(Name::Via).enumerate() {
             bytes.extend(b"Via: ");
             if index == 0 {
@@ -74,11 +77,13 @@ impl Reply {
         self.bytes
     }
 
+    /// Adds a header of the request as it came: one line, which holds no line's end.
     fn push(&mut self, name: &str, value: &[u8], more: &[&str]) {
-        self.line(name, |line| {
-            line.extend_from_slice(value);
-            more.iter().for_each(|part| line.extend_from_slice(part.as_bytes()));
-        });
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.extend_from_slice(b": ");
+        self.bytes.extend_from_slice(value);
+        more.iter().for_each(|part| self.bytes.extend_from_slice(part.as_bytes()));
+        self.bytes.extend_from_slice(b"\r\n");
     }
 
     fn line(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) {

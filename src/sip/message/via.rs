@@ -1,9 +1,8 @@
 //! The top Via: who asks and where the answer goes (RFC 3261 §18.2, RFC 3581). Sends nothing.
 
-use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use aorta_proto::uri::{Host, Param, Params, host_at, is_white, trim};
+use aorta_proto::uri::{Host, Param, Params, host_at, is_white, push_decimal, push_ip, trim};
 
 use super::lines::is_token;
 use super::values::{bounded_u32, element_end};
@@ -107,12 +106,14 @@ impl<'a> Via<'a> {
                 out.extend(&self.raw[at..start]);
             } else {
                 out.extend(&self.raw[at..end]);
-                let _ = write!(out, "={}", peer.port());
+                out.push(b'=');
+                push_decimal(out, peer.port().into());
             }
             at = end;
         }
         out.extend(&self.raw[at..]);
-        let _ = write!(out, ";received={address}");
+        out.extend_from_slice(b";received=");
+        push_ip(out, address);
     }
 
     /// Where `part`, a slice of `self.raw`, begins in it.

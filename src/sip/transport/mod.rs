@@ -62,14 +62,20 @@ impl Transport {
             Self::Tcp => "TCP",
         }
     }
+
+    /// As a URI names it (RFC 3261 §19.1.1), in lower case.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
 }
 
 impl fmt::Display for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-        })
+        f.write_str(self.as_str())
     }
 }
 

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use aorta_proto::uri::{Host, Scheme, Uri, unescape};
 use aorta_proto::{Aor, Record};
 use siphasher::sip::SipHasher13;
+use smallvec::SmallVec;
 
 pub use acks::Acks;
 pub use counts::{Family, UasCounts};
@@ -191,11 +192,14 @@ impl Uas {
 
     /// The same for every retransmission of a request (RFC 3261 §8.2.7), on every node that has the same key.
     fn to_tag(&self, request: &Request<'_>) -> ToTag {
-        let mut hasher = SipHasher13::new_with_key(&self.settings.tag_key);
+        // In one piece: the hasher is slow at taking up where it left off.
+        let mut text = SmallVec::<[u8; 256]>::new();
         for part in [request.call_id, request.from.tag.unwrap_or_default(), request.via.branch] {
-            hasher.write_usize(part.len());
-            hasher.write(part);
+            text.extend_from_slice(&part.len().to_ne_bytes());
+            text.extend_from_slice(part);
         }
+        let mut hasher = SipHasher13::new_with_key(&self.settings.tag_key);
+        hasher.write(&text);
         ToTag::new(hasher.finish())
     }
 }

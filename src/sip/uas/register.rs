@@ -2,9 +2,10 @@
 //! judged by `registrar`; 3 and 4 are the network's: who may talk at all.
 
 use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
 
 use aorta_proto::hash::{call_id_hash, uri_hash};
-use aorta_proto::uri::{AorError, Scheme, Uri, aor, canonical_contact};
+use aorta_proto::uri::{AorError, Scheme, Uri, aor, canonical_contact, push_decimal, push_ip};
 use aorta_proto::{Aor, ContactKey};
 use smallvec::SmallVec;
 use tracing::debug;
@@ -45,9 +46,7 @@ impl Asked<'_, '_> {
         if self.uas.settings.path_mode == PathMode::Strict && !paths.is_empty() && !known {
             return self.bad_extension(Reason::PathNotSupported, SUPPORTED.into());
         }
-        let mut source = SmallVec::<[u8; 64]>::new();
-        // It takes whatever is written.
-        let _ = write!(source, "{}:{}", self.flow.transport, self.flow.peer);
+        let source = self.source();
         let wishes: SmallVec<[ContactWish<'_>; 1]>;
         let contacts = match &contacts {
             message::Contacts::Star => Contacts::Star,
@@ -73,6 +72,23 @@ impl Asked<'_, '_> {
             return self.refuse(Reason::Overloaded, Fault { status: 503, reason: "Too Many Replies Wait" });
         };
         self.write(aor, &request, &paths, slot)
+    }
+
+    /// Where the request came from: `udp:192.0.2.1:5060`.
+    fn source(&self) -> SmallVec<[u8; 64]> {
+        let mut source = SmallVec::new();
+        source.extend_from_slice(self.flow.transport.as_str().as_bytes());
+        source.push(b':');
+        match self.flow.peer {
+            SocketAddr::V4(peer) => {
+                push_ip(&mut source, IpAddr::V4(*peer.ip()));
+                source.push(b':');
+                push_decimal(&mut source, peer.port().into());
+            }
+            // It takes whatever is written.
+            SocketAddr::V6(peer) => drop(write!(source, "{peer}")),
+        }
+        source
     }
 
     fn write<S>(&self, aor: Aor, request: &RegisterRequest<'_>, paths: &[&[u8]], slot: S) -> Answer<S> {
@@ -131,8 +147,8 @@ impl Asked<'_, '_> {
             reply = reply.header_with("Contact", |line| {
                 line.push(b'<');
                 line.extend_from_slice(binding.uri());
-                // A Vec takes whatever is written.
-                let _ = write!(line, ">;expires={}", listed.remaining_s);
+                line.extend_from_slice(b">;expires=");
+                push_decimal(line, listed.remaining_s);
                 line.extend_from_slice(binding.params());
             });
         }
