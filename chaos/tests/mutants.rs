@@ -20,6 +20,7 @@ const RARE: &[&str] = &[
     "meeting-without-repair",
     "mark-before-backlog",
     "old-view-trusted",
+    "repair-one-way",
 ];
 
 /// Found after many seeds, or long ones: hunted from the seed that found it last, so that all takes minutes. Whoever changes
