@@ -148,10 +148,15 @@ impl AorRules {
         let is_plain = |byte: &u8| (b' '..0x7f).contains(byte) && *byte != b'%';
         if user.iter().all(|byte| is_plain(byte) && (self.case_sensitive || !byte.is_ascii_uppercase())) {
             text.0.extend_from_slice(user);
-            text.push('@');
-            text.push_str(domain);
-            return Ok(text);
+        } else {
+            self.spell_user(user, &mut text);
         }
+        text.push('@');
+        text.push_str(domain);
+        if text.0.len() > AOR_BYTES_MAX { Err(AorError::TooLong) } else { Ok(text) }
+    }
+
+    fn spell_user(&self, user: &[u8], text: &mut AorText) {
         for chunk in user.utf8_chunks() {
             for letter in chunk.valid().chars() {
                 match letter {
@@ -163,9 +168,6 @@ impl AorRules {
             }
             text.escape(chunk.invalid());
         }
-        text.push('@');
-        text.push_str(domain);
-        if text.0.len() > AOR_BYTES_MAX { Err(AorError::TooLong) } else { Ok(text) }
     }
 }
 
