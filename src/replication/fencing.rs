@@ -8,7 +8,7 @@
 //!   stood for [`STANDS_US`], or is of one that lost most members, so that it is not the one that is to go.
 //! * Otherwise it stays, an open suspect: its accuser's answers are short until it has acked all, or gives way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use aorta_proto::NodeId;
 use aorta_proto::frame::{PeerState, RejoinReason};
@@ -30,6 +30,7 @@ const STAYS_US: u64 = 4_000_000;
 pub(super) struct Promise {
     /// The epoch of the other as a subscriber that this is about; with the next it has given way, or stays by itself.
     pub(super) epoch: u64,
+    /// It is over then, monotonic µs.
     until_us: u64,
 }
 
@@ -119,16 +120,17 @@ impl<R> Live<R> {
         if !self.somebody_serves() || !self.says_everywhere_that_it_serves(accuser) {
             return false;
         }
-        let shown = self.members.view.get(accuser).filter(|_| !self.members.view_is_old);
-        let promised = shown.is_some_and(|shown| shown.stays_for.get(&self.settings.node) == Some(&self.epoch));
+        let promised = self
+            .members
+            .shown(accuser)
+            .is_some_and(|shown| shown.stays_for.get(&self.settings.node) == Some(&self.epoch));
         let is_the_one_to_stay = *accuser < self.settings.node && (self.cut_off || !self.is_cut_off(accuser));
         promised || (is_the_one_to_stay && self.promises.is_empty())
     }
 
     /// An accuser that is out of step itself is no judge, and of its link and gossip one may show it earlier.
     fn says_everywhere_that_it_serves(&self, id: &NodeId) -> bool {
-        let shown = self.members.view.get(id).filter(|_| !self.members.view_is_old);
-        self.is_in_sync(id) && shown.is_none_or(|shown| shown.state.is_in_sync())
+        self.is_in_sync(id) && self.members.shown(id).is_none_or(|shown| shown.state.is_in_sync())
     }
 
     /// Whether a node has lost most members, as it says on its link, or as whom it accuses shows.
@@ -141,16 +143,20 @@ impl<R> Live<R> {
     /// Promises to stay for those that are to give way to this node, against the order of ids. What was promised is kept, also
     /// when it is accused itself; but for a process that slept.
     pub(super) fn keep_promises(&mut self, now_us: u64) {
+        let said = self.stays_for();
         let before = std::mem::take(&mut self.promises);
-        let had: BTreeSet<(NodeId, u64)> = before.iter().map(|(id, promise)| (id.clone(), promise.epoch)).collect();
         if matches!(self.mode, Mode::Ready) {
             let is_kept = |(id, promise): &(NodeId, Promise)| now_us < promise.until_us && !self.is_back(id, promise);
             let kept: BTreeMap<NodeId, Promise> = before.into_iter().filter(is_kept).collect();
             let due = self.promises_due(&kept, now_us);
             self.promises = kept.into_iter().chain(due).collect();
         }
-        let has = self.promises.iter().map(|(id, promise)| (id.clone(), promise.epoch)).collect();
-        self.effects.gossip_changed |= had != has;
+        self.effects.gossip_changed |= said != self.stays_for();
+    }
+
+    /// For whom it stays, in which epoch of theirs, as gossip tells it.
+    pub(super) fn stays_for(&self) -> BTreeMap<NodeId, u64> {
+        self.promises.iter().map(|(id, promise)| (id.clone(), promise.epoch)).collect()
     }
 
     /// Whether a node that was to give way serves again.
@@ -163,9 +169,8 @@ impl<R> Live<R> {
         if self.cut_off {
             return Vec::new();
         }
-        let smaller = self.peers.iter().take_while(|(id, _)| **id < self.settings.node);
-        let due = smaller.filter_map(|(id, peer)| {
-            let place = peer.subscriber.as_ref().filter(|place| place.accused)?;
+        let smaller = self.whom_it_accuses().take_while(|(id, _)| **id < self.settings.node);
+        let due = smaller.filter_map(|(id, place)| {
             let stands = now_us.saturating_sub(place.suspected_us) >= STANDS_US || self.is_cut_off(id);
             let is_new = promises.get(id).is_none_or(|promise| promise.epoch != place.epoch);
             let promise = Promise { epoch: place.epoch, until_us: now_us + STAYS_US };

@@ -17,7 +17,7 @@ use super::effects::{Effects, Event};
 use super::fencing::Promise;
 use super::membership::{Member, Members};
 use super::outbox::Outbox;
-use super::peer::{Link, Peer};
+use super::peer::{Link, Peer, Subscriber};
 use super::readiness::{Joining, Mode};
 use super::settings::{Settings, Start};
 use crate::clock::{Clock, Now};
@@ -141,10 +141,6 @@ impl<R> Live<R> {
 
     /// The same for gossip.
     pub(super) fn member(&self) -> Member {
-        let suspect = |(id, peer): (&NodeId, &Peer)| {
-            let place = peer.subscriber.as_ref().filter(|place| place.accused)?;
-            Some((id.clone(), place.epoch))
-        };
         Member {
             node: self.settings.node.clone(),
             boot: self.settings.boot,
@@ -153,9 +149,20 @@ impl<R> Live<R> {
             wire_version_max: self.settings.wire_version_max,
             links: self.links().cloned().collect(),
             room: self.budget.room(),
-            suspects: self.peers.iter().filter_map(suspect).collect(),
-            stays_for: self.promises.iter().map(|(id, promise)| (id.clone(), promise.epoch)).collect(),
+            suspects: self.whom_it_accuses().map(|(id, place)| (id.clone(), place.epoch)).collect(),
+            stays_for: self.stays_for(),
         }
+    }
+
+    /// Suspects that are told so.
+    pub(super) fn whom_it_accuses(&self) -> impl Iterator<Item = (&NodeId, &Subscriber)> {
+        let places = self.peers.iter().filter_map(|(id, peer)| Some((id, peer.subscriber.as_ref()?)));
+        places.filter(|(_, place)| place.accused)
+    }
+
+    /// Whether it hears most members no longer, or has given them up.
+    fn has_lost_most(&self) -> bool {
+        self.members.lost_most(self.whom_it_accuses().map(|(id, _)| id.clone()))
     }
 
     /// Whom it is linked with.
@@ -168,7 +175,7 @@ impl<R> Live<R> {
     pub(super) fn state_of(&self, id: &NodeId) -> Option<PeerState> {
         let peer = self.peers.get(id);
         let linked = peer.filter(|peer| peer.link.is_some()).map(|peer| peer.state.is);
-        let shown = || self.members.view.get(id).filter(|_| !self.members.view_is_old).map(|member| member.state);
+        let shown = || self.members.shown(id).map(|member| member.state);
         let served = || peer.filter(|peer| peer.bulk).map(|peer| peer.state.is).filter(|state| state.is_in_sync());
         linked.or_else(shown).or_else(served)
     }
@@ -281,9 +288,7 @@ impl<R> Live<R> {
     /// A node that lost most members may miss what they go on with: until it has caught up it says so, and for a while it
     /// denies nothing.
     pub(super) fn weigh_losses(&mut self, now_us: u64) {
-        let accused =
-            |(id, peer): (&NodeId, &Peer)| peer.subscriber.as_ref().filter(|place| place.accused).map(|_| id.clone());
-        let lost = self.members.lost_most(self.peers.iter().filter_map(accused));
+        let lost = self.has_lost_most();
         if lost && !self.cut_off && !matches!(self.mode, Mode::Joining(_)) {
             self.cut_off = true;
             self.doubt_until_us = Some(now_us + self.settings.doubt_us).filter(|_| !is(Mutant::NothingDoubted));
@@ -299,9 +304,7 @@ impl<R> Live<R> {
 
     /// What others went on with is here now.
     pub(super) fn caught_up(&mut self) {
-        let accused =
-            |(id, peer): (&NodeId, &Peer)| peer.subscriber.as_ref().filter(|place| place.accused).map(|_| id.clone());
-        if self.cut_off && !self.members.lost_most(self.peers.iter().filter_map(accused)) {
+        if self.cut_off && !self.has_lost_most() {
             self.cut_off = false;
             self.doubt_until_us = None;
             self.announce();

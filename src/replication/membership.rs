@@ -175,6 +175,11 @@ impl Members {
         vanished
     }
 
+    /// A member as gossip shows it, if that is not from before a sleep.
+    pub(super) fn shown(&self, node: &NodeId) -> Option<&Member> {
+        self.view.get(node).filter(|_| !self.view_is_old)
+    }
+
     /// A sign of life.
     pub(super) fn alive(&mut self, node: &NodeId, now_us: u64) {
         self.lost.remove(node);
