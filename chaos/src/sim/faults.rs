@@ -336,16 +336,21 @@ fn drain(world: &mut World, node: usize, grace_us: u64, watch: Watch) -> Result<
 /// What it does not hand over is nowhere.
 fn leave_as_last(world: &mut World, (one, two): (usize, usize), lasts_us: u64) -> Result<(), String> {
     let nodes = world.nodes.len();
+    let others: Vec<usize> = (0..nodes).filter(|node| *node != one && *node != two).collect();
     cuts::cut_off(world, two);
     world.run(lasts_us, bounded)?;
     world.load(false);
-    for node in (0..nodes).filter(|node| *node != one && *node != two) {
-        world.crash(node);
-        world.nodes[node].disk = node::Disk::default();
+    if !restarts::is_held_without(world, &[&[two], others.as_slice()].concat())? {
+        world.net.cut.clear();
+        return Ok(());
+    }
+    for node in &others {
+        world.crash(*node);
+        world.nodes[*node].disk = node::Disk::default();
     }
     // Not before they are missed: they are to join it, not to start a cluster of their own.
     world.run(2_500_000, bounded)?;
-    (0..nodes).filter(|node| *node != one && *node != two).for_each(|node| world.start(node));
+    others.iter().for_each(|node| world.start(*node));
     world.net.cut.clear();
     drain(world, one, 0, bounded)?;
     settle(world, "without the node that left last")?;

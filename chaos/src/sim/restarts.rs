@@ -29,11 +29,35 @@ const REMEMBERED_WITHIN_US: u64 = 2 * RARE_SNAPSHOT_US;
 /// Of 256 frames so many are the last of their connection, where connections are brittle.
 const BREAKS_IN_256: [u8; 4] = [8, 16, 32, 64];
 
+/// One node crashes under load, and may have served all alone: then what it answered in full last is nowhere, unless each answer
+/// waited for its disk. Says whether its disk may go as well, for another node has what is on it.
+fn crash(world: &mut World, node: usize) -> bool {
+    let is_held = world.serves_without(&[node]);
+    if !is_held && world.limits.ack != Ack::Disk {
+        world.loses_since(world.now_us.saturating_sub(ON_DISK_WITHIN_US));
+    }
+    world.crash(node);
+    is_held
+}
+
+/// The same, and now and then the disk is lost.
+fn crash_lose_disk(world: &mut World, node: usize, rng: &mut fastrand::Rng) {
+    if crash(world, node) & (rng.u8(..) < 64) {
+        world.nodes[node].disk = node::Disk::default();
+    }
+}
+
+/// Nobody asks any more, and a path is cut: whether one of those that stay comes to serve, and so holds what was answered in
+/// full. It does not if all of them were joiners of a node that is cut off from them.
+pub(super) fn is_held_without(world: &mut World, these: &[usize]) -> Result<bool, String> {
+    world.run(JOINS_WITHIN_US, |world| bounded(world).map(|_| world.serves_without(these)))
+}
+
 /// Nothing is written for a while, not even the ceiling; there is room again when it starts anew.
 pub(super) fn disk_full(world: &mut World, node: usize, lasts_us: u64, rng: &mut fastrand::Rng) -> Result<(), String> {
     world.nodes[node].disk_full = true;
     world.run(lasts_us, calm)?;
-    world.crash(node);
+    crash(world, node);
     world.nodes[node].disk_full = false;
     world.run(rng.u64(1..1_000_000), calm)?;
     world.start(node);
@@ -42,10 +66,10 @@ pub(super) fn disk_full(world: &mut World, node: usize, lasts_us: u64, rng: &mut
 
 /// One node crashes and comes back with its disk as it then was, an older copy of it, or none.
 pub(super) fn crash_one(world: &mut World, step: &Step, one: usize, rng: &mut fastrand::Rng) -> Result<(), String> {
-    world.crash(one);
+    let is_held = crash(world, one);
     match step.fault {
-        Fault::CrashEmpty(_) => world.nodes[one].disk = node::Disk::default(),
-        Fault::CrashOlder(_) => world.nodes[one].disk = world.nodes[one].older.clone(),
+        Fault::CrashEmpty(_) if is_held => world.nodes[one].disk = node::Disk::default(),
+        Fault::CrashOlder(_) if is_held => world.nodes[one].disk = world.nodes[one].older.clone(),
         _ => world.nodes[one].disk.tear(rng.usize(..64)),
     }
     world.run(step.lasts_us, calm)?;
@@ -60,8 +84,9 @@ pub(super) fn clone(
     lasts_us: u64,
     rng: &mut fastrand::Rng,
 ) -> Result<(), String> {
-    world.crash(two);
-    world.nodes[two].disk = world.nodes[one].disk.clone();
+    if crash(world, two) {
+        world.nodes[two].disk = world.nodes[one].disk.clone();
+    }
     world.run(lasts_us, calm)?;
     world.start(two);
     world.run(rng.u64(1..2_000_000), calm).map(drop)
@@ -150,11 +175,14 @@ pub(super) fn crash_in_cut(
     cuts::cut_off(world, two);
     world.run(lasts_us / 2, bounded)?;
     world.load(false);
-    world.crash(one);
-    world.run(lasts_us / 2, bounded)?;
+    if is_held_without(world, &[one, two])? {
+        world.crash(one);
+        world.run(lasts_us / 2, bounded)?;
+        world.net.cut.clear();
+        world.run(rng.u64(1..3_000_000), bounded)?;
+        world.start(one);
+    }
     world.net.cut.clear();
-    world.run(rng.u64(1..3_000_000), bounded)?;
-    world.start(one);
     Ok(())
 }
 
@@ -185,10 +213,7 @@ fn join_anew(
 ) -> Result<(), String> {
     let until_us = world.now_us + lasts_us;
     while world.now_us < until_us {
-        world.crash(node);
-        if rng.u8(..) < 64 {
-            world.nodes[node].disk = node::Disk::default();
-        }
+        crash_lose_disk(world, node, rng);
         world.run(rng.u64(1_000..300_000), calm)?;
         world.brittle = rng.choice(breaks).map(|in_256| (node, *in_256));
         world.start(node);
@@ -207,12 +232,7 @@ pub(super) fn two(world: &mut World, both: [usize; 2], lasts_us: u64, rng: &mut 
             None => world.start(node),
             Some(true) => world.wake(node),
             Some(false) => match rng.u8(..8) {
-                0 | 1 => {
-                    world.crash(node);
-                    if rng.u8(..) < 64 {
-                        world.nodes[node].disk = node::Disk::default();
-                    }
-                }
+                0 | 1 => crash_lose_disk(world, node, rng),
                 2 => world.sleep(node),
                 3 | 4 => {
                     let of: Vec<_> = world.net.of(node).collect();
@@ -262,7 +282,7 @@ pub(super) fn sleep_beside_joiner(
     (one, two): (usize, usize),
     rng: &mut fastrand::Rng,
 ) -> Result<(), String> {
-    world.crash(two);
+    crash(world, two);
     world.run(rng.u64(1..JOINS_WITHIN_US), calm)?;
     world.start(two);
     world.run(JOINS_WITHIN_US / 4, |world| calm(world).map(|_| world.sees_joining(one, two)))?;

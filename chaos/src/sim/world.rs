@@ -445,6 +445,12 @@ impl World {
         self.nodes[node].process.as_ref().is_some_and(|process| process.replication.serving().requests)
     }
 
+    /// Whether a node serves but for these, and so holds what they answered in full.
+    pub(super) fn serves_without(&self, these: &[usize]) -> bool {
+        let awake = |node: &usize| self.nodes[*node].process.as_ref().is_some_and(|process| !process.asleep);
+        (0..self.nodes.len()).filter(|node| !these.contains(node)).filter(awake).any(|node| self.serves(node))
+    }
+
     /// Whether gossip shows one node that another one joins.
     pub(super) fn sees_joining(&self, one: usize, two: usize) -> bool {
         let boot = self.nodes[two].process.as_ref().map(|process| process.boot);
