@@ -171,9 +171,10 @@ impl Seen {
 
 impl Shared {
     fn look(&self) {
+        // Two may look at once: nothing is read before its turn has come, so what is seen never goes back.
+        let mut seen = locked(&self.seen);
         let Some(tally) = locked(&self.load).as_ref().map(Running::tally) else { return };
         let cast = locked(&self.cast).clone();
-        let mut seen = locked(&self.seen);
         let mut sample =
             Sample { at_s: self.begun.elapsed().as_secs_f64(), members: cast.members.len(), ..Sample::default() };
         for node in 0..self.lab.nodes() {
