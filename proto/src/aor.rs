@@ -3,12 +3,18 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+use crate::spare::Shared;
 
 /// A canonical address of record, `user@domain` (RFC 3261 §10.3): user unescaped, domain in lower case, no scheme, port,
 /// password or parameters, so that `sip:` and `sips:` are one. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Aor(Arc<str>);
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Aor(Arc<String>);
+
+thread_local! {
+    static TEXTS: Shared<String> = const { Shared::new() };
+}
 
 /// The longest AoR, bytes; a longer one is refused where a request is read.
 pub const AOR_BYTES_MAX: usize = 512;
@@ -17,13 +23,37 @@ impl Aor {
     /// Takes a text that is canonical already: one made by [`crate::uri`], or one that a peer or a snapshot holds.
     #[must_use]
     pub fn from_canonical(text: &str) -> Self {
-        Self(text.into())
+        let assign = |made: &mut String| {
+            made.clear();
+            made.push_str(text);
+        };
+        Self(TEXTS.with(|texts| texts.make(assign, || text.to_owned())))
     }
 
     /// The canonical text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Aor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl de::Visitor<'_> for Text {
+            type Value = Aor;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an address of record")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Aor, E> {
+                Ok(Aor::from_canonical(text))
+            }
+        }
+
+        deserializer.deserialize_str(Text)
     }
 }
 

@@ -10,7 +10,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use siphasher::sip::SipHasher13;
 use smallvec::SmallVec;
 
+use crate::spare::{Each, Shared};
 use crate::stamp::{NodeId, Stamp};
+
+thread_local! {
+    static BINDINGS: Shared<Binding> = const { Shared::new() };
+}
 
 /// What makes two contacts of an AoR the same: (`+sip.instance`, `reg-id`) where RFC 5626 §6 applies, else the canonical
 /// Contact URI. Computed once, by the node that accepts the REGISTER; nobody recomputes it.
@@ -180,8 +185,14 @@ impl From<&BindingParts<'_>> for Binding {
 }
 
 impl Binding {
+    /// One that records share. It is made of one that this thread made before, if nobody holds that any more.
+    #[must_use]
+    pub fn shared(parts: &BindingParts<'_>) -> Arc<Self> {
+        BINDINGS.with(|made| made.make(|made| made.assign(parts), || Self::from(parts)))
+    }
+
     /// Makes it another one, in the memory that it has.
-    pub fn assign(&mut self, parts: &BindingParts<'_>) {
+    fn assign(&mut self, parts: &BindingParts<'_>) {
         (self.first, self.granted_s, self.q) = (parts.first, parts.granted_s, parts.q);
         if self.accepted_by != *parts.accepted_by {
             self.accepted_by = parts.accepted_by.clone();
@@ -237,7 +248,7 @@ impl Binding {
 
     /// As [`Value::Live`](crate::Value::Live) holds it.
     pub(crate) fn deserialize_shared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<Self>, D::Error> {
-        Self::deserialize(deserializer).map(Arc::new)
+        Read::deserialize(deserializer).map(|read| Self::shared(&read.parts()))
     }
 }
 
@@ -298,38 +309,36 @@ impl Serialize for Binding {
 
 impl<'de> Deserialize<'de> for Binding {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// The same as [`BindingParts`], but for a Path that is as long as it says only once it has been read.
-        #[derive(Deserialize)]
-        #[serde(rename = "Binding")]
-        struct Read<'a> {
-            first: Stamp,
-            granted_s: u32,
-            uri: &'a [u8],
-            params: &'a [u8],
-            q: Option<u16>,
-            #[serde(borrow)]
-            path: Vec<&'a [u8]>,
-            call_id: &'a [u8],
-            user_agent: &'a [u8],
-            source: &'a [u8],
-            accepted_by: NodeId,
-        }
-        let Read { first, granted_s, uri, params, q, path, call_id, user_agent, source, accepted_by } =
-            Read::deserialize(deserializer)?;
-        let parts = BindingParts {
-            first,
-            granted_s,
-            uri,
-            params,
-            q,
-            path: &path,
-            call_id,
-            user_agent,
-            source,
-            accepted_by: &accepted_by,
-        };
-        Ok(Self::from(&parts))
+        Read::deserialize(deserializer).map(|read| Self::from(&read.parts()))
     }
+}
+
+/// The same as [`BindingParts`], but for a Path that is as long as it says only once it has been read.
+#[derive(Deserialize)]
+#[serde(rename = "Binding")]
+struct Read<'a> {
+    first: Stamp,
+    granted_s: u32,
+    uri: &'a [u8],
+    params: &'a [u8],
+    q: Option<u16>,
+    #[serde(borrow, deserialize_with = "read_path")]
+    path: SmallVec<[&'a [u8]; 4]>,
+    call_id: &'a [u8],
+    user_agent: &'a [u8],
+    source: &'a [u8],
+    accepted_by: NodeId,
+}
+
+impl Read<'_> {
+    fn parts(&self) -> BindingParts<'_> {
+        let Self { first, granted_s, uri, params, q, ref path, call_id, user_agent, source, ref accepted_by } = *self;
+        BindingParts { first, granted_s, uri, params, q, path, call_id, user_agent, source, accepted_by }
+    }
+}
+
+fn read_path<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<SmallVec<[&'a [u8]; 4]>, D::Error> {
+    deserializer.deserialize_seq(Each::into(SmallVec::new()))
 }
 
 /// Written as a byte string, not byte by byte.

@@ -3,8 +3,8 @@
 //! No socket, no clock, no disk and no SIP message lives here. Two nodes that merge differently disagree as surely as
 //! two that encode differently; so the law stands beside the codec. `proto/README.md` gives the proofs.
 //!
-//! Bottom up: [`octets`] bytes as they came · [`hash`] fingerprints · [`stamp`] the one order · [`uri`] SIP URIs and their canonical form ·
-//! [`aor`] whose contacts · [`binding`] one contact · [`record`] an AoR's contacts and how two copies merge ·
+//! Bottom up: [`octets`] bytes as they came · `spare` memory for what is made again and again · [`hash`] fingerprints ·
+//! [`stamp`] the one order · [`uri`] SIP URIs and their canonical form · [`aor`] whose contacts · [`binding`] one contact · [`record`] an AoR's contacts and how two copies merge ·
 //! [`view`] what a reader sees of them · [`digest`] what two nodes compare · [`frame`] what they say.
 
 pub mod aor;
@@ -16,6 +16,7 @@ pub mod hash;
 pub mod mutant;
 pub mod octets;
 pub mod record;
+mod spare;
 pub mod stamp;
 pub mod uri;
 pub mod view;

@@ -7,17 +7,18 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::binding::{Binding, ContactKey};
 use crate::mutant::{Mutant, is};
+use crate::spare::{Each, Vecs};
 use crate::stamp::Stamp;
 use crate::view::Standing;
 
 /// All that is known of one AoR: what was cleared by `Contact: *`, and one last-writer-wins entry a key.
 /// Normal form: entries sorted by key, one a key; an entry below `cleared` is [`Value::Gone`]. What [`Record::merge`] and
 /// the codec make is in normal form; what is built by hand becomes so when it is merged.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Unchecked")]
 pub struct Record {
     /// The latest `Contact: *`; the greater stamp wins.
@@ -30,7 +31,31 @@ pub struct Record {
 #[derive(Deserialize)]
 struct Unchecked {
     cleared: Option<Cleared>,
+    #[serde(deserialize_with = "read_entries")]
     entries: Vec<Entry>,
+}
+
+fn read_entries<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Entry>, D::Error> {
+    deserializer.deserialize_seq(Each::into(ENTRIES.with(Vecs::take)))
+}
+
+thread_local! {
+    static ENTRIES: Vecs<Entry> = const { Vecs::new() };
+}
+
+impl Clone for Record {
+    fn clone(&self) -> Self {
+        Self::of(self.cleared, self.entries.iter().cloned())
+    }
+}
+
+/// Its memory is that of the next one on this thread.
+impl Drop for Record {
+    fn drop(&mut self) {
+        let entries = std::mem::take(&mut self.entries);
+        // A thread that ends keeps nothing.
+        let _ = ENTRIES.try_with(|spare| spare.keep(entries));
+    }
 }
 
 impl From<Unchecked> for Record {
@@ -40,7 +65,7 @@ impl From<Unchecked> for Record {
             return as_it_came;
         }
         let mut record = Self::EMPTY;
-        record.absorb(as_it_came, |_| {});
+        record.merge(&as_it_came);
         record
     }
 }
@@ -170,6 +195,14 @@ impl Record {
     /// Nothing known.
     pub const EMPTY: Self = Self { cleared: None, entries: Vec::new() };
 
+    /// What was cleared, and these entries, in memory that was made before.
+    #[must_use]
+    pub fn of(cleared: Option<Cleared>, entries: impl IntoIterator<Item = Entry>) -> Self {
+        let mut record = Self { cleared, entries: ENTRIES.with(Vecs::take) };
+        record.entries.extend(entries);
+        record
+    }
+
     /// Nothing known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -198,16 +231,16 @@ impl Record {
 
     /// Merges another copy, or a delta, into this one.
     pub fn merge(&mut self, other: &Self) -> Merged {
-        self.absorb(other.clone(), |_| {})
+        self.absorb(other, |_| {})
     }
 
-    /// [`Record::merge`] that takes the other and tells `note` every step. `other` need not be in normal form.
-    pub fn absorb(&mut self, other: Self, mut note: impl FnMut(Change<'_>)) -> Merged {
+    /// [`Record::merge`] that tells `note` every step. `other` need not be in normal form.
+    pub fn absorb(&mut self, other: &Self, mut note: impl FnMut(Change<'_>)) -> Merged {
         let mut merged = Merged::default();
         if let Some(cleared) = other.cleared {
             self.absorb_cleared(cleared, &mut merged, &mut note);
         }
-        for entry in other.entries {
+        for entry in &other.entries {
             self.absorb_entry(entry, &mut merged, &mut note);
         }
         merged
@@ -262,27 +295,27 @@ impl Record {
         }
     }
 
-    fn absorb_entry(&mut self, mut entry: Entry, merged: &mut Merged, note: &mut impl FnMut(Change<'_>)) {
-        if self.cleared.is_some_and(|cleared| entry.stamp < cleared.stamp) {
-            entry.value = Value::Gone;
+    fn absorb_entry(&mut self, entry: &Entry, merged: &mut Merged, note: &mut impl FnMut(Change<'_>)) {
+        if self.cleared.is_some_and(|cleared| entry.stamp < cleared.stamp) && entry.value != Value::Gone {
+            return self.absorb_entry(&entry.gone_at(entry.stamp), merged, note);
         }
         let after = Some(entry.mark());
         match self.position(&entry.key) {
             Err(at) => {
                 merged.changed = true;
                 note(Change { key: Some(&entry.key), before: None, after });
-                self.entries.insert(at, entry);
+                self.entries.insert(at, entry.clone());
             }
             Ok(at) => {
                 let Some(mine) = self.entries.get_mut(at) else { return };
-                merged.conflict |= mine.conflicts(&entry);
+                merged.conflict |= mine.conflicts(entry);
                 if entry.order(mine) == Ordering::Greater {
                     merged.changed = true;
                     note(Change { key: Some(&entry.key), before: Some(mine.mark()), after });
-                    if is(Mutant::RefreshKeepsValue) && mine.binding().and(entry.binding()).is_some() {
-                        entry.value = mine.value.clone();
-                    }
-                    *mine = entry;
+                    let keeps = is(Mutant::RefreshKeepsValue) && mine.binding().and(entry.binding()).is_some();
+                    let kept = keeps.then(|| mine.value.clone());
+                    mine.clone_from(entry);
+                    kept.into_iter().for_each(|kept| mine.value = kept);
                 }
             }
         }
@@ -301,7 +334,7 @@ impl Record {
 
 impl From<Entry> for Record {
     fn from(entry: Entry) -> Self {
-        Self { cleared: None, entries: vec![entry] }
+        Self::of(None, [entry])
     }
 }
 

@@ -113,18 +113,18 @@ impl Record {
     /// Cuts it between entries into records of at most `bytes_max` encoded bytes (one entry that is larger travels alone);
     /// merged again, in any order, they are this record.
     #[must_use]
-    pub fn split(self, bytes_max: usize) -> Vec<Self> {
+    pub fn split(&self, bytes_max: usize) -> Vec<Self> {
         let mut pieces = Vec::new();
-        let mut piece = Self { cleared: self.cleared, entries: Vec::new() };
+        let mut piece = Self::of(self.cleared, []);
         let mut bytes = RECORD_BYTES;
-        for entry in self.entries {
+        for entry in &self.entries {
             let more = entry.encoded_bytes_max();
             if bytes + more > bytes_max && !piece.is_empty() {
                 pieces.push(std::mem::take(&mut piece));
                 bytes = RECORD_BYTES;
             }
             bytes += more;
-            piece.entries.push(entry);
+            piece.entries.push(entry.clone());
         }
         if !piece.is_empty() {
             pieces.push(piece);

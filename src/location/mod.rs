@@ -125,14 +125,20 @@ impl Location {
     }
 
     /// One critical section: `judge` sees the record (an empty one if nothing is known), draws its stamp if it needs one,
-    /// and gives what to merge. No other write of this AoR comes between. `judge` must not touch this table.
-    pub fn update<T>(&self, aor: &Aor, judge: impl FnOnce(&Record) -> (Option<Record>, T)) -> T {
+    /// and `delta` shows what of its judgement is to be merged. No other write of this AoR comes between. Neither may touch
+    /// this table.
+    pub fn update<T>(
+        &self,
+        aor: &Aor,
+        judge: impl FnOnce(&Record) -> T,
+        delta: impl FnOnce(&T) -> Option<&Record>,
+    ) -> T {
         let hash = self.digester.aor(aor);
         let mut stripe = self.stripe(hash).write();
         Scratch::with(|scratch| {
             let at = stripe.read_settled(&self.digester, (hash, aor), self.floor_us(), scratch);
-            let (delta, answer) = judge(&scratch.record);
-            if let Some(delta) = delta {
+            let answer = judge(&scratch.record);
+            if let Some(delta) = delta(&answer) {
                 stripe.absorb(&self.digester, (hash, aor), (at, scratch), delta);
             }
             answer
@@ -290,7 +296,7 @@ impl Location {
         self.lifetimes.merge(&delta);
         let Merged { changed, conflict } = Scratch::with(|scratch| {
             let at = stripe.read_settled(&self.digester, (hash, aor), floor_us, scratch);
-            stripe.absorb(&self.digester, (hash, aor), (at, scratch), delta)
+            stripe.absorb(&self.digester, (hash, aor), (at, scratch), &delta)
         });
         if is(Mutant::ForeignUnwritten) {
             stripe.clean(hash, aor);

@@ -165,9 +165,9 @@ impl Stripe {
         digester: &Digester,
         (hash, aor): (AorHash, &Aor),
         (at, scratch): (Option<usize>, &mut Scratch),
-        delta: Record,
+        delta: &Record,
     ) -> Merged {
-        let (oldest_us, lapses_us) = (oldest(&delta), first_lapse(&delta));
+        let (oldest_us, lapses_us) = (oldest(delta), first_lapse(delta));
         self.oldest_us = self.oldest_us.min(oldest_us);
         self.lapses_us = self.lapses_us.min(lapses_us);
         let Self { buckets, sum, tally, dirty, words, .. } = self;
@@ -179,7 +179,7 @@ impl Stripe {
         bucket.oldest_us = bucket.oldest_us.min(oldest_us);
         bucket.lapses_us = bucket.lapses_us.min(lapses_us);
         let mut shift = 0;
-        let renewed = scratch.is_renewed_by(&delta);
+        let renewed = scratch.is_renewed_by(delta);
         let merged = scratch.record.absorb(delta, |change| account(digester, hash, &change, &mut shift, tally));
         if !merged.changed {
             return merged;

@@ -139,7 +139,8 @@ impl Both {
             }
             Step::Update(name, mut delta) => {
                 delta.forget(self.floor_us, |_| {});
-                let seen = self.location.update(&aor(name), |record| (Some(delta.clone()), record.clone()));
+                let seen =
+                    self.location.update(&aor(name), |record| (record.clone(), &delta), |(_, delta)| Some(delta)).0;
                 assert_eq!(seen, self.plain.get(&aor(name)).cloned().unwrap_or_default());
                 self.expect(name, delta);
             }
@@ -415,7 +416,8 @@ fn writers_and_readers_from_many_threads_lose_nothing() {
             scope.spawn(move || {
                 for round in 0..2000_usize {
                     let seconds = 1 + (round * 4 + thread) as u64;
-                    location.update(&aor(round % 50), |_| (Some(entry(thread, seconds, Some(60)).into()), ()));
+                    let refreshed = |_: &Record| Record::from(entry(thread, seconds, Some(60)));
+                    location.update(&aor(round % 50), refreshed, |refreshed| Some(refreshed));
                     location.sweep(at(1), 64);
                     location.set_floor(round as u64 / 1000);
                 }

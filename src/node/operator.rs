@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aorta_proto::hash::uri_hash;
 use aorta_proto::uri::{Uri, canonical_contact};
-use aorta_proto::{Aor, ContactKey, NodeId};
+use aorta_proto::{Aor, ContactKey, NodeId, Record};
 use tokio::sync::oneshot;
 
 use super::core::{Core, HTTP_KEY, TABLE_KEY, VERSION_KEY, Waiting};
@@ -128,10 +128,8 @@ impl Core {
         let slot = slot.ok_or_else(|| Refused::Unavailable("too many replies wait for acks; try again".to_owned()))?;
         let now = self.clock.now();
         let limits = self.uas.limits();
-        let removed = self.location.update(&aor, |record| {
-            let removed = remove(&which, record, now.cluster_us, limits, self.clock.draw());
-            (removed.delta.clone(), removed)
-        });
+        let remove = |record: &Record| remove(&which, record, now.cluster_us, limits, self.clock.draw());
+        let removed = self.location.update(&aor, remove, |removed| removed.delta.as_ref());
         let Removed { delta: Some(delta), live } = removed else {
             return Ok(Removal { removed: 0, short: false });
         };

@@ -1,19 +1,26 @@
 //! SIP's way through the house: one synchronous call on the thread that read the messages, up to where every change is in
 //! every outbox. Judges nothing.
 
+use std::cell::Cell;
+
 use crate::clock::wall_us;
-use crate::replication::Publication;
+use crate::replication::Publications;
 use crate::sip::message::reuse;
 use crate::sip::transport::{Batch, Replies, Service};
 use crate::sip::uas::{Answer, Moment};
 
 use super::core::{Core, Waiting};
 
+thread_local! {
+    /// Memory for what one batch publishes.
+    static PUBLISHED: Cell<Publications<Waiting>> = Cell::default();
+}
+
 impl Service for Core {
     fn handle(&self, batch: Batch<'_>) {
         let now = self.clock.now();
         let moment = Moment { now, wall_us: wall_us(), serving: self.serving() };
-        let (mut replies, mut publications) = (Replies::default(), Vec::new());
+        let (mut replies, mut publications) = (Replies::default(), PUBLISHED.take());
         batch.for_each(|message, flow, path| {
             match self.uas.answer(message, flow, moment, || self.replication.reserve()) {
                 Answer::Silent => {}
@@ -23,15 +30,16 @@ impl Service for Core {
                 }
                 Answer::AfterAcks { aor, delta, reply, via, slot } => {
                     let reply = Waiting::Sip { bytes: reply, path, via, since_us: now.mono_us };
-                    publications.push(Publication { slot, aor, delta, reply });
+                    self.replication.add(&mut publications, slot, &aor, &delta, reply);
                 }
             }
         });
         if !publications.is_empty() {
             self.gauges.published(publications.len());
-            let effects = self.replication.publish_all(publications, now);
+            let effects = self.replication.publish_all(&mut publications, now);
             self.act(effects, now);
         }
+        PUBLISHED.set(publications);
         replies.send();
     }
 

@@ -267,7 +267,7 @@ impl<'a> Judgement<'a> {
     }
 
     fn write(self, wishes: &[ContactWish<'_>], granted: &[u32], classes: &[Class], stamp: Stamp) -> Written {
-        let mut delta = Record { cleared: None, entries: Vec::with_capacity(2 * wishes.len()) };
+        let mut delta = Record::of(None, []);
         for (at, ((wish, granted_s), class)) in (0..).zip(wishes.iter().zip(granted).zip(classes)) {
             if matches!(class, Class::Fresh) {
                 // Two contacts of one request came one after the other: no two phones ever began at the same time.
@@ -303,7 +303,7 @@ impl<'a> Judgement<'a> {
         let goes_on = |flow: &Entry| self.record.entry(&flow.key).is_some_and(|before| trail::goes_on(before, flow));
         // One that goes on where it was leaves none.
         let flows = delta.entries.iter().filter(|entry| entry.key.is_instance() && !goes_on(entry));
-        let flows: Vec<Entry> = flows.cloned().collect();
+        let flows: SmallVec<[Entry; 1]> = flows.cloned().collect();
         let unseen = |entry: &&Entry| self.record.entry(&entry.key).is_none();
         let used = self.record.entries.len() + delta.entries.iter().filter(unseen).count();
         let mut room = trail::places(self.limits).saturating_sub(used);
@@ -342,8 +342,7 @@ impl<'a> Judgement<'a> {
     }
 
     fn entry(self, wish: &ContactWish<'_>, granted_s: u32, stamp: Stamp, began: Stamp) -> Entry {
-        let value =
-            if granted_s == 0 { Value::Gone } else { Value::Live(Arc::new(self.binding(wish, granted_s, began))) };
+        let value = if granted_s == 0 { Value::Gone } else { Value::Live(self.binding(wish, granted_s, began)) };
         let left_s = |entry: &Entry| entry.lapses_us().unwrap_or(0).saturating_sub(self.now_us) / 1_000_000;
         let counter = match granted_s == 0 && is(Mutant::RemovalLastsAsItsBinding) {
             true => 2 * self.record.entry(&wish.key).map_or(0, left_s) as u32,
@@ -359,13 +358,13 @@ impl<'a> Judgement<'a> {
         }
     }
 
-    fn binding(self, wish: &ContactWish<'_>, granted_s: u32, began: Stamp) -> Binding {
+    fn binding(self, wish: &ContactWish<'_>, granted_s: u32, began: Stamp) -> Arc<Binding> {
         let is_it = |entry: &&Entry| entry.key == wish.key || is_twin(entry, &wish.key, wish.uri_hash);
         let before = self.record.live(self.now_us).filter(is_it);
         let first = before.filter_map(|entry| Some(entry.binding()?.first)).min();
         // Cut texts are for people to read; the fingerprint covers the whole Call-ID.
         let cut = |text: &'a [u8], bytes_max: usize| text.get(..bytes_max).unwrap_or(text);
-        Binding::from(&BindingParts {
+        Binding::shared(&BindingParts {
             first: first.unwrap_or(began),
             granted_s,
             uri: wish.uri,

@@ -119,6 +119,17 @@ pub enum Judged {
     Refused(Refusal),
 }
 
+impl Judged {
+    /// What `Location::update` must merge.
+    #[must_use]
+    pub fn delta(&self) -> Option<&Record> {
+        match self {
+            Self::Accepted { write: Write::New(delta), .. } => Some(delta),
+            Self::Accepted { write: Write::Nothing | Write::Again(_), .. } | Self::Refused(_) => None,
+        }
+    }
+}
+
 /// What an accepted REGISTER changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
@@ -131,15 +142,6 @@ pub enum Write {
 }
 
 impl Write {
-    /// What `Location::update` must merge.
-    #[must_use]
-    pub fn delta(&self) -> Option<&Record> {
-        match self {
-            Self::New(delta) => Some(delta),
-            Self::Nothing | Self::Again(_) => None,
-        }
-    }
-
     /// What must be published.
     #[must_use]
     pub fn published(self) -> Option<Record> {

@@ -2,7 +2,7 @@
 //! it leaves by good-bye, by being dropped from membership, or as suspect. A lost link alone releases nothing: the peer
 //! may live, serve, and not know what was answered.
 
-use aorta_proto::frame::{Changes, FrameError, PeerState, RejoinReason};
+use aorta_proto::frame::{FrameError, Lengths, PeerState, RejoinReason, append_changes, packed};
 use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::{Aor, NodeId, Record};
 
@@ -17,24 +17,48 @@ use super::slot::Slot;
 /// A node that begins to serve is known to do so, wherever gossip comes, within this, µs.
 pub(super) const ANNOUNCED_US: u64 = 1_000_000;
 
-/// A change that is in this node's table, to be published.
+/// Changes that are in this node's table, to be published together, as peers will read them.
 #[derive(Debug)]
-pub struct Publication<R> {
-    /// The place of the reply.
-    pub slot: Slot,
-    /// Whose contacts.
-    pub aor: Aor,
-    /// What was merged.
-    pub delta: Record,
-    /// Comes back in [`super::Effects::released`].
-    pub reply: R,
+pub struct Publications<R> {
+    bytes: Vec<u8>,
+    each: Vec<Publication<R>>,
 }
 
-/// The same, as peers will read it.
-pub(super) struct Encoded<R> {
-    pub(super) changes: Result<Changes, FrameError>,
-    pub(super) slot: Slot,
-    pub(super) reply: R,
+#[derive(Debug)]
+struct Publication<R> {
+    /// The place of the reply.
+    slot: Slot,
+    changes: Result<Lengths, FrameError>,
+    /// Comes back in [`super::Effects::released`].
+    reply: R,
+}
+
+/// Room for changes that is kept, bytes.
+const KEPT_BYTES_MAX: usize = 256 << 10;
+
+impl<R> Default for Publications<R> {
+    fn default() -> Self {
+        Self { bytes: Vec::new(), each: Vec::new() }
+    }
+}
+
+impl<R> Publications<R> {
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.each.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.each.is_empty()
+    }
+
+    pub(super) fn add(&mut self, slot: Slot, aor: &Aor, delta: &Record, reply: R) {
+        let changes = append_changes(aor, delta, &mut self.bytes);
+        self.each.push(Publication { slot, changes, reply });
+    }
 }
 
 /// A reply that waits.
@@ -50,15 +74,17 @@ pub(super) struct Waiting<R> {
 }
 
 impl<R> Live<R> {
-    /// Puts encoded changes into the outbox and their replies in line, in one step with respect to the ack set.
-    pub(super) fn publish(&mut self, encoded: impl Iterator<Item = Encoded<R>>, now_us: u64) {
+    /// Puts changes into the outbox and their replies in line, in one step with respect to the ack set; of what was published
+    /// only the memory stays.
+    pub(super) fn publish(&mut self, publications: &mut Publications<R>, now_us: u64) {
         let asked = self.awaited().count();
         let short = self.somebody_goes_without(asked, now_us);
-        for Encoded { changes, slot, reply } in encoded {
+        let mut bytes = publications.bytes.as_slice();
+        for Publication { changes, slot, reply } in publications.each.drain(..) {
             let mut waiting = Waiting { seq: 0, published_us: now_us, reply, short, asked, _slot: slot };
             match changes {
-                Ok(changes) => {
-                    for change in changes {
+                Ok(lengths) => {
+                    for change in packed::each(&mut bytes, &lengths) {
                         self.outbox.push(change, now_us);
                     }
                 }
@@ -76,6 +102,8 @@ impl<R> Live<R> {
                 self.replies.push_back(waiting);
             }
         }
+        publications.bytes.clear();
+        publications.bytes.shrink_to(KEPT_BYTES_MAX);
         if self.awaits_disks() {
             self.call_commit();
         }

@@ -46,11 +46,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use aorta_proto::frame::{Class, Frame, FrameError, LastKnown, Packed, decode_change, encode_changes};
+use aorta_proto::frame::{Class, Frame, FrameError, LastKnown, Packed, decode_change};
 use aorta_proto::{Aor, NodeId, Record};
 use parking_lot::Mutex;
 
-use ack_set::Encoded;
 use bulk::Bulk;
 use intake::{Admitted, Took};
 use live::Live;
@@ -59,7 +58,7 @@ use slot::Slots;
 use crate::clock::{Clock, Now};
 use crate::location::Location;
 
-pub use ack_set::Publication;
+pub use ack_set::Publications;
 pub use commit::Commit;
 pub use effects::{Effects, Event, Moved, Purpose, Released};
 pub use link::Linked;
@@ -118,31 +117,25 @@ impl<R> Replication<R> {
 
     /// Publishes a change that is in this node's table already; `reply` comes back in [`Effects::released`], now or later.
     pub fn publish(&self, slot: Slot, aor: &Aor, delta: &Record, reply: R, now: Now) -> Effects<R> {
-        let publication = self.encode(slot, aor, delta, reply);
-        self.publish_encoded(std::iter::once(publication), now)
+        let mut one = Publications::default();
+        self.add(&mut one, slot, aor, delta, reply);
+        self.publish_all(&mut one, now)
     }
 
-    /// As [`Self::publish`], for changes that came at once: under one lock, with one wake-up a link.
-    pub fn publish_all(&self, publications: Vec<Publication<R>>, now: Now) -> Effects<R> {
-        let encode = |publication: Publication<R>| {
-            let Publication { slot, aor, delta, reply } = publication;
-            self.encode(slot, &aor, &delta, reply)
-        };
-        let encoded: Vec<Encoded<R>> = publications.into_iter().map(encode).collect();
-        self.publish_encoded(encoded.into_iter(), now)
-    }
-
-    fn encode(&self, slot: Slot, aor: &Aor, delta: &Record, reply: R) -> Encoded<R> {
+    /// Adds a change to those that come at once.
+    pub fn add(&self, to: &mut Publications<R>, slot: Slot, aor: &Aor, delta: &Record, reply: R) {
         if self.awaits_disks {
             // A retransmission changes nothing, and what it repeats may not be on disk yet.
             self.location.await_on_disk(aor);
         }
-        Encoded { changes: encode_changes(aor, delta), slot, reply }
+        to.add(slot, aor, delta, reply);
     }
 
-    fn publish_encoded(&self, encoded: impl Iterator<Item = Encoded<R>>, now: Now) -> Effects<R> {
+    /// As [`Self::publish`], for changes that came at once: under one lock, with one wake-up a link. None of them is left, only
+    /// their memory for the next.
+    pub fn publish_all(&self, publications: &mut Publications<R>, now: Now) -> Effects<R> {
         let mut live = self.live.lock();
-        live.publish(encoded, now.mono_us);
+        live.publish(publications, now.mono_us);
         live.wake();
         std::mem::take(&mut live.effects)
     }

@@ -1,5 +1,8 @@
 //! The outbox: every change this node published and some peer has not acked yet, encoded once for all of them.
 //! Each peer is a place in it (see [`super::slot`]); this file knows no peers.
+//!
+//! Changes lie one behind the other in blocks of memory that are used again: in the steady state none is allocated, and what
+//! one thread published another need not free.
 
 use std::collections::VecDeque;
 
@@ -7,6 +10,11 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 pub(super) struct Outbox {
     changes: VecDeque<Change>,
+    blocks: VecDeque<Vec<u8>>,
+    /// Number of the first block.
+    first_block: u64,
+    /// Empty blocks for the next changes.
+    spare: Vec<Vec<u8>>,
     /// Number of the newest change; the first one is 1.
     head: u64,
     bytes: usize,
@@ -15,16 +23,33 @@ pub(super) struct Outbox {
 
 #[derive(Debug)]
 struct Change {
-    encoded: Box<[u8]>,
+    /// Number of the block in which it lies whole.
+    block: u64,
+    start: usize,
+    length: usize,
     published_us: u64,
 }
 
 /// What the queue costs beside the encoded bytes of a change.
 const CHANGE_OVERHEAD_BYTES: usize = 32;
 
+/// Room in a block, bytes; a larger change has one for itself.
+const BLOCK_BYTES: usize = 64 << 10;
+
+/// Empty blocks that are kept: what a peer leaves unacknowledged for a moment under load.
+const SPARE_BLOCKS_MAX: usize = 16;
+
 impl Outbox {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { changes: VecDeque::new(), head: 0, bytes: 0, bytes_max }
+        Self {
+            changes: VecDeque::new(),
+            blocks: VecDeque::new(),
+            first_block: 0,
+            spare: Vec::new(),
+            head: 0,
+            bytes: 0,
+            bytes_max,
+        }
     }
 
     /// Number of the newest change; 0 before the first.
@@ -42,14 +67,30 @@ impl Outbox {
     }
 
     /// Appends a change and gives its number. What falls off the old end to make room is lost to whoever had not got it.
-    pub(super) fn push(&mut self, encoded: Box<[u8]>, now_us: u64) -> u64 {
+    pub(super) fn push(&mut self, encoded: &[u8], now_us: u64) -> u64 {
         self.head += 1;
         self.bytes += encoded.len() + CHANGE_OVERHEAD_BYTES;
-        self.changes.push_back(Change { encoded, published_us: now_us });
+        let change = self.put(encoded, now_us);
+        self.changes.push_back(change);
         while self.bytes > self.bytes_max && self.changes.len() > 1 {
             self.drop_oldest();
         }
         self.head
+    }
+
+    fn put(&mut self, encoded: &[u8], published_us: u64) -> Change {
+        let has_room = |block: &Vec<u8>| block.capacity() - block.len() >= encoded.len();
+        if !self.blocks.back().is_some_and(has_room) {
+            let spare = self.spare.pop().filter(has_room);
+            self.blocks.push_back(spare.unwrap_or_else(|| Vec::with_capacity(BLOCK_BYTES.max(encoded.len()))));
+        }
+        let block = self.first_block + self.blocks.len() as u64 - 1;
+        let mut start = 0;
+        if let Some(last) = self.blocks.back_mut() {
+            start = last.len();
+            last.extend_from_slice(encoded);
+        }
+        Change { block, start, length: encoded.len(), published_us }
     }
 
     /// Drops everything before number `seq`.
@@ -61,14 +102,30 @@ impl Outbox {
 
     fn drop_oldest(&mut self) {
         if let Some(change) = self.changes.pop_front() {
-            self.bytes -= change.encoded.len() + CHANGE_OVERHEAD_BYTES;
+            self.bytes -= change.length + CHANGE_OVERHEAD_BYTES;
+        }
+        let after_last = self.first_block + self.blocks.len() as u64;
+        let in_use = self.changes.front().map_or(after_last, |change| change.block);
+        while self.first_block < in_use
+            && let Some(mut block) = self.blocks.pop_front()
+        {
+            self.first_block += 1;
+            block.clear();
+            if block.capacity() == BLOCK_BYTES && self.spare.len() < SPARE_BLOCKS_MAX {
+                self.spare.push(block);
+            }
         }
     }
 
     /// The changes from number `seq` on.
     pub(super) fn from(&self, seq: u64) -> impl Iterator<Item = &[u8]> {
         let skip = usize::try_from(seq.saturating_sub(self.front())).unwrap_or(usize::MAX);
-        self.changes.range(skip.min(self.changes.len())..).map(|change| &*change.encoded)
+        self.changes.range(skip.min(self.changes.len())..).map(|change| self.encoded(change))
+    }
+
+    fn encoded(&self, change: &Change) -> &[u8] {
+        let block = usize::try_from(change.block - self.first_block).ok().and_then(|at| self.blocks.get(at));
+        block.and_then(|block| block.get(change.start..change.start + change.length)).unwrap_or_default()
     }
 
     /// When change `seq` was published, if it is kept.
@@ -87,7 +144,7 @@ mod tests {
         let mut outbox = Outbox::new(1 << 20);
         assert_eq!((outbox.head(), outbox.front()), (0, 1));
         for n in 1..=5u8 {
-            assert_eq!(outbox.push([n].into(), u64::from(n) * 10), u64::from(n));
+            assert_eq!(outbox.push(&[n], u64::from(n) * 10), u64::from(n));
         }
         outbox.trim(3);
         assert_eq!(outbox.front(), 3);
@@ -104,9 +161,27 @@ mod tests {
     fn it_never_holds_more_than_its_bound() {
         let mut outbox = Outbox::new(1000);
         for _ in 0..100 {
-            outbox.push([0; 100].into(), 0);
+            outbox.push(&[0; 100], 0);
             assert!(outbox.bytes() <= 1000);
         }
         assert_eq!(outbox.front(), 100 - 6);
+    }
+
+    #[test]
+    fn changes_of_any_size_come_back_while_blocks_are_used_again() {
+        let mut outbox = Outbox::new(64 << 20);
+        let change = |n: u64| vec![n as u8; 1 + (n as usize * 7_919) % (BLOCK_BYTES + 10_000)];
+        for n in 1..=200 {
+            outbox.push(&change(n), 0);
+            if n % 5 == 0 {
+                outbox.trim(n - 8.min(n - 1));
+            }
+            let kept = outbox.front()..=n;
+            assert!(outbox.from(1).eq(kept.map(change)), "{n}");
+        }
+        outbox.trim(201);
+        assert_eq!((outbox.from(1).count(), outbox.bytes(), outbox.blocks.len()), (0, 0, 0));
+        assert!((1..=SPARE_BLOCKS_MAX).contains(&outbox.spare.len()));
+        assert!(outbox.spare.iter().all(|block| block.is_empty() && block.capacity() == BLOCK_BYTES));
     }
 }

@@ -196,7 +196,7 @@ impl Bench {
     fn publish(&mut self, name: &str, phone: u32, aor: &Aor, delta: &Record) {
         let core = &self.cores[&id(name)];
         let slot = core.replication.reserve().expect("a place");
-        core.location.update(aor, |_| (Some(delta.clone()), ()));
+        core.location.update(aor, |_| delta, |delta| Some(delta));
         let effects = core.replication.publish(slot, aor, delta, phone, core.clock.now());
         self.take(name, effects);
     }

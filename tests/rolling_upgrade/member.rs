@@ -130,7 +130,7 @@ impl Core {
         let stamp = self.clock.draw();
         let entry = Entry { key, stamp, call_id_hash: 1, cseq: 1, uri_hash: 1, value: Value::Gone };
         let delta = Record::from(entry);
-        self.location.update(aor, |_| (Some(delta.clone()), ()));
+        self.location.update(aor, |_| &delta, |delta| Some(delta));
         self.act(self.replication.publish(slot, aor, &delta, reply, self.clock.now()));
     }
 

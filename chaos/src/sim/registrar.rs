@@ -82,19 +82,15 @@ impl Process {
         now: Now,
     ) -> Result<Answer, String> {
         let mut drawn = None;
-        let judged = self.location.update(aor, |record| {
-            let judged = judge(request, judged_on.unwrap_or(record), now.cluster_us, &self.limits, || {
+        let judged = |record: &Record| {
+            judge(request, judged_on.unwrap_or(record), now.cluster_us, &self.limits, || {
                 let stamp = self.clock.draw();
                 drawn = Some(stamp);
                 self.drawn.set(drawn);
                 stamp
-            });
-            let delta = match &judged {
-                Judged::Accepted { write, .. } => write.delta().cloned(),
-                Judged::Refused(_) => None,
-            };
-            (delta, judged)
-        });
+            })
+        };
+        let judged = self.location.update(aor, judged, Judged::delta);
         match judged {
             Judged::Refused(Refusal::StampBehind) => Err("what it holds is ahead of its time".into()),
             Judged::Refused(refusal) => Ok(Answer::Refused(refusal)),
@@ -124,7 +120,7 @@ impl Process {
         self.drawn.set(fresh.then(|| self.clock.draw()));
         let removal = judged.gone_at(self.drawn.get().unwrap_or_else(|| judged.stamp.machine_made()));
         let delta = Record::from(removal);
-        self.location.update(aor, |_| (Some(delta.clone()), ()));
+        self.location.update(aor, |_| &delta, |delta| Some(delta));
         Some(self.replication.publish(slot, aor, &delta, reply, now))
     }
 

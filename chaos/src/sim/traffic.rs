@@ -61,8 +61,9 @@ impl World {
         let (now_us, lines) = (self.now_us, &self.lines);
         for process in self.nodes.iter_mut().filter_map(|node| node.awake(now_us)).map(|(process, _)| process) {
             let listed = lines.iter().enumerate().flat_map(|(line, of)| {
-                let record = process.location.get(&of.aor, |record| record.cloned()).unwrap_or_default();
-                let entries = record.entries.into_iter().map(move |entry| (line, Some(entry.key), entry.stamp));
+                let mut record = process.location.get(&of.aor, |record| record.cloned()).unwrap_or_default();
+                let entries = std::mem::take(&mut record.entries).into_iter();
+                let entries = entries.map(move |entry| (line, Some(entry.key), entry.stamp));
                 entries.chain(record.cleared.map(|cleared| (line, None, cleared.stamp)))
             });
             tables.push(listed.collect::<std::collections::BTreeSet<_>>());

@@ -84,37 +84,54 @@ pub fn push(change: &[u8], out: &mut Vec<u8>) {
 /// something else, and a link is never busy for long with one.
 const CHANGE_BYTES_SOFT: usize = 48 * 1024;
 
-/// A record's encoding: one change, mostly.
-pub type Changes = SmallVec<[Box<[u8]>; 1]>;
+/// The lengths of a record's changes, one behind the other: one, mostly.
+pub type Lengths = SmallVec<[usize; 1]>;
 
-/// Encodes a record, as one change, or split at entries into several where it would be large: merging is the same.
+/// Appends a record's encoding to `out`: as one change, or split at entries into several where it would be large: merging is
+/// the same.
 ///
 /// # Errors
-/// When a single entry is longer than [`CHANGE_BYTES_MAX`].
-pub fn encode_changes(aor: &Aor, record: &Record) -> Result<Changes, FrameError> {
-    if record.encoded_bytes_max() <= CHANGE_BYTES_SOFT {
-        return Ok(smallvec![encode_change(aor, record)?]);
+/// When a single entry is longer than [`CHANGE_BYTES_MAX`]; nothing is appended then.
+pub fn append_changes(aor: &Aor, record: &Record, out: &mut Vec<u8>) -> Result<Lengths, FrameError> {
+    let start = out.len();
+    let appended = if record.encoded_bytes_max() <= CHANGE_BYTES_SOFT {
+        append_change(aor, record, out).map(|length| smallvec![length])
+    } else {
+        record.split(CHANGE_BYTES_SOFT).iter().map(|part| append_change(aor, part, out)).collect()
+    };
+    if appended.is_err() {
+        out.truncate(start);
     }
-    record.clone().split(CHANGE_BYTES_SOFT).iter().map(|part| encode_change(aor, part)).collect()
+    appended
+}
+
+fn append_change(aor: &Aor, record: &Record, out: &mut Vec<u8>) -> Result<usize, FrameError> {
+    let length = bincode::serde::encode_into_std_write((aor, record), out, codec())
+        .map_err(|error| FrameError::Body { kind: 0, why: error.to_string() })?;
+    if length <= CHANGE_BYTES_MAX { Ok(length) } else { Err(FrameError::TooLong(length)) }
+}
+
+/// A record's encoding as [`append_changes`] has it, each change by itself.
+///
+/// # Errors
+/// As [`append_changes`].
+pub fn encode_changes(aor: &Aor, record: &Record) -> Result<Vec<Box<[u8]>>, FrameError> {
+    ENCODED.with_borrow_mut(|bytes| {
+        bytes.clear();
+        bytes.shrink_to(2 * CHANGE_BYTES_SOFT);
+        let lengths = append_changes(aor, record, bytes)?;
+        Ok(each(&mut bytes.as_slice(), &lengths).map(Box::from).collect())
+    })
+}
+
+/// Takes changes of these lengths off, one behind the other.
+pub fn each<'a>(bytes: &mut &'a [u8], lengths: &[usize]) -> impl Iterator<Item = &'a [u8]> {
+    lengths.iter().map_while(|length| bytes.split_off(..*length))
 }
 
 thread_local! {
     /// Where changes are encoded before their length is known.
     static ENCODED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-fn encode_change(aor: &Aor, record: &Record) -> Result<Box<[u8]>, FrameError> {
-    ENCODED.with_borrow_mut(|change| {
-        change.clear();
-        change.shrink_to(2 * CHANGE_BYTES_SOFT);
-        bincode::serde::encode_into_std_write((aor, record), change, codec())
-            .map_err(|error| FrameError::Body { kind: 0, why: error.to_string() })?;
-        if change.len() <= CHANGE_BYTES_MAX {
-            Ok(change.as_slice().into())
-        } else {
-            Err(FrameError::TooLong(change.len()))
-        }
-    })
 }
 
 /// Decodes one change.

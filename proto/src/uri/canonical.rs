@@ -15,18 +15,21 @@ use super::digits::{push_decimal, push_ip};
 use super::escape::push_canonical;
 use super::{Host, Scheme, Uri};
 
+/// A canonical form: on the stack, but for the longest.
+pub type Canonical = SmallVec<[u8; 128]>;
+
 /// The canonical form of a Contact URI, the text of its [`crate::ContactKey`]. Two URIs have the same form when they
 /// differ only in: case of scheme, host, parameter names and values, and header names; order of parameters and of headers;
 /// escapes of bytes that need none; spelling of an IP address; a host name's last dot; visual separators of a `tel:`.
 /// User and password keep their case; a default port is not the same as none; sip and sips differ.
 #[must_use]
-pub fn canonical_contact(uri: &Uri<'_>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(uri.raw.len() + 8);
+pub fn canonical_contact(uri: &Uri<'_>) -> Canonical {
+    let mut out = Canonical::new();
     match uri.scheme {
-        Scheme::Sip => out.extend(b"sip:"),
-        Scheme::Sips => out.extend(b"sips:"),
+        Scheme::Sip => out.extend_from_slice(b"sip:"),
+        Scheme::Sips => out.extend_from_slice(b"sips:"),
         Scheme::Tel => {
-            out.extend(b"tel:");
+            out.extend_from_slice(b"tel:");
             push_number(&mut out, uri.user.unwrap_or_default());
             push_params(&mut out, uri);
             return out;
@@ -34,7 +37,7 @@ pub fn canonical_contact(uri: &Uri<'_>) -> Vec<u8> {
         Scheme::Other => {
             let scheme = uri.raw.len() - uri.opaque.len();
             out.extend(uri.raw[..scheme].to_ascii_lowercase());
-            out.extend(uri.opaque);
+            out.extend_from_slice(uri.opaque);
             return out;
         }
     }
@@ -74,7 +77,7 @@ pub(super) fn push_host(out: &mut (impl Extend<u8> + Write), host: Host<'_>) {
 }
 
 /// A telephone number without visual separators (RFC 3966 §5.1.1), in lower case.
-pub(super) fn push_number(out: &mut Vec<u8>, number: &[u8]) {
+pub(super) fn push_number(out: &mut impl Extend<u8>, number: &[u8]) {
     let digits = number.iter().filter(|byte| !is_separator(**byte));
     out.extend(digits.map(u8::to_ascii_lowercase));
 }
@@ -84,7 +87,7 @@ pub(super) fn is_separator(byte: u8) -> bool {
     matches!(byte, b'-' | b'.' | b'(' | b')')
 }
 
-fn push_params(out: &mut Vec<u8>, uri: &Uri<'_>) {
+fn push_params(out: &mut Canonical, uri: &Uri<'_>) {
     let start = out.len();
     let mut forms = SmallVec::<[Range<usize>; 8]>::new();
     for param in uri.params() {
@@ -101,13 +104,13 @@ fn push_params(out: &mut Vec<u8>, uri: &Uri<'_>) {
     if !forms.is_sorted_by(|one, two| out[one.clone()] < out[two.clone()]) {
         forms.sort_by(|one, two| out[one.clone()].cmp(&out[two.clone()]));
         forms.dedup_by(|one, two| out[one.clone()] == out[two.clone()]);
-        let sorted: Vec<u8> = forms.into_iter().flat_map(|form| out[form].iter().copied()).collect();
+        let sorted: Canonical = forms.into_iter().flat_map(|form| out[form].iter().copied()).collect();
         out.truncate(start);
         out.extend(sorted);
     }
 }
 
-fn push_headers(out: &mut Vec<u8>, headers: &[u8]) {
+fn push_headers(out: &mut Canonical, headers: &[u8]) {
     let mut forms: Vec<Vec<u8>> = Vec::new();
     for header in headers.split(|byte| *byte == b'&').filter(|header| !header.is_empty()) {
         let equals = header.iter().position(|byte| *byte == b'=').unwrap_or(header.len());
@@ -121,7 +124,7 @@ fn push_headers(out: &mut Vec<u8>, headers: &[u8]) {
     forms.sort_by(|a, b| header_name(a).cmp(header_name(b)));
     for (index, form) in forms.iter().enumerate() {
         out.push(if index == 0 { b'?' } else { b'&' });
-        out.extend(form);
+        out.extend_from_slice(form);
     }
 }
 

@@ -1,6 +1,7 @@
 //! `%HH` escapes (RFC 3261 §25.1): taken off, put on, and brought to one form. Knows bytes, not URIs.
 
 use std::borrow::Cow;
+use std::io::Write;
 
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
@@ -74,16 +75,17 @@ const IS_CANONICAL: [bool; 256] = {
 
 /// Appends `bytes` in the one form that all spellings share (RFC 3261 §19.1.4): unreserved bytes bare, reserved ones as
 /// they were, everything else escaped. `fold_case` for components that compare without case.
-pub(super) fn push_canonical(out: &mut Vec<u8>, bytes: &[u8], fold_case: bool) {
+pub(super) fn push_canonical(out: &mut (impl Extend<u8> + Write), bytes: &[u8], fold_case: bool) {
     // As nearly all are spelled.
     if bytes.iter().all(|byte| IS_CANONICAL[usize::from(*byte)] && !(fold_case && byte.is_ascii_uppercase())) {
-        out.extend_from_slice(bytes);
+        // What is written to here takes all of it.
+        let _ = out.write_all(bytes);
         return;
     }
     for (byte, escaped) in decoded(bytes) {
         let byte = if fold_case { byte.to_ascii_lowercase() } else { byte };
         if is_unreserved(byte) || (is_reserved(byte) && !escaped) {
-            out.push(byte);
+            out.extend([byte]);
         } else {
             push_escape(out, byte);
         }

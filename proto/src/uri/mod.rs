@@ -11,7 +11,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use address_of_record::{AorError, AorRules, AorText, aor, aor_text};
-pub use canonical::canonical_contact;
+pub use canonical::{Canonical, canonical_contact};
 pub use digits::{push_decimal, push_ip};
 pub use escape::{hvalue_escape, unescape};
 pub use params::{Param, Params, is_white, quoted_end, trim, unquoted};

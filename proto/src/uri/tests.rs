@@ -7,7 +7,7 @@ fn uri(text: &str) -> Uri<'_> {
 }
 
 fn key(text: &str) -> String {
-    String::from_utf8(canonical_contact(&uri(text))).expect("canonical forms are ascii")
+    String::from_utf8(canonical_contact(&uri(text)).to_vec()).expect("canonical forms are ascii")
 }
 
 fn of(text: &str, rules: &AorRules) -> Result<String, AorError> {

@@ -78,16 +78,14 @@ const KEY_IS_INSTANCE: u8 = 2;
 /// That of the trail at the URI.
 const KEY_IS_TRAIL: u8 = 3;
 
-/// Bytes and bindings that a thread keeps for its next record.
+/// Bytes that a thread keeps for its next record.
 const KEPT_BYTES_MAX: usize = 16 << 10;
-const KEPT_BINDINGS_MAX: usize = 8;
 
 /// A record out of the table, and memory that is used again and again: in the steady state reading allocates nothing.
 #[derive(Default)]
 pub(super) struct Scratch {
     pub(super) record: Record,
     pub(super) aor: String,
-    bindings: Vec<Arc<Binding>>,
     /// How much of what was read tells the texts and the key of the last entry, bytes; 0 if that is gone.
     last_told: usize,
     /// Room for a text.
@@ -218,24 +216,9 @@ impl Scratch {
             let (params, path) = (&params[..], &path[..]);
             let parts =
                 BindingParts { first, granted_s, uri, params, q, path, call_id, user_agent, source, accepted_by };
-            Some(Value::Live(self.binding(&parts)))
+            Some(Value::Live(Binding::shared(&parts)))
         });
         Entry { key, stamp, call_id_hash, cseq, uri_hash, value: value.unwrap_or(Value::Gone) }
-    }
-
-    /// In memory that was made before, if nobody else holds it any more.
-    fn binding(&mut self, parts: &BindingParts<'_>) -> Arc<Binding> {
-        for kept in &mut self.bindings {
-            if let Some(binding) = Arc::get_mut(kept) {
-                binding.assign(parts);
-                return Arc::clone(kept);
-            }
-        }
-        let binding = Arc::new(Binding::from(parts));
-        if self.bindings.len() < KEPT_BINDINGS_MAX {
-            self.bindings.push(Arc::clone(&binding));
-        }
-        binding
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use aorta_proto::hash::{call_id_hash, uri_hash};
 use aorta_proto::uri::{AorError, Scheme, Uri, aor, canonical_contact, push_decimal, push_ip};
-use aorta_proto::{Aor, ContactKey};
+use aorta_proto::{Aor, ContactKey, Record};
 use smallvec::SmallVec;
 use tracing::debug;
 
@@ -93,14 +93,9 @@ impl Asked<'_, '_> {
 
     fn write<S>(&self, aor: Aor, request: &RegisterRequest<'_>, paths: &[&[u8]], slot: S) -> Answer<S> {
         let limits = &RegistrarLimits { room: self.moment.serving.room, ..self.uas.settings.limits };
-        let judged = self.uas.location.update(&aor, |record| {
-            let judged = judge(request, record, self.moment.now.cluster_us, limits, || self.uas.clock.draw());
-            let delta = match &judged {
-                Judged::Accepted { write, .. } => write.delta().cloned(),
-                Judged::Refused(_) => None,
-            };
-            (delta, judged)
-        });
+        let now_us = self.moment.now.cluster_us;
+        let judged = |record: &Record| judge(request, record, now_us, limits, || self.uas.clock.draw());
+        let judged = self.uas.location.update(&aor, judged, Judged::delta);
         let (write, bindings) = match judged {
             Judged::Accepted { write, bindings } => (write, bindings),
             // It is no stranger for sure: the nodes that are missing may know it.
@@ -124,7 +119,7 @@ impl Asked<'_, '_> {
     fn query<S>(&self, aor: &Aor) -> Answer<S> {
         let now_us = self.moment.now.cluster_us;
         let limits = &self.uas.settings.limits;
-        let listed = |record: Option<&aorta_proto::Record>| record.map(|record| list(record, now_us, limits));
+        let listed = |record: Option<&Record>| record.map(|record| list(record, now_us, limits));
         let bindings = self.uas.location.get(aor, listed).unwrap_or_default();
         if bindings.is_empty() && !self.moment.serving.absence {
             return self.refuse(Reason::NotReady, UNAVAILABLE);
