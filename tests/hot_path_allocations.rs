@@ -1,5 +1,5 @@
-//! What one message costs in allocations, in the steady state, where buffers are reused: a look-up none, a REGISTER so
-//! many. Bounds, to be lowered: a change that raises one says here why.
+//! What one message costs in allocations, in the steady state, where buffers are reused: a look-up and a refresh none, a new
+//! REGISTER so many. To be lowered: a change that raises one says here why.
 
 #![allow(unsafe_code, reason = "a global allocator that counts; it only forwards to the system's")]
 

@@ -23,6 +23,9 @@ impl Aor {
     /// Takes a text that is canonical already: one made by [`crate::uri`], or one that a peer or a snapshot holds.
     #[must_use]
     pub fn from_canonical(text: &str) -> Self {
+        if text.len() > AOR_BYTES_MAX {
+            return Self(Arc::new(text.to_owned()));
+        }
         let assign = |made: &mut String| {
             made.clear();
             made.push_str(text);

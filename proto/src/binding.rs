@@ -13,6 +13,9 @@ use smallvec::SmallVec;
 use crate::spare::{Each, Shared};
 use crate::stamp::{NodeId, Stamp};
 
+/// Texts of this many bytes are used again.
+const KEPT_BYTES_MAX: usize = 4 << 10;
+
 thread_local! {
     static BINDINGS: Shared<Binding> = const { Shared::new() };
 }
@@ -185,9 +188,13 @@ impl From<&BindingParts<'_>> for Binding {
 }
 
 impl Binding {
-    /// One that records share. It is made of one that this thread made before, if nobody holds that any more.
+    /// One that records share. It is made of one that this thread made before, if nobody holds that any more; but for the
+    /// largest, whose memory is not kept.
     #[must_use]
     pub fn shared(parts: &BindingParts<'_>) -> Arc<Self> {
+        if Texts::bytes(parts) > KEPT_BYTES_MAX {
+            return Arc::new(Self::from(parts));
+        }
         BINDINGS.with(|made| made.make(|made| made.assign(parts), || Self::from(parts)))
     }
 
@@ -355,13 +362,21 @@ impl Serialize for Bytes<'_> {
 struct Texts(Vec<u8>);
 
 impl Texts {
-    fn pack(&mut self, parts: &BindingParts<'_>) {
+    fn each<'a>(parts: &BindingParts<'a>) -> impl Iterator<Item = &'a [u8]> {
         let BindingParts { uri, params, call_id, user_agent, source, path, .. } = *parts;
         let first: [&[u8]; PATH_AT] = [uri, params, call_id, user_agent, source];
-        let texts = first.iter().chain(path);
+        first.into_iter().chain(path.iter().copied())
+    }
+
+    /// What it takes, bytes.
+    fn bytes(parts: &BindingParts<'_>) -> usize {
+        Self::each(parts).map(|text| length_bytes(text.len()) + text.len()).sum()
+    }
+
+    fn pack(&mut self, parts: &BindingParts<'_>) {
         self.0.clear();
-        self.0.reserve_exact(texts.clone().map(|text| length_bytes(text.len()) + text.len()).sum());
-        for text in texts {
+        self.0.reserve_exact(Self::bytes(parts));
+        for text in Self::each(parts) {
             let mut length = text.len();
             while length >= 0x80 {
                 self.0.push(length as u8 | 0x80);

@@ -109,7 +109,7 @@ impl<R> Replication<R> {
     }
 
     /// Takes a place for a reply that will wait for acks; `None` when `pending_replies_max` wait already: answer 503 and
-    /// write nothing. Taken before the table is touched, handed to [`Self::publish`] after.
+    /// write nothing. Taken before the table is touched, handed to [`Self::publish`] or [`Self::add`] after.
     #[must_use]
     pub fn reserve(&self) -> Option<Slot> {
         self.slots.take()

@@ -36,6 +36,10 @@ const CHANGE_OVERHEAD_BYTES: usize = 32;
 /// Room in a block, bytes; a larger change has one for itself.
 const BLOCK_BYTES: usize = 64 << 10;
 
+/// A full block gives back room that is more than this, bytes, and is not used again: so blocks take an eighth more than what
+/// is in them, at most.
+const LEFT_OVER_BYTES_MAX: usize = BLOCK_BYTES / 8;
+
 /// Empty blocks that are kept: what a peer leaves unacknowledged for a moment under load.
 const SPARE_BLOCKS_MAX: usize = 16;
 
@@ -81,7 +85,12 @@ impl Outbox {
     fn put(&mut self, encoded: &[u8], published_us: u64) -> Change {
         let has_room = |block: &Vec<u8>| block.capacity() - block.len() >= encoded.len();
         if !self.blocks.back().is_some_and(has_room) {
-            let spare = self.spare.pop().filter(has_room);
+            if let Some(full) = self.blocks.back_mut()
+                && full.capacity() - full.len() > LEFT_OVER_BYTES_MAX
+            {
+                full.shrink_to_fit();
+            }
+            let spare = if encoded.len() <= BLOCK_BYTES { self.spare.pop() } else { None };
             self.blocks.push_back(spare.unwrap_or_else(|| Vec::with_capacity(BLOCK_BYTES.max(encoded.len()))));
         }
         let block = self.first_block + self.blocks.len() as u64 - 1;
@@ -183,5 +192,21 @@ mod tests {
         assert_eq!((outbox.from(1).count(), outbox.bytes(), outbox.blocks.len()), (0, 0, 0));
         assert!((1..=SPARE_BLOCKS_MAX).contains(&outbox.spare.len()));
         assert!(outbox.spare.iter().all(|block| block.is_empty() && block.capacity() == BLOCK_BYTES));
+        let at = outbox.spare.last().map(|block| block.as_ptr());
+        outbox.push(&[7], 0);
+        assert_eq!(outbox.blocks.back().map(|block| block.as_ptr()), at);
+    }
+
+    #[test]
+    fn blocks_take_little_more_than_what_is_in_them() {
+        let bytes_max = 4 << 20;
+        for change in [300, 33 << 10, 48 << 10, 63 << 10, 65 << 10] {
+            let mut outbox = Outbox::new(bytes_max);
+            for _ in 0..2 * bytes_max / change {
+                outbox.push(&vec![0; change], 0);
+                let taken: usize = outbox.blocks.iter().map(Vec::capacity).sum();
+                assert!(taken <= outbox.bytes() / 8 * 9 + 2 * BLOCK_BYTES, "{taken} for {}", outbox.bytes());
+            }
+        }
     }
 }

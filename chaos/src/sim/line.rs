@@ -77,7 +77,7 @@ struct Asked {
     known_us: Option<u64>,
     /// A node found its contact silent and may remove it.
     doubted: bool,
-    /// All nodes died before it was surely on a disk: what it said may be so, or what was so before.
+    /// All nodes that served died before it was surely on a disk: what it said may be so, or what was so before.
     lost: bool,
     /// The shortest and the longest lifetime that its answers granted, seconds.
     granted_s: Option<(u32, u32)>,

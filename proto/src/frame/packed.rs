@@ -74,7 +74,7 @@ fn next(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Appends one encoded change.
 pub fn push(change: &[u8], out: &mut Vec<u8>) {
-    // A change is at most CHANGE_BYTES_MAX long, see `encode_change`.
+    // A change is at most CHANGE_BYTES_MAX long, see `append_change`.
     let length = u32::try_from(change.len()).unwrap_or(u32::MAX);
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(change);
