@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Longest wait for anything here; a busy machine is slow, not wrong.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(100);
 
 fn plan(phones: usize, seed: u64) -> CrowdPlan {
     let mut plan = CrowdPlan::new(phones, seed);
