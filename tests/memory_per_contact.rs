@@ -92,7 +92,7 @@ fn the_queue_for_the_disk_counts(node: &NodeId) {
     for (aor, record) in (0..CONTACTS).map(|phone| change(phone, 0, node)) {
         assert!(location.apply(&aor, record).changed);
         if aor.as_str().starts_with("100") {
-            location.await_on_disk(&aor);
+            location.await_on_disk(aor.as_str());
         }
     }
     let filled = location.counts().bytes;

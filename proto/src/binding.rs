@@ -79,16 +79,13 @@ impl ContactKey {
     /// What an instance key was made of; `None` for any other.
     #[must_use]
     pub fn instance_and_reg_id(&self) -> Option<(&[u8], u32)> {
-        match self.as_bytes() {
-            [INSTANCE, a, b, c, d, instance @ ..] => Some((instance, u32::from_be_bytes([*a, *b, *c, *d]))),
-            _ => None,
-        }
+        instance_and_reg_id(self.as_bytes())
     }
 
     /// Whether it is the key of this URI, were that canonical.
     #[must_use]
     pub fn is_of_uri(&self, canonical: &[u8]) -> bool {
-        self.as_bytes().split_first() == Some((&URI, canonical))
+        is_of_uri(self.as_bytes(), canonical)
     }
 
     /// The key's bytes, for hashing and ordering.
@@ -102,6 +99,17 @@ impl ContactKey {
     pub fn from_bytes(bytes: &[u8]) -> Self {
         Self(SmallVec::from_slice(bytes))
     }
+}
+
+pub(crate) fn instance_and_reg_id(key: &[u8]) -> Option<(&[u8], u32)> {
+    match key {
+        [INSTANCE, a, b, c, d, instance @ ..] => Some((instance, u32::from_be_bytes([*a, *b, *c, *d]))),
+        _ => None,
+    }
+}
+
+pub(crate) fn is_of_uri(key: &[u8], canonical: &[u8]) -> bool {
+    key.split_first() == Some((&URI, canonical))
 }
 
 impl Serialize for ContactKey {
@@ -242,10 +250,15 @@ impl Binding {
         self.texts.at(SOURCE_AT)
     }
 
-    /// Whether all texts of another one are the same: URI, parameters, Path, Call-ID, User-Agent and source.
+    /// What it says, where it is.
     #[must_use]
-    pub fn has_texts_of(&self, other: &Self) -> bool {
-        self.texts == other.texts
+    pub fn told(&self) -> Told<'_> {
+        let &Self { first, granted_s, q, ref accepted_by, .. } = self;
+        let mut texts = self.texts();
+        let [uri, params, call_id, user_agent, source] =
+            std::array::from_fn::<_, PATH_AT, _>(|_| texts.next().unwrap_or_default());
+        let (path, accepted_by) = (texts.collect(), accepted_by.clone());
+        Told { first, granted_s, uri, params, q, path, call_id, user_agent, source, accepted_by }
     }
 
     /// All its texts.
@@ -255,7 +268,7 @@ impl Binding {
 
     /// As [`Value::Live`](crate::Value::Live) holds it.
     pub(crate) fn deserialize_shared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<Self>, D::Error> {
-        Read::deserialize(deserializer).map(|read| Self::shared(&read.parts()))
+        Told::deserialize(deserializer).map(|told| Self::shared(&told.parts()))
     }
 }
 
@@ -316,28 +329,39 @@ impl Serialize for Binding {
 
 impl<'de> Deserialize<'de> for Binding {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Read::deserialize(deserializer).map(|read| Self::from(&read.parts()))
+        Told::deserialize(deserializer).map(|told| Self::from(&told.parts()))
     }
 }
 
-/// The same as [`BindingParts`], but for a Path that is as long as it says only once it has been read.
-#[derive(Deserialize)]
+/// A [`Binding`] where it lies, in bytes from a peer or in memory: the same as [`BindingParts`], but for a Path that is as long
+/// as it says only once it has been read.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename = "Binding")]
-struct Read<'a> {
-    first: Stamp,
-    granted_s: u32,
-    uri: &'a [u8],
-    params: &'a [u8],
-    q: Option<u16>,
+pub struct Told<'a> {
+    /// [`Binding::first`]
+    pub first: Stamp,
+    /// [`Binding::granted_s`]
+    pub granted_s: u32,
+    /// [`Binding::uri`]
+    pub uri: &'a [u8],
+    /// [`Binding::params`]
+    pub params: &'a [u8],
+    /// [`Binding::q`]
+    pub q: Option<u16>,
+    /// [`Binding::path`]
     #[serde(borrow, deserialize_with = "read_path")]
-    path: SmallVec<[&'a [u8]; 4]>,
-    call_id: &'a [u8],
-    user_agent: &'a [u8],
-    source: &'a [u8],
-    accepted_by: NodeId,
+    pub path: SmallVec<[&'a [u8]; 4]>,
+    /// [`Binding::call_id`]
+    pub call_id: &'a [u8],
+    /// [`Binding::user_agent`]
+    pub user_agent: &'a [u8],
+    /// [`Binding::source`]
+    pub source: &'a [u8],
+    /// [`Binding::accepted_by`]
+    pub accepted_by: NodeId,
 }
 
-impl Read<'_> {
+impl Told<'_> {
     fn parts(&self) -> BindingParts<'_> {
         let Self { first, granted_s, uri, params, q, ref path, call_id, user_agent, source, ref accepted_by } = *self;
         BindingParts { first, granted_s, uri, params, q, path, call_id, user_agent, source, accepted_by }

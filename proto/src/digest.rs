@@ -104,19 +104,19 @@ impl Digester {
     /// The name of an entry of an AoR; of its `cleared` when there is no key.
     #[must_use]
     pub fn item(&self, aor: AorHash, key: Option<&ContactKey>) -> ItemHash {
-        self.item_wide(aor, key) as u64
+        self.item_wide(aor, key.map(ContactKey::as_bytes)) as u64
     }
 
     /// What an entry (or `cleared`) of this stamp adds to the sum of its bucket.
     #[must_use]
     pub fn term(&self, aor: AorHash, key: Option<&ContactKey>, stamp: Stamp) -> u128 {
-        self.term_of(self.item_wide(aor, key), stamp)
+        self.term_of(self.item_wide(aor, key.map(ContactKey::as_bytes)), stamp)
     }
 
     /// By how much the sum of a bucket changes when an entry (or `cleared`) with one stamp gets another; `None` where there is
-    /// none.
+    /// none. The key as [`ContactKey::as_bytes`].
     #[must_use]
-    pub fn shift(&self, aor: AorHash, key: Option<&ContactKey>, before: Option<Stamp>, after: Option<Stamp>) -> u128 {
+    pub fn shift(&self, aor: AorHash, key: Option<&[u8]>, before: Option<Stamp>, after: Option<Stamp>) -> u128 {
         let item = self.item_wide(aor, key);
         let term = |stamp: Option<Stamp>| stamp.map_or(0, |stamp| self.term_of(item, stamp));
         term(after).wrapping_sub(term(before))
@@ -134,8 +134,8 @@ impl Digester {
     }
 
     /// `cleared` hashes as the empty key, which no contact has: a [`ContactKey`] begins with its kind.
-    fn item_wide(&self, aor: AorHash, key: Option<&ContactKey>) -> u128 {
-        self.hash(b"i", &[&aor.0.to_le_bytes(), key.map_or(&[], ContactKey::as_bytes)])
+    fn item_wide(&self, aor: AorHash, key: Option<&[u8]>) -> u128 {
+        self.hash(b"i", &[&aor.0.to_le_bytes(), key.unwrap_or_default()])
     }
 
     /// The parts one after another. In one piece where they are short, as they nearly always are: the hasher is slow at

@@ -25,5 +25,5 @@ pub use aor::Aor;
 pub use binding::{Binding, BindingParts, ContactKey};
 pub use digest::{Digester, Listed};
 pub use octets::Octets;
-pub use record::{Cleared, Entry, Merged, Record, Value};
+pub use record::{Cleared, Entry, Merged, Record, Refresh, Value};
 pub use stamp::{BootId, NodeId, Stamp};

@@ -218,6 +218,21 @@ pub const fn is(_mutant: Mutant) -> bool {
     false
 }
 
+/// Whether any fault is in force on this thread.
+#[cfg(feature = "mutants")]
+#[must_use]
+pub fn is_any() -> bool {
+    CHOSEN.get().is_some()
+}
+
+/// Never.
+#[cfg(not(feature = "mutants"))]
+#[must_use]
+#[inline(always)]
+pub const fn is_any() -> bool {
+    false
+}
+
 /// Puts a fault, or none, in force on this thread.
 #[cfg(feature = "mutants")]
 pub fn choose(mutant: Option<Mutant>) {

@@ -7,13 +7,14 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::binding::{Binding, ContactKey};
+use crate::binding::{Binding, ContactKey, Told, instance_and_reg_id, is_of_uri};
 use crate::mutant::{Mutant, is};
 use crate::spare::{Each, Vecs};
 use crate::stamp::Stamp;
-use crate::view::Standing;
+use crate::view::{Standing, lapses_us};
 
 /// All that is known of one AoR: what was cleared by `Contact: *`, and one last-writer-wins entry a key.
 /// Normal form: entries sorted by key, one a key; an entry below `cleared` is [`Value::Gone`]. What [`Record::merge`] and
@@ -105,6 +106,69 @@ pub enum Value {
     Gone,
     /// Registered; live until stamp + granted.
     Live(#[serde(deserialize_with = "Binding::deserialize_shared")] Arc<Binding>),
+}
+
+/// A delta of one registered contact and nothing else, where it lies: nearly every change is one, and says of a contact that is
+/// known nothing new but that it goes on. Whoever keeps records may take that over without making a [`Record`] of it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Refresh<'a> {
+    /// [`ContactKey::as_bytes`]
+    pub key: &'a [u8],
+    /// [`Entry::stamp`]
+    pub stamp: Stamp,
+    /// [`Entry::call_id_hash`]
+    pub call_id_hash: u64,
+    /// [`Entry::cseq`]
+    pub cseq: u32,
+    /// [`Entry::uri_hash`]
+    pub uri_hash: u64,
+    /// [`Value::Live`]
+    #[serde(borrow, deserialize_with = "read_live")]
+    pub binding: Told<'a>,
+}
+
+fn read_live<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Told<'a>, D::Error> {
+    /// [`Value`], where it lies.
+    #[derive(Deserialize)]
+    #[serde(rename = "Value")]
+    #[expect(clippy::large_enum_variant, reason = "taken apart at once")]
+    enum Lying<'a> {
+        Gone,
+        Live(#[serde(borrow)] Told<'a>),
+    }
+    match Lying::deserialize(deserializer)? {
+        Lying::Live(told) => Ok(told),
+        Lying::Gone => Err(D::Error::custom("gone")),
+    }
+}
+
+impl<'a> Refresh<'a> {
+    /// Of a delta; `None` of one that says anything else.
+    #[must_use]
+    pub fn of(delta: &'a Record) -> Option<Self> {
+        let ([entry], None) = (&*delta.entries, delta.cleared) else { return None };
+        let &Entry { ref key, stamp, call_id_hash, cseq, uri_hash, .. } = entry;
+        let binding = entry.binding()?.told();
+        Some(Self { key: key.as_bytes(), stamp, call_id_hash, cseq, uri_hash, binding })
+    }
+
+    /// [`ContactKey::instance_and_reg_id`]
+    #[must_use]
+    pub fn instance_and_reg_id(&self) -> Option<(&[u8], u32)> {
+        instance_and_reg_id(self.key)
+    }
+
+    /// [`ContactKey::is_of_uri`]
+    #[must_use]
+    pub fn is_of_uri(&self, canonical: &[u8]) -> bool {
+        is_of_uri(self.key, canonical)
+    }
+
+    /// [`Entry::lapses_us`]
+    #[must_use]
+    pub fn lapses_us(&self) -> u64 {
+        lapses_us(self.stamp, self.binding.first, self.binding.granted_s)
+    }
 }
 
 /// What a merge did.

@@ -30,9 +30,13 @@ pub trait Standing {
     /// `None` when it is gone.
     fn lapses_us(&self) -> Option<u64> {
         let (first, granted_s) = self.granted()?;
-        let since = if is(Mutant::LapseFromFirst) { first } else { self.stamp() };
-        Some(since.time_us.saturating_add(u64::from(granted_s) * 1_000_000))
+        Some(lapses_us(self.stamp(), first, granted_s))
     }
+}
+
+pub(crate) fn lapses_us(stamp: Stamp, first: Stamp, granted_s: u32) -> u64 {
+    let since = if is(Mutant::LapseFromFirst) { first } else { stamp };
+    since.time_us.saturating_add(u64::from(granted_s) * 1_000_000)
 }
 
 impl Standing for Entry {

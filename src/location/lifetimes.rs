@@ -3,7 +3,6 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use aorta_proto::Record;
 use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::record::horizon_us;
 
@@ -18,10 +17,8 @@ pub(super) struct Lifetimes {
 }
 
 impl Lifetimes {
-    /// A record is merged. Almost always one comparison.
-    pub(super) fn merge(&self, record: &Record) {
-        let granted = record.entries.iter().filter_map(|entry| entry.binding());
-        let Some(longest_s) = granted.map(|binding| binding.granted_s).max() else { return };
+    /// A record is merged, whose contacts were granted so much at most. Almost always one comparison.
+    pub(super) fn merge(&self, longest_s: u32) {
         if is(Mutant::MergedLifetimesIgnored) {
             return;
         }
@@ -45,6 +42,8 @@ impl Lifetimes {
 
 #[cfg(test)]
 mod tests {
+    use aorta_proto::Record;
+
     use super::super::Location;
     use super::super::tests::{aor, entry};
     use super::*;

@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use aorta_proto::digest::{AorHash, BUCKETS};
 use aorta_proto::mutant::{Mutant, is};
-use aorta_proto::{Aor, Digester, Merged, Record};
+use aorta_proto::{Aor, Digester, Merged, Record, Refresh};
 use parking_lot::RwLock;
 
 use dirty::DirtyStripes;
@@ -138,7 +138,11 @@ impl Location {
         Scratch::with(|scratch| {
             let at = stripe.read_settled(&self.digester, (hash, aor), self.floor_us(), scratch);
             let answer = judge(&scratch.record);
-            if let Some(delta) = delta(&answer) {
+            let Some(delta) = delta(&answer) else { return answer };
+            let refreshed = at.zip(Refresh::of(delta)).is_some_and(|(at, refresh)| {
+                stripe.refresh(&self.digester, (hash, at), (&refresh, self.floor_us()), scratch)
+            });
+            if !refreshed {
                 stripe.absorb(&self.digester, (hash, aor), (at, scratch), delta);
             }
             answer
@@ -151,6 +155,23 @@ impl Location {
         let hash = self.digester.aor(aor);
         let mut stripe = self.stripe(hash).write();
         self.apply_locked(&mut stripe, hash, aor, delta)
+    }
+
+    /// As [`Location::apply`] of the same delta, which changed the table then and was no conflict, but faster: `true` when it only
+    /// says of a contact that is known here that it goes on. Otherwise nothing is done.
+    #[must_use]
+    pub fn refresh(&self, aor: &str, refresh: &Refresh<'_>) -> bool {
+        let hash = self.digester.aor_text(aor);
+        let mut stripe = self.stripe(hash).write();
+        let Some(at) = stripe.find(hash, aor) else { return false };
+        // Read under the lock, as in `apply_locked`.
+        let floor_us = self.floor_us();
+        let merge = |scratch: &mut Scratch| stripe.refresh(&self.digester, (hash, at), (refresh, floor_us), scratch);
+        let refreshed = refresh.stamp.time_us > floor_us && Scratch::with(merge);
+        if refreshed {
+            self.lifetimes.merge(refresh.binding.granted_s);
+        }
+        refreshed
     }
 
     /// [`Location::apply`] for a record read from this node's own disk: it becomes dirty only where the disk differs from
@@ -213,8 +234,8 @@ impl Location {
 
     /// Somebody waits until what is known of an AoR is on disk: if it is not, it is among the next that
     /// [`Location::take_awaited`] gives.
-    pub fn await_on_disk(&self, aor: &Aor) {
-        let hash = self.digester.aor(aor);
+    pub fn await_on_disk(&self, aor: &str) {
+        let hash = self.digester.aor_text(aor);
         self.stripe(hash).write().await_on_disk(hash, aor);
     }
 
@@ -293,7 +314,10 @@ impl Location {
         if delta.is_empty() {
             return Applied { ignored, ..Applied::default() };
         }
-        self.lifetimes.merge(&delta);
+        let granted = delta.entries.iter().filter_map(|entry| entry.binding());
+        if let Some(longest_s) = granted.map(|binding| binding.granted_s).max() {
+            self.lifetimes.merge(longest_s);
+        }
         let Merged { changed, conflict } = Scratch::with(|scratch| {
             let at = stripe.read_settled(&self.digester, (hash, aor), floor_us, scratch);
             stripe.absorb(&self.digester, (hash, aor), (at, scratch), &delta)

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use aorta_proto::digest::AorHash;
-use aorta_proto::mutant::{Mutant, is};
+use aorta_proto::mutant::{Mutant, is, is_any};
 use aorta_proto::record::Change;
-use aorta_proto::{Aor, Digester, Merged, Record};
+use aorta_proto::{Aor, ContactKey, Digester, Merged, Record, Refresh};
 
 use super::dirty::{AorTag, Dirty, DirtyStripes};
 use super::memory::taken;
@@ -130,10 +130,14 @@ impl Stripe {
     /// What is known of an AoR, into `scratch`: where it is, `None` when nothing is known.
     pub(super) fn read(&self, hash: AorHash, aor: &str, scratch: &mut Scratch) -> Option<usize> {
         scratch.clear();
-        let bucket = self.buckets.get(place(hash))?;
-        let at = bucket.find(&self.words, hash, aor)?;
-        bucket.records[at].read(&self.words, scratch);
+        let at = self.find(hash, aor)?;
+        self.buckets[place(hash)].records[at].read(&self.words, scratch);
         Some(at)
+    }
+
+    /// Where what is known of an AoR is in its bucket.
+    pub(super) fn find(&self, hash: AorHash, aor: &str) -> Option<usize> {
+        self.buckets.get(place(hash))?.find(&self.words, hash, aor)
     }
 
     /// [`Stripe::read`] after what is at or below the floor was forgotten.
@@ -159,6 +163,43 @@ impl Stripe {
         Some(bucket.records[at].view(&self.words))
     }
 
+    /// Merges a delta into the record at a place where one was [found](Stripe::find), if it only
+    /// [refreshes](Scratch::refresh) a contact there. Otherwise `false`, and nothing has changed.
+    pub(super) fn refresh(
+        &mut self,
+        digester: &Digester,
+        (hash, at): (AorHash, usize),
+        (refresh, floor_us): (&Refresh<'_>, u64),
+        scratch: &mut Scratch,
+    ) -> bool {
+        if is_any() {
+            // A deliberate fault lies in the long way.
+            return false;
+        }
+        let Self { buckets, sum, tally, dirty, words, .. } = self;
+        let bucket = &mut buckets[place(hash)];
+        let packed = &mut bucket.records[at];
+        let taken = packed.taken();
+        let Some(before) = scratch.refresh(words, packed, refresh, floor_us) else { return false };
+        tally.resize(taken, packed.taken());
+        soil(AorTag::of(hash), packed, dirty.as_mut());
+        let shift = digester.shift(hash, Some(refresh.key), Some(before), Some(refresh.stamp));
+        bucket.sum = bucket.sum.wrapping_add(shift);
+        *sum = sum.wrapping_add(shift);
+        self.note(place(hash), refresh.stamp.time_us, refresh.lapses_us());
+        true
+    }
+
+    /// Something in a bucket has this stamp, and lapses then.
+    fn note(&mut self, at: usize, oldest_us: u64, lapses_us: u64) {
+        self.oldest_us = self.oldest_us.min(oldest_us);
+        self.lapses_us = self.lapses_us.min(lapses_us);
+        if let Some(bucket) = self.buckets.get_mut(at) {
+            bucket.oldest_us = bucket.oldest_us.min(oldest_us);
+            bucket.lapses_us = bucket.lapses_us.min(lapses_us);
+        }
+    }
+
     /// Merges a delta into an AoR's record, which was just [`Stripe::read`] from `at`.
     pub(super) fn absorb(
         &mut self,
@@ -167,19 +208,14 @@ impl Stripe {
         (at, scratch): (Option<usize>, &mut Scratch),
         delta: &Record,
     ) -> Merged {
-        let (oldest_us, lapses_us) = (oldest(delta), first_lapse(delta));
-        self.oldest_us = self.oldest_us.min(oldest_us);
-        self.lapses_us = self.lapses_us.min(lapses_us);
-        let Self { buckets, sum, tally, dirty, words, .. } = self;
-        if buckets.is_empty() {
-            *buckets = (0..BUCKETS).map(|_| Bucket::empty()).collect();
-            tally.resize(0, taken(size_of_val(&**buckets)) as u64);
+        if self.buckets.is_empty() {
+            self.buckets = (0..BUCKETS).map(|_| Bucket::empty()).collect();
+            self.tally.resize(0, taken(size_of_val(&*self.buckets)) as u64);
         }
+        self.note(place(hash), oldest(delta), first_lapse(delta));
+        let Self { buckets, sum, tally, dirty, words, .. } = self;
         let bucket = &mut buckets[place(hash)];
-        bucket.oldest_us = bucket.oldest_us.min(oldest_us);
-        bucket.lapses_us = bucket.lapses_us.min(lapses_us);
         let mut shift = 0;
-        let renewed = scratch.is_renewed_by(delta);
         let merged = scratch.record.absorb(delta, |change| account(digester, hash, &change, &mut shift, tally));
         if !merged.changed {
             return merged;
@@ -190,10 +226,7 @@ impl Stripe {
             Some(at) => {
                 let packed = &mut bucket.records[at];
                 let before = packed.taken();
-                match renewed {
-                    true => scratch.pack_renewed(words, aor.as_str(), packed),
-                    false => scratch.pack_again(words, aor.as_str(), packed),
-                }
+                scratch.pack_again(words, aor.as_str(), packed);
                 tally.resize(before, packed.taken());
                 at
             }
@@ -321,13 +354,13 @@ impl Stripe {
     /// Makes what is known of an AoR dirty.
     pub(super) fn soil(&mut self, hash: AorHash, aor: &Aor) {
         let Self { buckets, words, dirty, .. } = self;
-        if let Some(packed) = find_mut(buckets, words, hash, aor) {
+        if let Some(packed) = find_mut(buckets, words, hash, aor.as_str()) {
             soil(AorTag::of(hash), packed, dirty.as_mut());
         }
     }
 
     /// Somebody waits until what is known of an AoR is on disk.
-    pub(super) fn await_on_disk(&mut self, hash: AorHash, aor: &Aor) {
+    pub(super) fn await_on_disk(&mut self, hash: AorHash, aor: &str) {
         let Self { buckets, words, dirty: Some(dirty), .. } = self else { return };
         if let Some(packed) = find_mut(buckets, words, hash, aor) {
             dirty.awaits(AorTag::of(hash), packed);
@@ -383,7 +416,7 @@ impl Stripe {
     /// Takes the latest change of an AoR, which was not dirty before it, as seen by the disk.
     pub(super) fn clean(&mut self, hash: AorHash, aor: &Aor) {
         let Self { buckets, words, dirty: Some(dirty), .. } = self else { return };
-        if let Some(packed) = find_mut(buckets, words, hash, aor) {
+        if let Some(packed) = find_mut(buckets, words, hash, aor.as_str()) {
             dirty.clean(AorTag::of(hash), packed);
         }
     }
@@ -420,9 +453,9 @@ fn place(hash: AorHash) -> usize {
     locate(hash.bucket()).1
 }
 
-fn find_mut<'a>(buckets: &'a mut [Bucket], words: &Words, hash: AorHash, aor: &Aor) -> Option<&'a mut Packed> {
+fn find_mut<'a>(buckets: &'a mut [Bucket], words: &Words, hash: AorHash, aor: &str) -> Option<&'a mut Packed> {
     let bucket = buckets.get_mut(place(hash))?;
-    let at = bucket.find(words, hash, aor.as_str())?;
+    let at = bucket.find(words, hash, aor)?;
     bucket.records.get_mut(at)
 }
 
@@ -455,7 +488,7 @@ fn account(digester: &Digester, hash: AorHash, change: &Change<'_>, shift: &mut 
     let counts = change.key.is_some() || !is(Mutant::DigestWithoutCleared);
     let (old, new) = (before.map(|mark| mark.stamp), after.map(|mark| mark.stamp));
     if counts && old != new {
-        *shift = shift.wrapping_add(digester.shift(hash, change.key, old, new));
+        *shift = shift.wrapping_add(digester.shift(hash, change.key.map(ContactKey::as_bytes), old, new));
     }
     if change.key.is_some() {
         let count = |wanted: bool, mark: Option<aorta_proto::record::Mark>| {

@@ -84,6 +84,7 @@ fn recounted(location: &Location) -> (u128, Counts) {
 enum Step {
     Apply(usize, Record),
     Update(usize, Record),
+    Refresh(usize, Record),
     Floor(u64),
     Sweep(u64, u32),
     Save(usize),
@@ -106,6 +107,7 @@ fn steps() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0_usize..6, records()).prop_map(|(name, record)| Step::Apply(name, record)),
         4 => (0_usize..6, records()).prop_map(|(name, record)| Step::Update(name, record)),
+        4 => (0_usize..6, records()).prop_map(|(name, record)| Step::Refresh(name, record)),
         1 => (0_u64..40).prop_map(Step::Floor),
         2 => (0_u64..120, prop_oneof![Just(BUCKETS), 0_u32..1000]).prop_map(|(now, buckets)| Step::Sweep(now, buckets)),
         1 => (1_usize..4).prop_map(Step::Save),
@@ -144,6 +146,11 @@ impl Both {
                 assert_eq!(seen, self.plain.get(&aor(name)).cloned().unwrap_or_default());
                 self.expect(name, delta);
             }
+            Step::Refresh(name, delta) => {
+                if Refresh::of(&delta).is_some_and(|refresh| self.location.refresh(aor(name).as_str(), &refresh)) {
+                    assert!(self.expect(name, delta), "refreshed, and not changed");
+                }
+            }
             Step::Floor(seconds) => {
                 self.location.set_floor(seconds * SECOND_US);
                 self.floor_us = self.floor_us.max(seconds * SECOND_US);
@@ -156,7 +163,7 @@ impl Both {
             Step::Sweep(now, buckets) => self.sweep(now, buckets),
             Step::Save(every) => _ = self.save(self.location.take_dirty(), every),
             Step::Await(name) => {
-                self.location.await_on_disk(&aor(name));
+                self.location.await_on_disk(aor(name).as_str());
                 self.awaited.insert(aor(name), self.plain.get(&aor(name)).cloned().unwrap_or_default());
             }
             Step::Commit(every) => {

@@ -46,7 +46,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use aorta_proto::frame::{Class, Frame, FrameError, LastKnown, Packed, decode_change};
+use aorta_proto::frame::{Class, Frame, FrameError, LastKnown, Packed, decode_change, decode_refresh};
 use aorta_proto::{Aor, NodeId, Record};
 use parking_lot::Mutex;
 
@@ -126,7 +126,7 @@ impl<R> Replication<R> {
     pub fn add(&self, to: &mut Publications<R>, slot: Slot, aor: &Aor, delta: &Record, reply: R) {
         if self.awaits_disks {
             // A retransmission changes nothing, and what it repeats may not be on disk yet.
-            self.location.await_on_disk(aor);
+            self.location.await_on_disk(aor.as_str());
         }
         to.add(slot, aor, delta, reply);
     }
@@ -432,8 +432,18 @@ impl<R> Replication<R> {
 fn take_in(location: &Location, changes: Packed<'_>, admitted: Admitted) -> Result<Took, String> {
     let mut took = Took::default();
     for change in changes.iter() {
-        let (aor, record) = decode_change(change).map_err(|error| error.to_string())?;
         took.records += 1;
+        let refresh = decode_refresh(change).filter(|(_, refresh)| refresh.stamp.time_us <= admitted.up_to_us);
+        if let Some((aor, refresh)) = refresh.filter(|_| !cfg!(feature = "break-replication"))
+            && location.refresh(aor, &refresh)
+        {
+            took.latest_us = took.latest_us.max(refresh.stamp.time_us);
+            if admitted.awaited_on_disk {
+                location.await_on_disk(aor);
+            }
+            continue;
+        }
+        let (aor, record) = decode_change(change).map_err(|error| error.to_string())?;
         let latest_us = record.latest().map_or(0, |stamp| stamp.time_us);
         if latest_us > admitted.up_to_us {
             took.ahead += 1;
@@ -445,7 +455,7 @@ fn take_in(location: &Location, changes: Packed<'_>, admitted: Admitted) -> Resu
         }
         took.conflicts += u64::from(location.apply(&aor, record).conflict);
         if admitted.awaited_on_disk {
-            location.await_on_disk(&aor);
+            location.await_on_disk(aor.as_str());
         }
     }
     Ok(took)

@@ -9,7 +9,7 @@ use smallvec::{SmallVec, smallvec};
 use super::codec::codec;
 use super::{BODY_BYTES_MAX, FrameError};
 use crate::aor::{AOR_BYTES_MAX, Aor};
-use crate::record::Record;
+use crate::record::{Cleared, Record, Refresh};
 
 /// Bytes of the length before each change.
 pub(super) const LENGTH_BYTES: usize = 4;
@@ -148,6 +148,20 @@ pub fn decode_change(bytes: &[u8]) -> Result<(Aor, Record), FrameError> {
         return Err(FrameError::Range("length of an AoR"));
     }
     Ok(change)
+}
+
+/// Reads a change that is a [`Refresh`] of an AoR, where it lies; `None` for any other, and for what [`decode_change`] refuses.
+#[must_use]
+pub fn decode_refresh(bytes: &[u8]) -> Option<(&str, Refresh<'_>)> {
+    // The AoR, what was cleared, how many entries; then the one.
+    let ((aor, None, 1), used): ((&str, Option<Cleared>, u64), usize) =
+        bincode::serde::borrow_decode_from_slice(bytes, codec()).ok()?
+    else {
+        return None;
+    };
+    let rest = bytes.get(used..)?;
+    let (refresh, used) = bincode::serde::borrow_decode_from_slice(rest, codec()).ok()?;
+    (used == rest.len() && (1..=AOR_BYTES_MAX).contains(&aor.len())).then_some((aor, refresh))
 }
 
 /// Splits a body into its head and the changes after it.

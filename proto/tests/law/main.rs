@@ -2,6 +2,7 @@
 //! `proto/README.md` proves them and names each of these tests.
 
 mod merge;
+mod refresh;
 mod samples;
 mod time;
 mod view;

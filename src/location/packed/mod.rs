@@ -16,6 +16,7 @@
 
 mod glossary;
 mod reader;
+mod refresh;
 #[cfg(test)]
 mod tests;
 mod urn;
@@ -25,7 +26,6 @@ mod words;
 mod writer;
 
 use std::cell::Cell;
-use std::sync::Arc;
 
 use aorta_proto::{Binding, BindingParts, ContactKey, Entry, NodeId, Record, Stamp, Value};
 use smallvec::SmallVec;
@@ -86,8 +86,6 @@ const KEPT_BYTES_MAX: usize = 16 << 10;
 pub(super) struct Scratch {
     pub(super) record: Record,
     pub(super) aor: String,
-    /// How much of what was read tells the texts and the key of the last entry, bytes; 0 if that is gone.
-    last_told: usize,
     /// Room for a text.
     text: Vec<u8>,
     bytes: Vec<u8>,
@@ -113,39 +111,17 @@ impl Scratch {
     pub(super) fn clear(&mut self) {
         self.record.cleared = None;
         self.record.entries.clear();
-        self.last_told = 0;
-    }
-
-    /// Whether a delta brings nothing but a later REGISTER of the last contact that was read, which says the same in all its
-    /// texts: a refresh.
-    pub(super) fn is_renewed_by(&self, delta: &Record) -> bool {
-        let (Some(last), [entry], None) = (self.record.entries.last(), &*delta.entries, delta.cleared) else {
-            return false;
-        };
-        let same = |(mine, theirs): (&Arc<Binding>, &Arc<Binding>)| mine.has_texts_of(theirs);
-        self.last_told > 0
-            && last.key == entry.key
-            && last.uri_hash == entry.uri_hash
-            && last.binding().zip(entry.binding()).is_some_and(same)
     }
 
     /// Packs the record under this AoR.
     pub(super) fn pack(&mut self, words: &Words, aor: &str) -> Packed {
-        self.write([Unsaved::No as u8, 0], words, aor, None);
+        self.write([Unsaved::No as u8, 0], words, aor);
         Packed(self.bytes.as_slice().into())
     }
 
     /// Packs the record where it was before.
     pub(super) fn pack_again(&mut self, words: &Words, aor: &str, packed: &mut Packed) {
-        self.write(packed.state(), words, aor, None);
-        self.put(packed);
-    }
-
-    /// As [`Scratch::pack_again`], of a record that was read from there and [renewed](Scratch::is_renewed_by) since: what tells
-    /// the texts, most of it, is taken over as it is.
-    pub(super) fn pack_renewed(&mut self, words: &Words, aor: &str, packed: &mut Packed) {
-        let told = packed.0.len().saturating_sub(self.last_told);
-        self.write(packed.state(), words, aor, packed.0.get(told..));
+        self.write(packed.state(), words, aor);
         self.put(packed);
     }
 
@@ -164,14 +140,14 @@ impl Scratch {
         self.aor = aor;
     }
 
-    fn write(&mut self, state: [u8; STATE_BYTES], words: &Words, aor: &str, last: Option<&[u8]>) {
+    fn write(&mut self, state: [u8; STATE_BYTES], words: &Words, aor: &str) {
         self.bytes.clear();
         self.bytes.extend(state);
         let (user, domain) = aor.split_at(aor.rfind('@').unwrap_or(aor.len()));
         let mut writer = Writer::new(&mut self.bytes, words, &mut self.text);
         writer.text(Kind::Domain, domain.as_bytes());
         writer.bytes(user.as_bytes());
-        writer.record(&self.record, last);
+        writer.record(&self.record);
     }
 
     fn unpack(&mut self, mut reader: Reader<'_>, words: &Words) {
@@ -192,7 +168,6 @@ impl Scratch {
         let mut params = SmallVec::<[u8; PARAMS_BYTES]>::new();
         let bound = head.granted.map(|granted| (granted, reader.bound()));
         bound.iter().for_each(|(_, bound)| bound.params.spell(Kind::Params, words, &mut params));
-        self.last_told = bound.as_ref().map_or(0, |(_, bound)| bound.told);
         let key = match reader.key(head) {
             Key::Trail => ContactKey::trail(uri_hash),
             Key::Uri => ContactKey::uri(bound.as_ref().map_or(&[], |(_, bound)| bound.uri)),

@@ -22,15 +22,14 @@ pub(super) struct Head {
     pub(super) told: Previous,
     /// Since when a binding is registered, and the seconds that were granted.
     pub(super) granted: Option<(Stamp, u32)>,
-    key: u8,
+    /// Where its key is.
+    pub(super) key: u8,
 }
 
 /// The rest of a binding.
 pub(super) struct Bound<'a> {
     pub(super) q: Option<u16>,
     pub(super) accepted_by: Text<'a>,
-    /// The texts from the URI on and what follows in the record, bytes.
-    pub(super) told: usize,
     pub(super) uri: &'a [u8],
     pub(super) params: Phrase<'a>,
     /// How many values, the values, and what follows.
@@ -38,6 +37,8 @@ pub(super) struct Bound<'a> {
     pub(super) call_id: &'a [u8],
     pub(super) user_agent: Text<'a>,
     pub(super) source: Text<'a>,
+    /// From its URI to the User-Agent, as it is told.
+    pub(super) texts: &'a [u8],
 }
 
 /// A [`Bound`] that was not read.
@@ -90,6 +91,16 @@ impl<'a> Phrase<'a> {
         out.extend_from_slice(before);
         urn.push(out);
         out.extend_from_slice(after);
+    }
+
+    /// Whether it is this text.
+    pub(super) fn is(self, kind: Kind, words: &Words, text: &[u8]) -> bool {
+        let rest = self.rest.of(kind, words);
+        let Some((start, urn)) = self.urn else { return text == rest };
+        let split = text.split_at_checked(start).zip(rest.split_at_checked(start));
+        split.is_some_and(|((text_before, text), (before, after))| {
+            text_before == before && urn.strip_from(text) == Some(after)
+        })
     }
 
     /// Its first byte: no UUID begins there.
@@ -151,14 +162,15 @@ impl<'a> Reader<'a> {
 
     pub(super) fn bound(&mut self) -> Bound<'a> {
         let q = self.number().checked_sub(1).map(|q| q as u16);
-        let (accepted_by, told) = (self.any_text(), self.rest.len());
+        let (accepted_by, texts) = (self.any_text(), self.rest);
         let (uri, params) = (self.bytes(), self.phrase());
         let path = self.rest;
         for _ in 0..self.number() {
             self.any_text();
         }
-        let (call_id, user_agent, source) = (self.bytes(), self.any_text(), self.any_text());
-        Bound { q, accepted_by, told, uri, params, path, call_id, user_agent, source }
+        let (call_id, user_agent) = (self.bytes(), self.any_text());
+        let texts = texts.get(..texts.len() - self.rest.len()).unwrap_or_default();
+        Bound { q, accepted_by, uri, params, path, call_id, user_agent, source: self.any_text(), texts }
     }
 
     /// In place of [`Reader::bound`], for whoever looks at few of them.
@@ -259,6 +271,11 @@ impl<'a> Reader<'a> {
 
     fn fixed(&mut self) -> u64 {
         self.take(8).try_into().map_or(0, u64::from_le_bytes)
+    }
+
+    /// What was not read yet, bytes.
+    pub(super) fn left(&self) -> usize {
+        self.rest.len()
     }
 
     fn take(&mut self, count: usize) -> &'a [u8] {

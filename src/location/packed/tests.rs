@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aorta_proto::{Aor, BootId, Cleared, ContactKey, NodeId, Value, binding};
+use aorta_proto::{Aor, BootId, Cleared, ContactKey, NodeId, Refresh, Value, binding};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -148,57 +148,96 @@ proptest! {
     }
 }
 
-/// A later REGISTER of the last contact.
-fn refresh(record: &Record, grants: (Stamp, u32, u32, Option<u16>, &str), uri: Option<Vec<u8>>) -> Option<Record> {
-    let (stamp, cseq, granted_s, q, node) = grants;
-    let last = record.entries.last()?;
-    let before = last.binding()?;
-    let path: Vec<&[u8]> = before.path().collect();
-    let binding = Binding::from(&BindingParts {
-        first: if cseq % 2 == 0 { stamp } else { before.first },
-        granted_s,
-        uri: uri.as_deref().unwrap_or(before.uri()),
-        params: before.params(),
-        q,
-        path: &path,
-        call_id: before.call_id(),
-        user_agent: before.user_agent(),
-        source: before.source(),
-        accepted_by: &NodeId::new(node).expect("a node id"),
-    });
-    Some(Record::from(Entry { stamp, cseq, value: Value::Live(Arc::new(binding)), ..last.clone() }))
+/// What a later REGISTER of the last contact says: when, its numbers, at which node and from where.
+#[derive(Debug, Clone)]
+struct Later {
+    stamp: Stamp,
+    call_id_hash: u64,
+    cseq: u32,
+    granted_s: u32,
+    q: Option<u16>,
+    node: &'static str,
+    source: Vec<u8>,
+    /// Another text in place of one of those that such a REGISTER repeats, and of which.
+    other: Option<(Vec<u8>, usize)>,
+}
+
+impl Later {
+    fn of(&self, record: &Record) -> Option<Record> {
+        let last = record.entries.last()?;
+        let before = last.binding()?;
+        let other = |nth: usize| self.other.as_ref().filter(|(_, at)| *at == nth).map(|(text, _)| text.as_slice());
+        let path: Vec<&[u8]> = before.path().chain(other(4)).collect();
+        let binding = Binding::from(&BindingParts {
+            first: if self.cseq.is_multiple_of(2) { self.stamp } else { before.first },
+            granted_s: self.granted_s,
+            uri: other(0).unwrap_or(before.uri()),
+            params: other(1).unwrap_or(before.params()),
+            q: self.q,
+            path: &path,
+            call_id: other(2).unwrap_or(before.call_id()),
+            user_agent: other(3).unwrap_or(before.user_agent()),
+            source: &self.source,
+            accepted_by: &NodeId::new(self.node).expect("a node id"),
+        });
+        let Self { stamp, call_id_hash, cseq, .. } = *self;
+        let key = other(5).map_or(last.key.clone(), ContactKey::from_bytes);
+        let uri_hash = last.uri_hash ^ u64::from(other(6).is_some());
+        let value = Value::Live(Arc::new(binding));
+        Some(Record::from(Entry { key, stamp, call_id_hash, cseq, uri_hash, value }))
+    }
+}
+
+fn refreshes() -> impl Strategy<Value = Later> {
+    let call_id_hash = prop_oneof![any::<u64>(), 0_u64..2];
+    let numbers = (stamps(), call_id_hash, any::<u32>(), any::<u32>(), prop::option::of(any::<u16>()));
+    let other = prop::option::weighted(0.3, (texts(), 0_usize..7));
+    (numbers, select(vec!["n1", "n2"]), texts(), other).prop_map(|(numbers, node, source, other)| {
+        let (stamp, call_id_hash, cseq, granted_s, q) = numbers;
+        Later { stamp, call_id_hash, cseq, granted_s, q, node, source, other }
+    })
+}
+
+/// What a refresh may not change.
+fn says(record: &Record) -> Option<impl PartialEq> {
+    let entry = record.entries.last()?;
+    let told = entry.binding()?.told();
+    let texts = [told.uri, told.params, told.call_id, told.user_agent].map(<[u8]>::to_vec);
+    let path: Vec<Vec<u8>> = told.path.iter().map(|value| value.to_vec()).collect();
+    Some((entry.key.clone(), entry.uri_hash, texts, path))
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2048, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_was_renewed_reads_as_if_it_had_been_packed_anew(
+    fn what_is_refreshed_reads_as_if_it_had_been_merged(
         record in records(),
-        refreshes in prop::collection::vec((stamps(), any::<u32>(), any::<u32>(), prop::option::of(any::<u16>())), 1..5),
-        (node, uri) in (select(vec!["n1", "n2"]), prop::option::weighted(0.2, texts())),
+        refreshes in prop::collection::vec((refreshes(), prop::option::weighted(0.2, stamps())), 1..5),
     ) {
         let (words, mut scratch) = (Words::default(), Scratch::default());
         // What is merged is in normal form.
         let mut record = { let mut normal = Record::EMPTY; normal.merge(&record); normal };
         scratch.record = record.clone();
         let mut packed = scratch.pack(&words, "alice@example.com");
-        for (stamp, cseq, granted_s, q) in refreshes {
-            let grants = (stamp, cseq, granted_s, q, node);
-            let Some(delta) = refresh(&record, grants, uri.clone()) else { break };
-            let same = record.entries.last().and_then(Entry::binding).map(|before| before.uri().to_vec());
-            packed.read(&words, &mut scratch);
-            let renewed = scratch.is_renewed_by(&delta);
-            prop_assert_eq!(renewed, uri.is_none() || uri == same);
-            record.merge(&delta);
-            if scratch.record.merge(&delta).changed {
-                match renewed {
-                    true => scratch.pack_renewed(&words, "alice@example.com", &mut packed),
-                    false => scratch.pack_again(&words, "alice@example.com", &mut packed),
-                }
+        packed.set_turn(7);
+        for (later, floor) in refreshes {
+            let Some(delta) = later.of(&record) else { break };
+            let (before, floor_us) = (record.clone(), floor.map_or(0, |floor| floor.time_us));
+            let refresh = Refresh::of(&delta).expect("one contact");
+            let refreshed = scratch.refresh(&words, &mut packed, &refresh, floor_us);
+            let last = before.entries.last().map(|entry| entry.stamp);
+            let expected = before.oldest().is_some_and(|oldest| oldest.time_us > floor_us)
+                && last < Some(later.stamp)
+                && before.cleared.is_none_or(|cleared| cleared.stamp <= later.stamp)
+                && says(&before) == says(&delta);
+            prop_assert_eq!(refreshed, last.filter(|_| expected));
+            if expected {
+                record.merge(&delta);
             }
             packed.read_all(&words, &mut scratch);
             prop_assert_eq!((&scratch.record, scratch.aor.as_str()), (&record, "alice@example.com"));
+            prop_assert_eq!(packed.turn(), 7);
         }
     }
 }

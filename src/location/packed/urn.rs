@@ -36,6 +36,11 @@ impl Urn {
         out.extend_from_slice(self.spell(&mut [0; Hyphenated::LENGTH]).as_bytes());
     }
 
+    /// What follows its digits in a text that begins with them.
+    pub(super) fn strip_from(self, text: &[u8]) -> Option<&[u8]> {
+        text.strip_prefix(self.spell(&mut [0; Hyphenated::LENGTH]).as_bytes())
+    }
+
     fn spell(self, place: &mut [u8; Hyphenated::LENGTH]) -> &str {
         let written = Uuid::from_bytes(self.bytes).hyphenated();
         if self.upper { written.encode_upper(place) } else { written.encode_lower(place) }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use aorta_proto::{Binding, ContactKey, Entry, Record, Stamp};
+use aorta_proto::{Binding, ContactKey, Entry, NodeId, Record, Stamp};
 
 use super::urn::Urn;
 use super::words::{Kind, Words};
@@ -25,8 +25,8 @@ impl<'a> Writer<'a> {
         Self { out, words, rest }
     }
 
-    /// A record. `last` is how the texts and the key of its last entry were told before, where they are the same.
-    pub(super) fn record(&mut self, record: &Record, last: Option<&[u8]>) {
+    /// A record.
+    pub(super) fn record(&mut self, record: &Record) {
         self.number((record.entries.len() as u64) << 1 | u64::from(record.cleared.is_some()));
         if let Some(cleared) = &record.cleared {
             self.stamp(Stamp::ZERO, cleared.stamp);
@@ -34,42 +34,18 @@ impl<'a> Writer<'a> {
             self.number(cleared.cseq.into());
         }
         let mut previous = Previous::NONE;
-        let last_at = record.entries.len().saturating_sub(1);
-        for (at, entry) in record.entries.iter().enumerate() {
-            self.entry(&previous, entry, last.filter(|_| at == last_at));
+        for entry in &record.entries {
+            self.entry(&previous, entry);
             previous = Previous::of(entry);
         }
     }
 
-    fn entry(&mut self, previous: &Previous, entry: &Entry, told: Option<&[u8]>) {
+    fn entry(&mut self, previous: &Previous, entry: &Entry) {
         let binding = entry.binding().map(|binding| &**binding);
         let (key, place) = key_place(entry, binding);
-        let flag = |holds: bool, flag: u8| if holds { flag } else { 0 };
-        let flags = flag(binding.is_some(), LIVE)
-            | flag(entry.stamp == previous.stamp, SAME_STAMP)
-            | flag(entry.call_id_hash == previous.call_id_hash, SAME_CALL_ID)
-            | flag(entry.uri_hash == previous.uri_hash, SAME_URI)
-            | flag(binding.is_some_and(|binding| binding.first == entry.stamp), FIRST)
-            | key << KEY_SHIFT;
-        self.out.push(flags);
-        if flags & SAME_STAMP == 0 {
-            self.stamp(previous.stamp, entry.stamp);
-        }
-        if flags & SAME_CALL_ID == 0 {
-            self.fixed(entry.call_id_hash);
-        }
-        self.difference(previous.cseq.into(), entry.cseq.into());
-        if flags & SAME_URI == 0 {
-            self.fixed(entry.uri_hash);
-        }
+        self.head(previous, &Previous::of(entry), binding.map(|binding| binding.first), key);
         if let Some(binding) = binding {
-            if flags & FIRST == 0 {
-                self.stamp(entry.stamp, binding.first);
-            }
-            self.grant(binding);
-            if let Some(told) = told {
-                return self.out.extend_from_slice(told);
-            }
+            self.grant(binding.granted_s, binding.q, &binding.accepted_by);
             self.texts(binding);
         }
         match key {
@@ -83,11 +59,42 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// What of a binding a refresh may change.
-    fn grant(&mut self, binding: &Binding) {
-        self.number(binding.granted_s.into());
-        self.number(binding.q.map_or(0, |q| u64::from(q) + 1));
-        self.text(Kind::Node, binding.accepted_by.as_str().as_bytes());
+    /// What an entry begins with: when it was written and by which request, of one that lives since when it is registered, and
+    /// where its key is.
+    pub(super) fn head(&mut self, previous: &Previous, told: &Previous, first: Option<Stamp>, key: u8) {
+        let flag = |holds: bool, flag: u8| if holds { flag } else { 0 };
+        let flags = flag(first.is_some(), LIVE)
+            | flag(told.stamp == previous.stamp, SAME_STAMP)
+            | flag(told.call_id_hash == previous.call_id_hash, SAME_CALL_ID)
+            | flag(told.uri_hash == previous.uri_hash, SAME_URI)
+            | flag(first == Some(told.stamp), FIRST)
+            | key << KEY_SHIFT;
+        self.out.push(flags);
+        if flags & SAME_STAMP == 0 {
+            self.stamp(previous.stamp, told.stamp);
+        }
+        if flags & SAME_CALL_ID == 0 {
+            self.fixed(told.call_id_hash);
+        }
+        self.difference(previous.cseq.into(), told.cseq.into());
+        if flags & SAME_URI == 0 {
+            self.fixed(told.uri_hash);
+        }
+        if let Some(first) = first.filter(|_| flags & FIRST == 0) {
+            self.stamp(told.stamp, first);
+        }
+    }
+
+    /// What of a binding a refresh may change, but for its source.
+    pub(super) fn grant(&mut self, granted_s: u32, q: Option<u16>, accepted_by: &NodeId) {
+        self.number(granted_s.into());
+        self.number(q.map_or(0, |q| u64::from(q) + 1));
+        self.text(Kind::Node, accepted_by.as_str().as_bytes());
+    }
+
+    /// What a refresh takes over as it is.
+    pub(super) fn told(&mut self, told: &[u8]) {
+        self.out.extend_from_slice(told);
     }
 
     fn texts(&mut self, binding: &Binding) {

@@ -111,7 +111,7 @@ fn a_commit_puts_on_disk_what_is_awaited_and_nothing_else() {
     let dir = TempDir::new().unwrap();
     let (location, mut snapshot, ..) = open(dir.path());
     fill(&location, 0..1000);
-    (0..300).for_each(|name| location.await_on_disk(&aor(name)));
+    (0..300).for_each(|name| location.await_on_disk(aor(name).as_str()));
     assert_eq!(snapshot.commit(&location).unwrap(), Saved { written: 300 });
     let found = found_after(dir.path());
     assert!((0..300).all(|name| found.get(&aor(name), |record| record.is_some())));
@@ -135,7 +135,7 @@ fn a_commit_does_not_wait_behind_a_long_save_and_flushes_what_that_has_written()
         // One that the save has not come to, one that it may have, one that is new.
         let (first, late, new) = (aor(0), aor(FLUSH_RECORDS - commits), aor(FLUSH_RECORDS + commits));
         location.apply(&new, entry(1, 7000, Some(60)).into());
-        [&first, &late, &new].into_iter().for_each(|aor| location.await_on_disk(aor));
+        [&first, &late, &new].into_iter().for_each(|aor| location.await_on_disk(aor.as_str()));
         snapshot.commit(&location)?;
         let found = found_after(dir.path());
         [&first, &late, &new].into_iter().for_each(|aor| {
@@ -154,7 +154,7 @@ fn what_a_broken_commit_and_the_save_around_it_took_is_saved_by_the_next() {
     let (location, mut snapshot, ..) = open(dir.path());
     fill(&location, 0..1000);
     let broken = snapshot.save_and(&location, |snapshot| {
-        (500..1500).for_each(|name| location.await_on_disk(&aor(name)));
+        (500..1500).for_each(|name| location.await_on_disk(aor(name).as_str()));
         fill(&location, 1000..1100);
         let path = snapshot.dir.clone();
         // What was written before may be lost with the database.

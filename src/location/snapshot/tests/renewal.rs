@@ -100,12 +100,12 @@ fn what_comes_while_the_table_is_renewed_is_not_lost_with_the_old_blocks() {
         assert!(turn < 1000, "it is never renewed");
         // Awaited before the save comes to it, and while it writes.
         location.apply(&aor(turn * 3 % 1000), entry(4, 3000 + turn as u64, Some(60)).into());
-        location.await_on_disk(&aor(turn * 3 % 1000));
+        location.await_on_disk(aor(turn * 3 % 1000).as_str());
         snapshot.commit(&location).unwrap();
         let saved = snapshot.save_and(&location, |snapshot| {
             for aor in [aor(turn * 60 % 1000), aor(2000 + turn)] {
                 location.apply(&aor, entry(5, 3000 + turn as u64, Some(60)).into());
-                location.await_on_disk(&aor);
+                location.await_on_disk(aor.as_str());
             }
             snapshot.commit(&location).map(drop)
         });
@@ -221,7 +221,7 @@ fn a_volume_is_filled_up_after_a_restart_before_the_next_one_is_made() {
     let (location, mut snapshot, ..) = open(dir.path());
     for name in 0..PLACES as usize {
         location.apply(&aor(name), entry(4, 5000, Some(60)).into());
-        location.await_on_disk(&aor(name));
+        location.await_on_disk(aor(name).as_str());
         snapshot.commit(&location).unwrap();
     }
     drop(snapshot);
