@@ -92,11 +92,11 @@ impl Dirty {
 
     /// A record was changed, or has to be written for another reason.
     pub(super) fn soil(&mut self, tag: AorTag, packed: &mut Packed) {
-        if packed.unsaved() == Unsaved::No {
-            packed.set_unsaved(Unsaved::Yes);
+        if packed.unsaved == Unsaved::No {
+            packed.unsaved = Unsaved::Yes;
         }
-        if packed.turn() != self.turn {
-            packed.set_turn(self.turn);
+        if packed.turn != self.turn {
+            packed.turn = self.turn;
             self.changed.push_back(tag);
             self.all.mark(self.stripe);
         }
@@ -104,16 +104,16 @@ impl Dirty {
 
     /// The latest change of a record, by which it became dirty, is none for the disk.
     pub(super) fn clean(&mut self, tag: AorTag, packed: &mut Packed) {
-        if packed.unsaved() != Unsaved::No && self.changed.pop_back_if(|last| *last == tag).is_some() {
-            packed.set_unsaved(Unsaved::No);
-            packed.set_turn(0);
+        if packed.unsaved != Unsaved::No && self.changed.pop_back_if(|last| *last == tag).is_some() {
+            packed.unsaved = Unsaved::No;
+            packed.turn = 0;
         }
     }
 
     /// Somebody waits until a record is on disk.
     pub(super) fn awaits(&mut self, tag: AorTag, packed: &mut Packed) {
-        if packed.unsaved() == Unsaved::Yes {
-            packed.set_unsaved(Unsaved::Awaited);
+        if packed.unsaved == Unsaved::Yes {
+            packed.unsaved = Unsaved::Awaited;
             self.awaited.push_back(tag);
             self.all.mark(self.stripe);
         }
@@ -126,7 +126,7 @@ impl Dirty {
 
     /// A record that was taken and could not be written. Who waits for it is not known any more, so somebody may.
     pub(super) fn put_back(&mut self, tag: AorTag, packed: &mut Packed) {
-        packed.set_unsaved(Unsaved::Yes);
+        packed.unsaved = Unsaved::Yes;
         self.awaits(tag, packed);
         self.took(packed);
     }
@@ -150,18 +150,18 @@ impl Dirty {
     /// changed. From now on the next change makes it dirty.
     pub(super) fn takes(&self, packed: &mut Packed) -> bool {
         self.took(packed);
-        let takes = packed.unsaved() != Unsaved::No;
+        let takes = packed.unsaved != Unsaved::No;
         if takes {
-            packed.set_unsaved(Unsaved::No);
-            packed.set_renewal(self.renewal);
+            packed.unsaved = Unsaved::No;
+            packed.renewal = self.renewal;
         }
         takes
     }
 
     /// A record that was queued in an earlier turn is not queued any more.
     fn took(&self, packed: &mut Packed) {
-        if packed.turn() != self.turn {
-            packed.set_turn(0);
+        if packed.turn != self.turn {
+            packed.turn = 0;
         }
     }
 
@@ -172,6 +172,6 @@ impl Dirty {
 
     /// Whether a record was not taken since [`Dirty::begin_renewal`].
     pub(super) fn is_unrenewed(&self, packed: &Packed) -> bool {
-        packed.renewal() != self.renewal
+        packed.renewal != self.renewal
     }
 }

@@ -35,10 +35,9 @@ pub(super) struct Stripe {
     oldest_us: u64,
 }
 
-/// One leaf of the digest tree.
+/// One leaf of the digest tree. In one line of a processor's cache: few of them are there when they are asked for.
+#[repr(align(64))]
 struct Bucket {
-    /// Of each record a piece of its AoR's hash: whoever looks for one reads few others.
-    tags: Vec<u16>,
     records: Vec<Packed>,
     sum: u128,
     /// Nothing in it lapses before this, cluster time in microseconds. May be too early, never too late.
@@ -52,43 +51,34 @@ const GROWTH: usize = 8;
 
 impl Bucket {
     fn empty() -> Self {
-        Self { tags: Vec::new(), records: Vec::new(), sum: 0, lapses_us: NEVER_US, oldest_us: NEVER_US }
+        Self { records: Vec::new(), sum: 0, lapses_us: NEVER_US, oldest_us: NEVER_US }
     }
 
     fn find(&self, words: &Words, hash: AorHash, aor: &str) -> Option<usize> {
-        let tag = AorTag::of(hash).piece();
-        let tagged = self.tags.iter().enumerate().filter(|(_, other)| **other == tag);
-        let mut tagged = tagged.filter_map(|(at, _)| Some((at, self.records.get(at)?)));
-        tagged.find(|(_, record)| record.is_of(words, aor)).map(|(at, _)| at)
+        let piece = AorTag::of(hash).piece();
+        self.records.iter().position(|record| record.piece == piece && record.is_of(words, aor))
     }
 
     /// All records that a tag names.
     fn tagged(&mut self, tag: AorTag) -> impl Iterator<Item = &mut Packed> {
-        let tagged = self.tags.iter().zip(&mut self.records);
-        tagged.filter(move |(other, _)| **other == tag.piece()).map(|(_, record)| record)
+        self.records.iter_mut().filter(move |record| record.piece == tag.piece())
     }
 
-    fn push(&mut self, hash: AorHash, record: Packed) {
+    fn push(&mut self, record: Packed) {
         if self.records.len() == self.records.capacity() {
-            let more = self.records.len() / GROWTH + 1;
-            self.records.reserve_exact(more);
-            self.tags.reserve_exact(more);
+            self.records.reserve_exact(self.records.len() / GROWTH + 1);
         }
-        self.tags.push(AorTag::of(hash).piece());
         self.records.push(record);
     }
 
     /// What the places for its records take of memory, bytes.
     fn places_taken(&self) -> u64 {
-        let (tags, records) = (self.tags.capacity() * size_of::<u16>(), self.records.capacity() * size_of::<Packed>());
-        (taken(tags) + taken(records)) as u64
+        taken(self.records.capacity() * size_of::<Packed>()) as u64
     }
 
     fn remove(&mut self, at: usize) {
-        self.tags.swap_remove(at);
         self.records.swap_remove(at);
         if self.records.capacity() > 2 * self.records.len() {
-            self.tags.shrink_to_fit();
             self.records.shrink_to_fit();
         }
     }
@@ -232,9 +222,10 @@ impl Stripe {
             }
             None => {
                 tally.aors += 1;
-                let (packed, before) = (scratch.pack(words, aor.as_str()), bucket.places_taken());
+                let piece = AorTag::of(hash).piece();
+                let (packed, before) = (scratch.pack(words, aor.as_str(), piece), bucket.places_taken());
                 let taken = packed.taken();
-                bucket.push(hash, packed);
+                bucket.push(packed);
                 tally.resize(before, bucket.places_taken() + taken);
                 bucket.records.len() - 1
             }
@@ -399,9 +390,9 @@ impl Stripe {
     fn soil_some(&mut self, number: u32, which: impl Fn(&Dirty, &Packed) -> bool) {
         let Self { buckets, dirty: Some(dirty), .. } = self else { return };
         let Some(bucket) = buckets.get_mut(locate(number).1) else { return };
-        for (piece, packed) in bucket.tags.iter().zip(&mut bucket.records) {
+        for packed in &mut bucket.records {
             if which(dirty, packed) {
-                dirty.soil(AorTag::new(number, *piece), packed);
+                dirty.soil(AorTag::new(number, packed.piece), packed);
             }
         }
     }
@@ -410,7 +401,7 @@ impl Stripe {
     pub(super) fn is_unsaved(&self, hash: AorHash, aor: &Aor) -> bool {
         let bucket = self.buckets.get(place(hash));
         let packed = bucket.and_then(|bucket| bucket.records.get(bucket.find(&self.words, hash, aor.as_str())?));
-        packed.is_some_and(|packed| packed.unsaved() != Unsaved::No)
+        packed.is_some_and(|packed| packed.unsaved != Unsaved::No)
     }
 
     /// Takes the latest change of an AoR, which was not dirty before it, as seen by the disk.

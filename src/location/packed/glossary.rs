@@ -10,7 +10,7 @@ use aorta_proto::NodeId;
 use super::reader::{Reader, Text};
 use super::walk::walk;
 use super::words::{KINDS, Kind, WORDS_MAX, Words};
-use super::{Packed, STATE_BYTES, Scratch, Unsaved, writer};
+use super::{Packed, Scratch, writer};
 
 /// What precedes a text.
 const HEAD_BYTES: usize = 5;
@@ -128,7 +128,6 @@ impl Scratch {
     ) -> Option<Packed> {
         let mut packed = std::mem::take(&mut self.bytes);
         packed.clear();
-        packed.extend([Unsaved::No as u8; STATE_BYTES]);
         let mut copied = 0;
         let walked = walk(told, |kind, text, place| {
             packed.extend_from_slice(told.get(copied..place.start)?);
@@ -153,7 +152,7 @@ impl Scratch {
         });
         let packed_whole = walked.and_then(|()| told.get(copied..)).map(|rest| {
             packed.extend_from_slice(rest);
-            Packed(packed.as_slice().into())
+            Packed::new(&packed, 0)
         });
         self.bytes = packed;
         let packed = packed_whole?;

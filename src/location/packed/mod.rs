@@ -6,7 +6,7 @@
 //! new version there (`snapshot::value`). What does not read as it was written, which only a fault of this file could bring
 //! about, reads as empty; what others wrote is walked over before it is read.
 //!
-//! `unsaved · turn · domain · user · entries (and whether cleared) · [cleared] · entry…`, an entry: `flags · stamp · Call-ID
+//! `domain · user · entries (and whether cleared) · [cleared] · entry…`, an entry: `flags · stamp · Call-ID
 //! hash · CSeq · URI hash · [binding] · key`. Numbers have seven bits a byte, the lowest first; times and CSeqs are told as
 //! the difference to the entry before.
 //!
@@ -50,15 +50,17 @@ pub(super) enum Unsaved {
     Awaited,
 }
 
-/// A record with its AoR.
-pub(super) struct Packed(Box<[u8]>);
-
-const UNSAVED_AT: usize = 0;
-/// Beside [`Unsaved`] in its byte.
-const RENEWAL: u8 = 4;
-const TURN_AT: usize = 1;
-/// What precedes the AoR.
-const STATE_BYTES: usize = 2;
+/// A record with its AoR, and what the table must know of it without reading it.
+pub(super) struct Packed {
+    told: Box<[u8]>,
+    /// A piece of its AoR's hash: whoever looks for one reads few others.
+    pub(super) piece: u16,
+    pub(super) unsaved: Unsaved,
+    /// In which renewal of the disk it was taken last: every other one is alike.
+    pub(super) renewal: bool,
+    /// The turn of `Dirty` in which it was last put among those that changed; 0 for none.
+    pub(super) turn: u8,
+}
 
 /// Flags of an entry.
 const LIVE: u8 = 1;
@@ -113,23 +115,23 @@ impl Scratch {
         self.record.entries.clear();
     }
 
-    /// Packs the record under this AoR.
-    pub(super) fn pack(&mut self, words: &Words, aor: &str) -> Packed {
-        self.write([Unsaved::No as u8, 0], words, aor);
-        Packed(self.bytes.as_slice().into())
+    /// Packs the record under this AoR, with the piece of whose hash it is to be found.
+    pub(super) fn pack(&mut self, words: &Words, aor: &str, piece: u16) -> Packed {
+        self.write(words, aor);
+        Packed::new(&self.bytes, piece)
     }
 
     /// Packs the record where it was before.
     pub(super) fn pack_again(&mut self, words: &Words, aor: &str, packed: &mut Packed) {
-        self.write(packed.state(), words, aor);
+        self.write(words, aor);
         self.put(packed);
     }
 
     fn put(&self, packed: &mut Packed) {
-        if packed.0.len() == self.bytes.len() {
-            packed.0.copy_from_slice(&self.bytes);
+        if packed.told.len() == self.bytes.len() {
+            packed.told.copy_from_slice(&self.bytes);
         } else {
-            packed.0 = self.bytes.as_slice().into();
+            packed.told = self.bytes.as_slice().into();
         }
     }
 
@@ -140,9 +142,8 @@ impl Scratch {
         self.aor = aor;
     }
 
-    fn write(&mut self, state: [u8; STATE_BYTES], words: &Words, aor: &str) {
+    fn write(&mut self, words: &Words, aor: &str) {
         self.bytes.clear();
-        self.bytes.extend(state);
         let (user, domain) = aor.split_at(aor.rfind('@').unwrap_or(aor.len()));
         let mut writer = Writer::new(&mut self.bytes, words, &mut self.text);
         writer.text(Kind::Domain, domain.as_bytes());
@@ -198,6 +199,10 @@ impl Scratch {
 }
 
 impl Packed {
+    fn new(told: &[u8], piece: u16) -> Self {
+        Self { told: told.into(), piece, unsaved: Unsaved::No, renewal: false, turn: 0 }
+    }
+
     /// Whether this is the record of that AoR.
     pub(super) fn is_of(&self, words: &Words, aor: &str) -> bool {
         let [user, domain] = Reader::new(self, words).aor();
@@ -228,49 +233,14 @@ impl Packed {
         scratch.unpack(reader, words);
     }
 
-    /// The record without what is the table's own: the words in it are numbers of this process.
+    /// The record: the words in it are numbers of this process.
     pub(super) fn told(&self) -> &[u8] {
-        self.0.get(STATE_BYTES..).unwrap_or_default()
+        &self.told
     }
 
     /// What it takes of memory, bytes; its place in a bucket not counted.
     pub(in crate::location) fn taken(&self) -> u64 {
-        memory::taken(self.0.len()) as u64
-    }
-
-    fn state(&self) -> [u8; STATE_BYTES] {
-        [self.0[UNSAVED_AT], self.0[TURN_AT]]
-    }
-
-    pub(super) fn unsaved(&self) -> Unsaved {
-        match self.0[UNSAVED_AT] & !RENEWAL {
-            0 => Unsaved::No,
-            1 => Unsaved::Yes,
-            _ => Unsaved::Awaited,
-        }
-    }
-
-    pub(super) fn set_unsaved(&mut self, unsaved: Unsaved) {
-        self.0[UNSAVED_AT] = self.0[UNSAVED_AT] & RENEWAL | unsaved as u8;
-    }
-
-    /// In which renewal of the disk it was taken last: every other one is alike.
-    pub(super) fn renewal(&self) -> bool {
-        self.0[UNSAVED_AT] & RENEWAL != 0
-    }
-
-    pub(super) fn set_renewal(&mut self, renewal: bool) {
-        let unsaved = self.0[UNSAVED_AT] & !RENEWAL;
-        self.0[UNSAVED_AT] = if renewal { unsaved | RENEWAL } else { unsaved };
-    }
-
-    /// The turn of `Dirty` in which it was last put among those that changed; 0 for none.
-    pub(super) fn turn(&self) -> u8 {
-        self.0[TURN_AT]
-    }
-
-    pub(super) fn set_turn(&mut self, turn: u8) {
-        self.0[TURN_AT] = turn;
+        memory::taken(self.told.len()) as u64
     }
 }
 

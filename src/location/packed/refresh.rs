@@ -39,11 +39,11 @@ impl Scratch {
             reader.key(&head);
             previous = head.told;
         }
-        let head_at = packed.0.len() - reader.left();
+        let head_at = packed.told.len() - reader.left();
         let head = reader.head(&previous);
         head.granted?;
         let bound = reader.bound();
-        let key_at = packed.0.len() - reader.left();
+        let key_at = packed.told.len() - reader.left();
         let key = reader.key(&head);
         let before = head.told.stamp;
         let goes_on = before < stamp && !old(before) && head.told.uri_hash == uri_hash;
@@ -52,14 +52,14 @@ impl Scratch {
         }
         self.bytes.clear();
         let mut writer = Writer::new(&mut self.bytes, words, &mut self.text);
-        writer.told(packed.0.get(..head_at)?);
+        writer.told(packed.told.get(..head_at)?);
         let told = Previous { stamp, call_id_hash, cseq, uri_hash };
         let Head { key, .. } = head;
         writer.head(&previous, &told, Some(binding.first), key);
         writer.grant(binding.granted_s, binding.q, &binding.accepted_by);
         writer.told(bound.texts);
         writer.text(Kind::Source, binding.source);
-        writer.told(packed.0.get(key_at..)?);
+        writer.told(packed.told.get(key_at..)?);
         self.put(packed);
         Some(before)
     }
