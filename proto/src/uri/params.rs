@@ -154,7 +154,12 @@ const CLASS: [u8; 256] = {
 #[inline]
 pub fn is_word(text: &[u8], word: &str) -> bool {
     // Most are written in lower case, and to compare with a known text is cheap.
-    text == word.as_bytes() || text.eq_ignore_ascii_case(word.as_bytes())
+    text == word.as_bytes() || (text.len() == word.len() && is_word_in_any_case(text, word))
+}
+
+#[cold]
+fn is_word_in_any_case(text: &[u8], word: &str) -> bool {
+    text.eq_ignore_ascii_case(word.as_bytes())
 }
 
 /// Space, tab, and what is left of a fold.

@@ -30,7 +30,7 @@ fn the_parts_of_a_sip_uri() {
 
 #[test]
 fn hosts_are_names_or_addresses() {
-    assert_eq!(uri("sip:192.0.2.1").host, Host::Ip(Ipv4Addr::new(192, 0, 2, 1).into()));
+    assert_eq!(uri("sip:192.0.2.1").host, Host::Ip([192, 0, 2, 1].into()));
     let v6 = uri("sip:a@[2001:DB8::1]:5070;lr");
     assert_eq!((v6.host.to_string().as_str(), v6.port), ("[2001:db8::1]", Some(5070)));
     assert_eq!(uri("sip:host?x=y").host, Host::Name(b"host"));

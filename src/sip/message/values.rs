@@ -108,11 +108,9 @@ pub fn clamped_u32(text: &[u8]) -> Option<u32> {
 /// A number in decimal digits from 0 to `max`.
 #[must_use]
 pub(super) fn bounded_u32(text: &[u8], max: u32) -> Option<u32> {
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let value = text.iter().try_fold(0u32, |sum, digit| sum.checked_mul(10)?.checked_add(u32::from(digit - b'0')))?;
-    (value <= max).then_some(value)
+    let digit = |byte: u8| byte.is_ascii_digit().then(|| u32::from(byte - b'0'));
+    let value = text.iter().try_fold(0u32, |sum, byte| sum.checked_mul(10)?.checked_add(digit(*byte)?))?;
+    (value <= max && !text.is_empty()).then_some(value)
 }
 
 /// A `qvalue` (RFC 3261 §25.1) in thousandths: `0` to `1`, further digits than three cut off. `None` if it is none.

@@ -327,8 +327,8 @@ impl Asked<'_, '_> {
 
     fn echo_bytes(&self) -> usize {
         let echoed = [Name::Via, Name::From, Name::To, Name::CallId, Name::CSeq];
-        let headers = self.request.headers.iter().filter(|header| echoed.contains(&header.name));
-        headers.map(|header| header.value.len() + HEADER_FRAME_BYTES).sum()
+        let bytes = |name| self.request.all(name).map(|value| value.len() + HEADER_FRAME_BYTES).sum::<usize>();
+        echoed.into_iter().map(bytes).sum()
     }
 }
 
