@@ -9,12 +9,15 @@ use super::escape::{push_escape, unescape};
 use super::{Host, Scheme, Uri, host_port};
 use crate::aor::{AOR_BYTES_MAX, Aor};
 
+/// A host in its one spelling, as bytes: what a URI has.
+type Domain = SmallVec<[u8; 64]>;
+
 /// How URIs become addresses of record on this cluster; the same on every node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AorRules {
-    domains: BTreeSet<String>,
-    aliases: BTreeMap<String, String>,
-    tel_domain: Option<String>,
+    domains: BTreeSet<Domain>,
+    aliases: BTreeMap<Domain, Domain>,
+    tel_domain: Option<Domain>,
     case_sensitive: bool,
 }
 
@@ -108,9 +111,8 @@ impl AorRules {
     /// Whether `host` is one of `domains` or `aliases`; false for every host when neither is configured.
     #[must_use]
     pub fn names(&self, host: Host<'_>) -> bool {
-        let mut name = SmallVec::<[u8; 64]>::new();
-        push_host(&mut name, host);
-        std::str::from_utf8(&name).is_ok_and(|name| self.domains.contains(name) || self.aliases.contains_key(name))
+        let name = domain(host);
+        self.domains.contains(&name) || self.aliases.contains_key(&name)
     }
 
     /// Whether a REGISTER sent to the registrar at `host` may be for `aor` (RFC 3261 §10.3 steps 1 and 5): a domain that is
@@ -120,15 +122,13 @@ impl AorRules {
         if self.domains.is_empty() {
             return true;
         }
-        let mut name = SmallVec::<[u8; 64]>::new();
-        push_host(&mut name, host);
-        let Ok(name) = std::str::from_utf8(&name) else { return false };
-        let domain = aor.as_str().rsplit_once('@').map(|(_, domain)| domain);
-        self.aliases.contains_key(name) || (self.domains.contains(name) && domain == Some(name))
+        let name = domain(host);
+        let domain = aor.as_str().rsplit_once('@').map(|(_, domain)| domain.as_bytes());
+        self.aliases.contains_key(&name) || (self.domains.contains(&name) && domain == Some(&name))
     }
 
-    fn place(&self, user: &[u8], host: &str) -> Result<AorText, AorError> {
-        let domain = self.aliases.get(host).map_or(host, String::as_str);
+    fn place(&self, user: &[u8], host: &Domain) -> Result<AorText, AorError> {
+        let domain = self.aliases.get(host).unwrap_or(host);
         if !self.domains.is_empty() && !self.domains.contains(domain) {
             return Err(AorError::ForeignDomain);
         }
@@ -137,7 +137,7 @@ impl AorRules {
 
     /// `user@domain`. The user's bytes are text as far as they are UTF-8; controls, `%` and other bytes stay escaped, so
     /// that different users never share a text and the text is fit for a line of a log.
-    fn spell(&self, user: &[u8], domain: &str) -> Result<AorText, AorError> {
+    fn spell(&self, user: &[u8], domain: &Domain) -> Result<AorText, AorError> {
         if user.is_empty() {
             return Err(AorError::NoUser);
         }
@@ -152,7 +152,7 @@ impl AorRules {
             self.spell_user(user, &mut text);
         }
         text.push('@');
-        text.push_str(domain);
+        text.0.extend_from_slice(domain);
         if text.0.len() > AOR_BYTES_MAX { Err(AorError::TooLong) } else { Ok(text) }
     }
 
@@ -191,9 +191,7 @@ pub fn aor_text(uri: &Uri<'_>, rules: &AorRules) -> Result<AorText, AorError> {
         Scheme::Tel => tel(uri, rules),
         Scheme::Sip | Scheme::Sips => {
             let user = unescape(uri.user.ok_or(AorError::NoUser)?);
-            let mut host = SmallVec::<[u8; 64]>::new();
-            push_host(&mut host, uri.host);
-            let host = std::str::from_utf8(&host).map_err(|_| AorError::ForeignDomain)?;
+            let host = &domain(uri.host);
             let phone = uri.param("user").is_some_and(|param| param.text().eq_ignore_ascii_case(b"phone"));
             let number_end = user.iter().position(|byte| *byte == b';').unwrap_or(user.len());
             let (number, parameters) = user.split_at(number_end);
@@ -212,7 +210,7 @@ fn tel(uri: &Uri<'_>, rules: &AorRules) -> Result<AorText, AorError> {
     let mut number = Vec::new();
     push_number(&mut number, &unescape(uri.user.unwrap_or_default()));
     if number.first() == Some(&b'+') {
-        return rules.spell(&number, rules.tel_domain.as_deref().ok_or(AorError::NoTelDomain)?);
+        return rules.spell(&number, rules.tel_domain.as_ref().ok_or(AorError::NoTelDomain)?);
     }
     let context = uri.param("phone-context").map(|param| param.text()).ok_or(AorError::NoTelDomain)?;
     let context = std::str::from_utf8(&context).map_err(|_| AorError::NoTelDomain)?;
@@ -228,13 +226,15 @@ fn is_number(user: &[u8]) -> bool {
         && digits.iter().any(|byte| !is_separator(*byte))
 }
 
-fn canonical_domain(text: &str) -> Result<String, String> {
+fn domain(host: Host<'_>) -> Domain {
+    let mut domain = Domain::new();
+    push_host(&mut domain, host);
+    domain
+}
+
+fn canonical_domain(text: &str) -> Result<Domain, String> {
     match host_port(text.as_bytes()) {
-        Ok((host, None, [])) => {
-            let mut out = Vec::new();
-            push_host(&mut out, host);
-            String::from_utf8(out).map_err(|_| format!("'{text}' is no host"))
-        }
+        Ok((host, None, [])) => Ok(domain(host)),
         _ => Err(format!("'{text}' is no host: a name or an address, IPv6 in brackets, without port")),
     }
 }

@@ -63,7 +63,7 @@ pub fn canonical_contact(uri: &Uri<'_>) -> Canonical {
 pub(super) fn push_host(out: &mut (impl Extend<u8> + Write), host: Host<'_>) {
     match host {
         Host::Name(name) => {
-            let name = name.strip_suffix('.').unwrap_or(name).as_bytes();
+            let name = name.strip_suffix(b".").unwrap_or(name);
             if name.iter().any(u8::is_ascii_uppercase) {
                 out.extend(name.iter().map(u8::to_ascii_lowercase));
             } else {

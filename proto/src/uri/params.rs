@@ -16,8 +16,9 @@ pub struct Param<'a> {
 impl<'a> Param<'a> {
     /// Whether the parameter has this name; `name` is in lower case.
     #[must_use]
+    #[inline]
     pub fn is(&self, name: &str) -> bool {
-        self.name.eq_ignore_ascii_case(name.as_bytes())
+        is_word(self.name, name)
     }
 
     /// The value without quotes and backslashes; empty when there is none.
@@ -77,14 +78,9 @@ impl<'a> Iterator for Params<'a> {
                 continue;
             }
             self.first = false;
-            let name_start = at;
-            while self.rest.get(at).is_some_and(|byte| !matches!(byte, b';' | b'=' | b' ' | b'\t' | b'\r' | b'\n')) {
-                at += 1;
-            }
-            let name = self.rest.get(name_start..at).unwrap_or_default();
-            self.malformed |= breaks_out(name);
-            let name_end = at;
-            at = skip_white(self.rest, at);
+            let name_end = self.run_end(at, WHITE | SEMICOLON | EQUALS);
+            let name = self.rest.get(at..name_end).unwrap_or_default();
+            at = skip_white(self.rest, name_end);
             let (value, end) = if self.rest.get(at) == Some(&b'=') {
                 let value_start = skip_white(self.rest, at + 1);
                 let value_end = self.value_end(value_start);
@@ -112,16 +108,63 @@ impl Params<'_> {
             self.malformed |= end.is_none();
             return end.unwrap_or(self.rest.len());
         }
-        let value = self.rest.get(start..).unwrap_or_default();
-        let length = value.iter().position(|byte| is_white(*byte) || *byte == b';').unwrap_or(value.len());
-        self.malformed |= breaks_out(&value[..length]);
-        start + length
+        self.run_end(start, WHITE | SEMICOLON)
     }
+
+    /// Where the run of bytes from `start` meets one of the classes in `ends`. Bytes that would change how the rest of a
+    /// header is read, when they are copied into one, are not to be among them.
+    fn run_end(&mut self, start: usize, ends: u8) -> usize {
+        let mut at = start;
+        while let Some(byte) = self.rest.get(at) {
+            let class = CLASS[usize::from(*byte)];
+            if class & ends != 0 {
+                break;
+            }
+            self.malformed |= class & BREAKS_OUT != 0;
+            at += 1;
+        }
+        at
+    }
+}
+
+const WHITE: u8 = 1;
+const SEMICOLON: u8 = 2;
+const EQUALS: u8 = 4;
+const BREAKS_OUT: u8 = 8;
+
+/// What a byte outside quotes does to a list of parameters; 0 for nearly all.
+const CLASS: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        table[byte as usize] = match byte {
+            b';' => SEMICOLON,
+            b'=' => EQUALS,
+            b'"' | b'<' | b'>' => BREAKS_OUT,
+            _ if is_white(byte) => WHITE,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    table
+};
+
+/// Whether `text` is `word`, which is in lower case, in any case.
+#[must_use]
+#[inline]
+pub fn is_word(text: &[u8], word: &str) -> bool {
+    // Most are written in lower case, and to compare with a known text is cheap.
+    text == word.as_bytes() || (text.len() == word.len() && is_word_in_any_case(text, word))
+}
+
+#[cold]
+fn is_word_in_any_case(text: &[u8], word: &str) -> bool {
+    text.eq_ignore_ascii_case(word.as_bytes())
 }
 
 /// Space, tab, and what is left of a fold.
 #[must_use]
-pub fn is_white(byte: u8) -> bool {
+pub const fn is_white(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
@@ -146,11 +189,11 @@ pub fn trim(mut bytes: &[u8]) -> &[u8] {
 pub fn quoted_end(bytes: &[u8], open: usize) -> Option<usize> {
     let mut at = open + 1;
     loop {
-        match bytes.get(at)? {
-            b'"' => return Some(at + 1),
-            b'\\' => at += 2,
-            _ => at += 1,
+        at += memchr::memchr2(b'"', b'\\', bytes.get(at..)?)?;
+        if bytes[at] == b'"' {
+            return Some(at + 1);
         }
+        at += 2;
     }
 }
 
@@ -167,11 +210,6 @@ pub fn unquoted(value: &[u8]) -> Cow<'_, [u8]> {
         text.extend(if byte == b'\\' { bytes.next() } else { Some(byte) });
     }
     Cow::Owned(text)
-}
-
-/// Whether bytes outside quotes would change how the rest of a header is read, when they are copied into one.
-fn breaks_out(bytes: &[u8]) -> bool {
-    bytes.iter().any(|byte| matches!(byte, b'"' | b'<' | b'>'))
 }
 
 fn skip_white(bytes: &[u8], mut at: usize) -> usize {

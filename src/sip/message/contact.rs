@@ -62,7 +62,7 @@ impl<'a> Contact<'a> {
     pub fn parse(value: &'a [u8]) -> Result<Self, Fault> {
         let address = NameAddr::parse(value).ok_or(Fault::bad("Malformed Contact"))?;
         // What is kept goes to others later; some of them end their strings at a NUL.
-        if address.params.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+        if memchr::memchr3(b'\r', b'\n', 0, address.params).is_some() {
             return Err(Fault::bad("Control Character in Contact"));
         }
         let uri = Uri::parse(address.uri).map_err(|error| match error {
@@ -142,8 +142,9 @@ pub fn params_without(params: &[u8], names: &[&str]) -> Vec<u8> {
 /// `urn:uuid:` and the digits of a UUID compare without case (RFC 4122 §3); other URNs are left alone.
 fn instance_form(instance: &[u8]) -> Cow<'_, [u8]> {
     const UUID: &[u8] = b"<urn:uuid:";
-    let uuid = instance.get(..UUID.len()).is_some_and(|start| start.eq_ignore_ascii_case(UUID));
-    if uuid && instance.iter().any(u8::is_ascii_uppercase) {
+    let uuid = || instance.get(..UUID.len()).is_some_and(|start| start.eq_ignore_ascii_case(UUID));
+    // Without an early exit the compiler looks at many bytes at once.
+    if instance.iter().fold(false, |met, byte| met | byte.is_ascii_uppercase()) && uuid() {
         return Cow::Owned(instance.to_ascii_lowercase());
     }
     Cow::Borrowed(instance)

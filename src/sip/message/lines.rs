@@ -14,6 +14,9 @@ impl<'a> Unfolded<'a> {
     #[must_use]
     pub fn new(message: &'a [u8]) -> Self {
         let mut text = Cow::Borrowed(message);
+        if !may_hold_folds(message) {
+            return Self(text);
+        }
         let start = message.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(message.len());
         for at in memchr::memchr_iter(b'\n', &message[start..]).map(|at| start + at) {
             match message.get(at + 1..) {
@@ -37,6 +40,13 @@ impl<'a> Unfolded<'a> {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+}
+
+/// Whether white space begins a line of `message`, its body included. Without an early exit the compiler looks at many
+/// bytes at once, which is much faster than to look for each line, and few messages have folds.
+fn may_hold_folds(message: &[u8]) -> bool {
+    let pairs = message.iter().zip(message.get(1..).unwrap_or_default());
+    pairs.fold(false, |met, (end, next)| met | ((*end == b'\n') & ((*next == b' ') | (*next == b'\t'))))
 }
 
 /// The index after the empty line that ends the head which begins at or before `from`; lines end with CRLF or a bare LF.
@@ -162,10 +172,14 @@ pub enum Name {
 }
 
 impl Name {
+    /// How many there are.
+    pub(super) const COUNT: usize = Self::Other as usize + 1;
+
     /// Which header `name` names, in any case.
     #[must_use]
     pub fn of(name: &[u8]) -> Self {
-        let is = |text: &str| name.eq_ignore_ascii_case(text.as_bytes());
+        // Most are written as the RFC has them, and to compare with a known text is cheap.
+        let is = |text: &str| name == text.as_bytes() || name.eq_ignore_ascii_case(text.as_bytes());
         match name.len() {
             1 => match name[0].to_ascii_lowercase() {
                 b'v' => Self::Via,
@@ -177,23 +191,23 @@ impl Name {
                 b'k' => Self::Supported,
                 _ => Self::Other,
             },
-            2 if is("to") => Self::To,
-            3 if is("via") => Self::Via,
-            4 if is("from") => Self::From,
-            4 if is("cseq") => Self::CSeq,
-            4 if is("path") => Self::Path,
-            5 if is("route") => Self::Route,
-            7 if is("call-id") => Self::CallId,
-            7 if is("contact") => Self::Contact,
-            7 if is("expires") => Self::Expires,
-            7 if is("require") => Self::Require,
-            9 if is("supported") => Self::Supported,
-            10 if is("user-agent") => Self::UserAgent,
-            12 if is("max-forwards") => Self::MaxForwards,
-            12 if is("record-route") => Self::RecordRoute,
-            13 if is("proxy-require") => Self::ProxyRequire,
-            13 if is("authorization") => Self::Authorization,
-            14 if is("content-length") => Self::ContentLength,
+            2 if is("To") => Self::To,
+            3 if is("Via") => Self::Via,
+            4 if is("From") => Self::From,
+            4 if is("CSeq") => Self::CSeq,
+            4 if is("Path") => Self::Path,
+            5 if is("Route") => Self::Route,
+            7 if is("Call-ID") => Self::CallId,
+            7 if is("Contact") => Self::Contact,
+            7 if is("Expires") => Self::Expires,
+            7 if is("Require") => Self::Require,
+            9 if is("Supported") => Self::Supported,
+            10 if is("User-Agent") => Self::UserAgent,
+            12 if is("Max-Forwards") => Self::MaxForwards,
+            12 if is("Record-Route") => Self::RecordRoute,
+            13 if is("Proxy-Require") => Self::ProxyRequire,
+            13 if is("Authorization") => Self::Authorization,
+            14 if is("Content-Length") => Self::ContentLength,
             _ => Self::Other,
         }
     }

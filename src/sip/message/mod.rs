@@ -17,6 +17,7 @@
 
 mod contact;
 mod framer;
+mod headers;
 mod lines;
 mod parse;
 mod reply;
@@ -27,10 +28,11 @@ pub mod vocabulary;
 
 pub use contact::{Contact, Contacts, Lifetime, params_without};
 pub use framer::{Framed, Framer};
+pub use headers::{Header, Headers};
 pub use lines::{Name, Unfolded};
 pub use parse::{Framing, HEADERS_MAX, Message, ParseError, Response};
 pub use reply::{Reply, http_date, push_http_date, reuse};
-pub use request::{CONTACTS_MAX, CSeq, Fault, Header, Headers, PATHS_MAX, Party, Request};
+pub use request::{CONTACTS_MAX, CSeq, Fault, PATHS_MAX, Party, Request};
 pub use values::{List, NameAddr, clamped_u32, thousandths};
 pub use via::{Via, ViaTarget};
 

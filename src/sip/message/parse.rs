@@ -2,8 +2,9 @@
 //! request's method; what a method asks for is the user agent's business.
 
 use super::Fault;
+use super::headers::{Header, Headers};
 use super::lines::{Lines, Name, Unfolded, is_token, name_and_value};
-use super::request::{CSeq, Header, Headers, Request};
+use super::request::{CSeq, Request};
 use super::values::bounded_u32;
 use super::via::Via;
 
@@ -66,7 +67,8 @@ impl<'a> Message<'a> {
         let silent = |reason| ParseError { fault: Fault::bad(reason), request: None };
         let mut lines = Lines::new(rest);
         let start = lines.next().ok_or(silent("Empty Message"))?;
-        let (headers, fault) = read_headers(&mut lines);
+        let mut headers = Headers::new();
+        let fault = read_headers(&mut lines, &mut headers);
         if lines.had_bare_cr() {
             // Copied into a reply it could pass for a line's end.
             return Err(silent("Bare CR"));
@@ -76,10 +78,7 @@ impl<'a> Message<'a> {
         }
         let line = StartLine::read(start);
         let fault = line.fault.or(fault);
-        let Some(via) = headers.iter().find(|header| header.name == Name::Via).and_then(|via| Via::parse(via.value))
-        else {
-            return Err(silent("Missing or Malformed Via"));
-        };
+        let via = headers.first(Name::Via).and_then(Via::parse).ok_or(silent("Missing or Malformed Via"))?;
         let mut request = Request::unread((line.method, line.uri), via, headers, lines.rest());
         let read = request.read_common();
         let body = request.cut_body(framing);
@@ -122,25 +121,24 @@ impl<'a> StartLine<'a> {
     }
 }
 
-/// Reads header lines up to the empty one; what is left is the body then.
-fn read_headers<'a>(lines: &mut Lines<'a>) -> (Headers<'a>, Option<Fault>) {
-    let mut headers = Headers::new();
+/// Reads header lines up to the empty one; what is left is the body then. Gives what is wrong with them.
+fn read_headers<'a>(lines: &mut Lines<'a>, headers: &mut Headers<'a>) -> Option<Fault> {
     let mut fault = None;
     for line in lines.by_ref() {
         if line.is_empty() {
-            return (headers, fault);
+            return fault;
         }
         let Some((written, value)) = name_and_value(line) else {
             fault = Some(Fault::bad("Malformed Header"));
             continue;
         };
         if headers.len() == HEADERS_MAX {
-            return (headers, Some(Fault::bad("Too Many Headers")));
+            return Some(Fault::bad("Too Many Headers"));
         }
         headers.push(Header { name: Name::of(written), written, value });
     }
     // What came may be the half of a message.
-    (headers, fault.or(Some(Fault::bad("Missing Empty Line after Headers"))))
+    fault.or(Some(Fault::bad("Missing Empty Line after Headers")))
 }
 
 impl<'a> Response<'a> {
@@ -148,9 +146,8 @@ impl<'a> Response<'a> {
         let rest = start.get(..8).filter(|version| version.eq_ignore_ascii_case(b"SIP/2.0 ")).map(|_| &start[8..])?;
         let digits = rest.split(|byte| *byte == b' ').next()?;
         let status = bounded_u32(digits, 699).filter(|status| *status >= 100 && digits.len() == 3)?;
-        let value = |name| headers.iter().find(|header| header.name == name).map(|header| header.value);
-        let call_id = value(Name::CallId)?;
-        let cseq = CSeq::read(value(Name::CSeq)?)?;
+        let call_id = headers.first(Name::CallId)?;
+        let cseq = CSeq::read(headers.first(Name::CSeq)?)?;
         Some(Self { status: u16::try_from(status).ok()?, call_id, cseq, headers })
     }
 }

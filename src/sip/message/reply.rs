@@ -10,7 +10,6 @@ use time::macros::format_description;
 
 use super::lines::Name;
 use super::request::Request;
-use super::values::element_end;
 
 /// A response while it is written. Status line, Via, From, To, Call-ID and CSeq are there from the start.
 #[derive(Debug, Clone)]
@@ -33,7 +32,7 @@ impl Reply {
             bytes.extend(b"Via: ");
             if index == 0 {
                 request.via.write_stamped(peer, &mut bytes);
-                bytes.extend(&value[element_end(value)..]);
+                bytes.extend(request.via.more);
             } else {
                 bytes.extend(value);
             }

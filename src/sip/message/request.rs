@@ -1,9 +1,10 @@
 //! A request's headers, as meaning: the mandatory ones read at once, the others when asked for. Knows no lines.
 
-use aorta_proto::uri::{Uri, UriError, trim};
+use aorta_proto::uri::{Uri, UriError, is_word, trim};
 use smallvec::SmallVec;
 
 use super::contact::{Contact, Contacts, Lifetime};
+use super::headers::Headers;
 use super::lines::{Name, is_token};
 use super::parse::Framing;
 use super::values::{List, NameAddr, bounded_u32};
@@ -17,20 +18,6 @@ pub const PATHS_MAX: usize = 64;
 
 /// A CSeq number is below 2^31 (RFC 3261 §8.1.1.5).
 const CSEQ_MAX: u32 = i32::MAX.unsigned_abs();
-
-/// One header line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header<'a> {
-    /// Which one.
-    pub name: Name,
-    /// Its name as it was written.
-    pub written: &'a [u8],
-    /// Its value, trimmed.
-    pub value: &'a [u8],
-}
-
-/// Header lines. Most requests have no more than fit without an allocation.
-pub type Headers<'a> = SmallVec<[Header<'a>; 24]>;
 
 /// What is wrong with a request: the status and reason phrase to answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +43,7 @@ pub struct Party<'a> {
     /// The value as it came.
     pub raw: &'a [u8],
     /// The URI inside.
-    pub uri: &'a [u8],
+    pub uri: Uri<'a>,
     /// The tag.
     pub tag: Option<&'a [u8]>,
 }
@@ -100,21 +87,20 @@ pub struct Request<'a> {
 
 impl<'a> CSeq<'a> {
     pub(super) fn read(value: &'a [u8]) -> Option<Self> {
-        let mut parts = value.split(|byte| matches!(byte, b' ' | b'\t')).filter(|part| !part.is_empty());
-        let number = bounded_u32(parts.next()?, CSEQ_MAX)?;
-        let method = parts.next().filter(|method| is_token(method))?;
-        parts.next().is_none().then_some(Self { number, method })
+        let (number, method) = value.split_at(value.iter().position(|byte| matches!(byte, b' ' | b'\t'))?);
+        let (number, method) = (bounded_u32(number, CSEQ_MAX)?, trim(method));
+        is_token(method).then_some(Self { number, method })
     }
 }
 
 impl<'a> Party<'a> {
-    const EMPTY: Self = Self { raw: b"", uri: b"", tag: None };
+    const EMPTY: Self = Self { raw: b"", uri: Uri::EMPTY, tag: None };
 
     fn read(raw: &'a [u8], malformed: &'static str) -> Result<Self, Fault> {
         let fault = Fault::bad(malformed);
         let address = NameAddr::parse(raw).ok_or(fault)?;
         // "< sip:a@b >" is not in the grammar, yet clear (RFC 4475 §3.1.2.15).
-        let uri = trim(address.uri);
+        let uri = Uri::parse(trim(address.uri)).map_err(|_| fault)?;
         let mut params = address.params();
         let mut tag = None;
         for param in params.by_ref().filter(|param| param.is("tag")) {
@@ -123,8 +109,7 @@ impl<'a> Party<'a> {
                 return Err(fault);
             }
         }
-        let whole = !params.malformed() && Uri::parse(uri).is_ok();
-        whole.then_some(Self { raw, uri, tag }).ok_or(fault)
+        if params.malformed() { Err(fault) } else { Ok(Self { raw, uri, tag }) }
     }
 }
 
@@ -169,7 +154,7 @@ impl<'a> Request<'a> {
         if self.cseq.method != self.method {
             return Err(Fault::bad("CSeq Method Differs from Request Line"));
         }
-        if let Some(value) = self.at_most_one(Name::MaxForwards, "Repeated Max-Forwards")? {
+        if let Some(value) = self.headers.at_most_one(Name::MaxForwards, "Repeated Max-Forwards")? {
             let hops = bounded_u32(value, 255).ok_or(Fault::bad("Malformed Max-Forwards"))?;
             self.max_forwards = Some(hops);
         }
@@ -178,7 +163,7 @@ impl<'a> Request<'a> {
 
     /// RFC 3261 §18.3: Content-Length rules over the packet's end, and may not reach beyond it.
     pub(super) fn cut_body(&mut self, framing: Framing) -> Result<(), Fault> {
-        let Some(value) = self.at_most_one(Name::ContentLength, "Repeated Content-Length")? else {
+        let Some(value) = self.headers.at_most_one(Name::ContentLength, "Repeated Content-Length")? else {
             return if framing == Framing::Stream { Err(Fault::bad("Missing Content-Length")) } else { Ok(()) };
         };
         let length = bounded_u32(value, u32::MAX).ok_or(Fault::bad("Malformed Content-Length"))?;
@@ -189,23 +174,17 @@ impl<'a> Request<'a> {
 
     /// All headers of that name, in their order.
     pub fn all(&self, name: Name) -> impl Iterator<Item = &'a [u8]> + '_ {
-        self.headers.iter().filter(move |header| header.name == name).map(|header| header.value)
+        self.headers.all(name)
     }
 
     /// The first header of that name.
     #[must_use]
     pub fn first(&self, name: Name) -> Option<&'a [u8]> {
-        self.all(name).next()
+        self.headers.first(name)
     }
 
     fn single(&self, name: Name, missing: &'static str, repeated: &'static str) -> Result<&'a [u8], Fault> {
-        self.at_most_one(name, repeated)?.ok_or(Fault::bad(missing))
-    }
-
-    fn at_most_one(&self, name: Name, repeated: &'static str) -> Result<Option<&'a [u8]>, Fault> {
-        let mut values = self.all(name);
-        let first = values.next();
-        if values.next().is_some() { Err(Fault::bad(repeated)) } else { Ok(first) }
+        self.headers.at_most_one(name, repeated)?.ok_or(Fault::bad(missing))
     }
 
     /// The Contacts, over all headers.
@@ -267,7 +246,7 @@ impl<'a> Request<'a> {
     /// Whether an option tag (in lower case) stands in Supported.
     #[must_use]
     pub fn supports(&self, option: &str) -> bool {
-        self.options(Name::Supported).any(|tag| tag.eq_ignore_ascii_case(option.as_bytes()))
+        self.options(Name::Supported).any(|tag| is_word(tag, option))
     }
 
     /// User-Agent; empty when there is none.

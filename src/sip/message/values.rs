@@ -32,12 +32,12 @@ impl<'a> Iterator for List<'a> {
 /// The index of the comma that ends the first list element, or the length.
 pub(super) fn element_end(value: &[u8]) -> usize {
     let mut at = 0;
-    while let Some(byte) = value.get(at) {
-        at = match byte {
-            b',' => return at,
-            b'"' => quoted_end(value, at).unwrap_or(value.len()),
-            b'<' => memchr::memchr(b'>', &value[at..]).map_or(value.len(), |offset| at + offset + 1),
-            _ => at + 1,
+    while let Some(offset) = memchr::memchr3(b',', b'"', b'<', &value[at..]) {
+        let met = at + offset;
+        at = match value[met] {
+            b',' => return met,
+            b'"' => quoted_end(value, met).unwrap_or(value.len()),
+            _ => memchr::memchr(b'>', &value[met..]).map_or(value.len(), |offset| met + offset + 1),
         };
     }
     value.len()
@@ -62,25 +62,25 @@ impl<'a> NameAddr<'a> {
     #[must_use]
     pub fn parse(value: &'a [u8]) -> Option<Self> {
         let value = trim(value);
-        let open = open_bracket(value)?;
-        let Some(open) = open else {
-            let end = memchr::memchr(b';', value).unwrap_or(value.len());
-            let uri = trim(&value[..end]);
-            let plain =
-                !uri.is_empty() && !uri.iter().any(|byte| is_white(*byte) || matches!(byte, b'?' | b',' | b'"'));
-            return plain.then_some(Self { display: b"", uri, params: &value[end..], bracketed: false });
+        let (display, rest) = match value {
+            [b'"', ..] => value.split_at(quoted_end(value, 0)?),
+            _ => value.split_at(value.iter().position(|byte| matches!(byte, b'<' | b';')).unwrap_or(value.len())),
         };
-        let display = trim(&value[..open]);
-        let inner = &value[open + 1..];
+        let [b'<', inner @ ..] = trim(rest) else {
+            return Self::bare(display, rest);
+        };
+        let display = trim(display);
         let close = memchr::memchr(b'>', inner)?;
         let params = trim(&inner[close + 1..]);
-        let named = match display {
-            [] => true,
-            [b'"', ..] => quoted_end(display, 0) == Some(display.len()),
-            _ => display.split(|byte| is_white(*byte)).all(|word| word.is_empty() || is_display_word(word)),
-        };
+        let named = display.first() == Some(&b'"') || display.split(|byte| is_white(*byte)).all(is_display_word);
         let shaped = named && close > 0 && matches!(params, [] | [b';', ..]);
         shaped.then_some(Self { display, uri: &inner[..close], params, bracketed: true })
+    }
+
+    fn bare(uri: &'a [u8], params: &'a [u8]) -> Option<Self> {
+        let uri = trim(uri);
+        let plain = !uri.is_empty() && !uri.iter().any(|byte| is_white(*byte) || matches!(byte, b'?' | b',' | b'"'));
+        plain.then_some(Self { display: b"", uri, params, bracketed: false })
     }
 
     /// The header parameters.
@@ -90,22 +90,7 @@ impl<'a> NameAddr<'a> {
     }
 }
 
-/// Where the `<` outside quotes stands, if anywhere; `None` when a quote stays open.
-fn open_bracket(value: &[u8]) -> Option<Option<usize>> {
-    let mut at = 0;
-    while let Some(byte) = value.get(at) {
-        at = match byte {
-            b'<' => return Some(Some(at)),
-            // A quoted string before a bracket is a display name; one after a ';' is a parameter of a bare URI.
-            b'"' => quoted_end(value, at)?,
-            b';' => return Some(None),
-            _ => at + 1,
-        };
-    }
-    Some(None)
-}
-
-/// A word of an unquoted display name: a token by the RFC; letters of other scripts are met and do no harm.
+/// A word of an unquoted display name, or nothing: a token by the RFC; letters of other scripts are met and do no harm.
 fn is_display_word(word: &[u8]) -> bool {
     word.iter().all(|byte| *byte >= 0x80 || is_token(&[*byte]))
 }
@@ -123,11 +108,9 @@ pub fn clamped_u32(text: &[u8]) -> Option<u32> {
 /// A number in decimal digits from 0 to `max`.
 #[must_use]
 pub(super) fn bounded_u32(text: &[u8], max: u32) -> Option<u32> {
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let value = text.iter().try_fold(0u32, |sum, digit| sum.checked_mul(10)?.checked_add(u32::from(digit - b'0')))?;
-    (value <= max).then_some(value)
+    let digit = |byte: u8| byte.is_ascii_digit().then(|| u32::from(byte - b'0'));
+    let value = text.iter().try_fold(0u32, |sum, byte| sum.checked_mul(10)?.checked_add(digit(*byte)?))?;
+    (value <= max && !text.is_empty()).then_some(value)
 }
 
 /// A `qvalue` (RFC 3261 §25.1) in thousandths: `0` to `1`, further digits than three cut off. `None` if it is none.

@@ -12,6 +12,8 @@ use super::values::{bounded_u32, element_end};
 pub struct Via<'a> {
     /// The value as it came, without the list's comma.
     pub raw: &'a [u8],
+    /// What follows it in its header: the list's comma and further values, or nothing.
+    pub more: &'a [u8],
     /// `UDP`, `TCP`, … in any case.
     pub transport: &'a [u8],
     /// The host of sent-by.
@@ -46,7 +48,8 @@ impl<'a> Via<'a> {
     /// Takes the first value of a Via header apart; `None` if it does not even say who sent it.
     #[must_use]
     pub fn parse(header: &'a [u8]) -> Option<Self> {
-        let raw = trim(&header[..element_end(header)]);
+        let (first, more) = header.split_at(element_end(header));
+        let raw = trim(first);
         let (name, rest) = until_slash(raw)?;
         let (version, rest) = until_slash(rest)?;
         let rest = trim(rest);
@@ -56,6 +59,7 @@ impl<'a> Via<'a> {
         let (host, port, params) = sent_by_parts(sent_by)?;
         let mut via = Self {
             raw,
+            more,
             transport,
             host,
             port,
@@ -123,7 +127,7 @@ impl<'a> Via<'a> {
 }
 
 fn until_slash(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let slash = memchr::memchr(b'/', bytes)?;
+    let slash = bytes.iter().position(|byte| *byte == b'/')?;
     Some((trim(&bytes[..slash]), &bytes[slash + 1..]))
 }
 

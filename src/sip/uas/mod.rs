@@ -159,22 +159,23 @@ impl Uas {
             Transport::Udp => Framing::Datagram,
             Transport::Tcp => Framing::Stream,
         };
-        match Message::parse(&text, framing) {
+        // A request is large: it stays where it was read to.
+        match &Message::parse(&text, framing) {
             Ok(Message::Response(_)) => Answer::Silent,
             Ok(Message::Request(request)) => {
                 self.counts.request(request.method);
                 if request.method == b"ACK" {
                     return Answer::Silent;
                 }
-                self.asked(&request, flow, moment).answer(reserve)
+                self.asked(request, flow, moment).answer(reserve)
             }
             Err(error) => {
-                let Some(request) = error.request else {
+                let Some(request) = &error.request else {
                     self.counts.unparsable();
                     return Answer::Silent;
                 };
                 self.counts.request(request.method);
-                let asked = self.asked(&request, flow, moment);
+                let asked = self.asked(request, flow, moment);
                 if !moment.serving.requests {
                     return asked.not_ready();
                 }
@@ -326,8 +327,8 @@ impl Asked<'_, '_> {
 
     fn echo_bytes(&self) -> usize {
         let echoed = [Name::Via, Name::From, Name::To, Name::CallId, Name::CSeq];
-        let headers = self.request.headers.iter().filter(|header| echoed.contains(&header.name));
-        headers.map(|header| header.value.len() + HEADER_FRAME_BYTES).sum()
+        let bytes = |name| self.request.all(name).map(|value| value.len() + HEADER_FRAME_BYTES).sum::<usize>();
+        echoed.into_iter().map(bytes).sum()
     }
 }
 

@@ -42,7 +42,8 @@ impl Asked<'_, '_> {
             Err(fault) => return self.refuse(Reason::Malformed, fault),
         };
         // Who requires an extension supports it (RFC 3261 §20.32).
-        let known = self.request.supports(SUPPORTED) || self.request.options(message::Name::Require).next().is_some();
+        let supported = self.request.supports(SUPPORTED);
+        let known = supported || self.request.options(message::Name::Require).next().is_some();
         if self.uas.settings.path_mode == PathMode::Strict && !paths.is_empty() && !known {
             return self.bad_extension(Reason::PathNotSupported, SUPPORTED.into());
         }
@@ -71,7 +72,9 @@ impl Asked<'_, '_> {
         let Some(slot) = reserve() else {
             return self.refuse(Reason::Overloaded, Fault { status: 503, reason: "Too Many Replies Wait" });
         };
-        self.write(aor, &request, &paths, slot)
+        // To who asked for it (RFC 3327 §5.3).
+        let echoed: &[&[u8]] = if self.uas.settings.path_mode != PathMode::Off && supported { &paths } else { &[] };
+        self.write(aor, &request, echoed, slot)
     }
 
     /// Where the request came from: `udp:192.0.2.1:5060`.
@@ -134,7 +137,7 @@ impl Asked<'_, '_> {
         Answer::Reply { bytes, via: self.via() }
     }
 
-    /// The 200 (§10.3 step 8): every contact of the AoR. Path as it came (RFC 3327 §5.3), to who asked for it.
+    /// The 200 (§10.3 step 8): every contact of the AoR, and the Path values as they came.
     fn accepted(&self, bindings: &[Listed], paths: &[&[u8]]) -> Vec<u8> {
         let mut reply = self.reply(200, "OK");
         for listed in bindings {
@@ -147,10 +150,8 @@ impl Asked<'_, '_> {
                 line.extend_from_slice(binding.params());
             });
         }
-        if self.uas.settings.path_mode != PathMode::Off && self.request.supports(SUPPORTED) {
-            for path in paths {
-                reply = reply.header("Path", path);
-            }
+        for path in paths {
+            reply = reply.header("Path", path);
         }
         reply.header_with("Date", |line| push_http_date(self.moment.wall_us / 1_000_000, line)).finish()
     }
@@ -170,9 +171,7 @@ impl Asked<'_, '_> {
     fn address_of_record(&self, registrar: &Uri<'_>) -> Result<Aor, (Reason, Fault)> {
         const FOREIGN: (Reason, Fault) = (Reason::ForeignDomain, Fault { status: 404, reason: "Domain Not Served" });
         let rules = &self.uas.settings.rules;
-        let to = Uri::parse(self.request.to.uri);
-        let to = to.map_err(|_| (Reason::Malformed, Fault::bad("Malformed To URI")))?;
-        let aor = aor(&to, rules).map_err(|error| match error {
+        let aor = aor(&self.request.to.uri, rules).map_err(|error| match error {
             AorError::ForeignDomain => FOREIGN,
             AorError::Scheme | AorError::NoTelDomain | AorError::NoUser => (Reason::NoAor, NOT_FOUND),
             AorError::TooLong => (Reason::TooLong, Fault { status: 403, reason: "Address Of Record Too Long" }),
@@ -205,7 +204,7 @@ impl Asked<'_, '_> {
     pub(super) fn say_refused(&self, reason: Reason, fault: Fault) {
         self.uas.counts.refused(reason);
         if let Some(unsaid) = self.uas.refusals_said.take(self.moment.now.mono_us) {
-            let (to, call_id) = (self.request.to.uri, self.request.call_id);
+            let (to, call_id) = (self.request.to.uri.raw, self.request.call_id);
             debug!(
                 reason = reason.label(),
                 status = fault.status,

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use aorta_proto::uri::{Host, Uri};
+use aorta_proto::uri::Host;
 use aorta_proto::{Aor, ContactKey};
 use smallvec::SmallVec;
 
@@ -64,7 +64,7 @@ fn a_register_has_all_its_parts() {
     with(message, |request| {
         assert_eq!((request.method, request.uri_raw), (&b"REGISTER"[..], &b"sip:example.com"[..]));
         assert_eq!((request.call_id, request.cseq.number), (&b"c1@x"[..], 17));
-        assert_eq!(request.to.uri, b"sip:john.doe@example.com");
+        assert_eq!(request.to.uri.raw, b"sip:john.doe@example.com");
         assert_eq!((request.from.tag, request.to.tag), (Some(&b"1"[..]), None));
         assert_eq!(request.max_forwards, Some(70));
         assert_eq!(request.expires(), Lifetime::Seconds(600));
@@ -87,7 +87,7 @@ fn compact_names_folds_spaces_before_colons_bare_lf_and_odd_bytes() {
     with(message, |request| {
         assert_eq!(request.via.host.to_string(), "[2001:db8::9]");
         assert_eq!((request.via.port, request.via.branch), (Some(5061), &b"z9hG4bKx"[..]));
-        assert_eq!((request.from.tag, request.to.uri), (Some(&b"1"[..]), &b"sip:a@b"[..]));
+        assert_eq!((request.from.tag, request.to.uri.raw), (Some(&b"1"[..]), &b"sip:a@b"[..]));
         assert_eq!(request.body, b"abc");
         assert_eq!(request.cseq, CSeq { number: 5, method: b"OPTIONS" });
     });
@@ -358,7 +358,6 @@ fn responses_are_read_as_far_as_probes_need() {
 fn the_aor_of_a_register_is_that_of_its_to() {
     let rules = aorta_proto::uri::AorRules::default();
     with(register(""), |request| {
-        let uri = Uri::parse(request.to.uri).expect("checked");
-        assert_eq!(aorta_proto::uri::aor(&uri, &rules), Ok(Aor::from_canonical("john.doe@example.com")));
+        assert_eq!(aorta_proto::uri::aor(&request.to.uri, &rules), Ok(Aor::from_canonical("john.doe@example.com")));
     });
 }

@@ -122,7 +122,7 @@ fn look(request: &Request<'_>) {
     );
     assert!(request.cseq.number <= i32::MAX.unsigned_abs() && !request.call_id.is_empty());
     check_uri(request.uri_raw);
-    check_uri(request.to.uri);
+    check_uri(request.to.uri.raw);
     if let Ok(Contacts::List(list)) = request.contacts() {
         for contact in list {
             check_uri(contact.uri.raw);
