@@ -22,7 +22,7 @@ thread_local! {
 
 /// What makes two contacts of an AoR the same: (`+sip.instance`, `reg-id`) where RFC 5626 §6 applies, else the canonical
 /// Contact URI. Computed once, by the node that accepts the REGISTER; nobody recomputes it.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContactKey(SmallVec<[u8; KEY_BYTES]>);
 
 /// Bytes of a key that needs no memory of its own: those of an instance that is a UUID URN (RFC 5626 §4.1), and a `reg-id`.
@@ -110,6 +110,13 @@ pub(crate) fn instance_and_reg_id(key: &[u8]) -> Option<(&[u8], u32)> {
 
 pub(crate) fn is_of_uri(key: &[u8], canonical: &[u8]) -> bool {
     key.split_first() == Some((&URI, canonical))
+}
+
+/// In one piece, and not byte by byte.
+impl Clone for ContactKey {
+    fn clone(&self) -> Self {
+        Self::from_bytes(&self.0)
+    }
 }
 
 impl Serialize for ContactKey {
