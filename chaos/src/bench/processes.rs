@@ -31,10 +31,10 @@ fn stat(pid: u32) -> Option<Vec<String>> {
     Some(stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
 }
 
-/// User and system time of these processes since their start. In nanoseconds where the kernel keeps them (schedstat, of the
-/// threads that live), else in its ticks.
+/// User and system time of these processes since their start. In nanoseconds where the kernel keeps them (schedstat), but that
+/// is of threads that live; in its ticks where threads that have ended had more.
 pub(super) fn processor_time(pids: &[u32]) -> Duration {
-    pids.iter().map(|pid| precise(*pid).or_else(|| in_ticks(*pid)).unwrap_or_default()).sum()
+    pids.iter().map(|pid| precise(*pid).max(in_ticks(*pid)).unwrap_or_default()).sum()
 }
 
 fn precise(pid: u32) -> Option<Duration> {
@@ -194,6 +194,8 @@ fn dropped(snmp: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use nix::time::{ClockId, clock_gettime};
+
     use super::*;
 
     #[test]
@@ -210,6 +212,25 @@ mod tests {
         assert!(memory_bytes(&[own]).expect("said") > 500_000);
         assert!(memory_bytes(&[u32::MAX]).is_err());
         assert_eq!(family(own)[0], own);
+    }
+
+    #[test]
+    fn a_thread_that_has_ended_costs_what_it_did() {
+        let (own, long) = (std::process::id(), Duration::from_millis(200));
+        let before = processor_time(&[own]);
+        let spin = move || {
+            let begun = processor_time_of_this_thread();
+            while processor_time_of_this_thread() < begun + long {
+                std::hint::spin_loop();
+            }
+        };
+        std::thread::spawn(spin).join().expect("spins");
+        assert!(processor_time(&[own]) >= before + long / 2);
+    }
+
+    fn processor_time_of_this_thread() -> Duration {
+        let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("a clock");
+        Duration::new(time.tv_sec() as u64, time.tv_nsec() as u32)
     }
 
     #[test]
