@@ -148,9 +148,8 @@ impl Stripe {
 
     /// What is known of an AoR, where it is.
     pub(super) fn view(&self, hash: AorHash, aor: &str) -> Option<View<'_>> {
-        let bucket = self.buckets.get(place(hash))?;
-        let at = bucket.find(&self.words, hash, aor)?;
-        Some(bucket.records[at].view(&self.words))
+        let at = self.find(hash, aor)?;
+        Some(self.buckets[place(hash)].records[at].view(&self.words))
     }
 
     /// Merges a delta into the record at a place where one was [found](Stripe::find), if it only
@@ -399,9 +398,8 @@ impl Stripe {
 
     /// Whether what is known of an AoR was changed since it was last taken for the disk.
     pub(super) fn is_unsaved(&self, hash: AorHash, aor: &Aor) -> bool {
-        let bucket = self.buckets.get(place(hash));
-        let packed = bucket.and_then(|bucket| bucket.records.get(bucket.find(&self.words, hash, aor.as_str())?));
-        packed.is_some_and(|packed| packed.unsaved != Unsaved::No)
+        let at = self.find(hash, aor.as_str());
+        at.is_some_and(|at| self.buckets[place(hash)].records[at].unsaved != Unsaved::No)
     }
 
     /// Takes the latest change of an AoR, which was not dirty before it, as seen by the disk.

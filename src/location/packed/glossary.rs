@@ -10,7 +10,7 @@ use aorta_proto::NodeId;
 use super::reader::{Reader, Text};
 use super::walk::walk;
 use super::words::{KINDS, Kind, WORDS_MAX, Words};
-use super::{Packed, Scratch, writer};
+use super::{Scratch, writer};
 
 /// What precedes a text.
 const HEAD_BYTES: usize = 5;
@@ -118,14 +118,14 @@ fn fits(kind: Kind, text: &[u8]) -> Option<()> {
 }
 
 impl Scratch {
-    /// Reads a record that [`Packed::told`] gave once, told in the words that `glossary` explains with its `bytes`, and gives
-    /// it as it is packed in `words`. `None` when it is no such record.
+    /// Reads a record that [`Packed::told`](super::Packed::told) gave once, told in the words that `glossary` explains with its
+    /// `bytes`, and whose it is. `None` when it is no such record.
     pub(in crate::location) fn transcribe(
         &mut self,
         told: &[u8],
         (glossary, bytes): (&mut Glossary, &[u8]),
         words: &Words,
-    ) -> Option<Packed> {
+    ) -> Option<()> {
         let mut packed = std::mem::take(&mut self.bytes);
         packed.clear();
         let mut copied = 0;
@@ -150,15 +150,15 @@ impl Scratch {
             }
             Some(())
         });
-        let packed_whole = walked.and_then(|()| told.get(copied..)).map(|rest| {
+        let read = walked.and_then(|()| told.get(copied..)).and_then(|rest| {
             packed.extend_from_slice(rest);
-            Packed::new(&packed, 0)
+            let reader = Reader::at(&packed, words);
+            let [user, domain] = reader.clone().aor();
+            std::str::from_utf8(user).and(std::str::from_utf8(domain)).ok()?;
+            self.read_all(reader, words);
+            Some(())
         });
         self.bytes = packed;
-        let packed = packed_whole?;
-        let [user, domain] = Reader::new(&packed, words).aor();
-        std::str::from_utf8(user).and(std::str::from_utf8(domain)).ok()?;
-        packed.read_all(words, self);
-        Some(packed)
+        read
     }
 }

@@ -11,7 +11,7 @@
 //! the difference to the entry before.
 //!
 //! **2026-11.** A record of structs with strings cost 1200 bytes a contact, most of it headers, padding and texts that all
-//! phones of a make share; this costs 225 with its place in the table (`tests/memory_per_contact.rs`). Refused: a compressor
+//! phones of a make share; this costs 229 with its place in the table (`tests/memory_per_contact.rs`). Refused: a compressor
 //! (a microsecond for each change at each node).
 
 mod glossary;
@@ -118,7 +118,8 @@ impl Scratch {
     /// Packs the record under this AoR, with the piece of whose hash it is to be found.
     pub(super) fn pack(&mut self, words: &Words, aor: &str, piece: u16) -> Packed {
         self.write(words, aor);
-        Packed::new(&self.bytes, piece)
+        let told = self.bytes.as_slice().into();
+        Packed { told, piece, unsaved: Unsaved::No, renewal: false, turn: 0 }
     }
 
     /// Packs the record where it was before.
@@ -149,6 +150,14 @@ impl Scratch {
         writer.text(Kind::Domain, domain.as_bytes());
         writer.bytes(user.as_bytes());
         writer.record(&self.record);
+    }
+
+    fn read_all(&mut self, mut reader: Reader<'_>, words: &Words) {
+        self.aor.clear();
+        for part in reader.aor() {
+            self.aor.push_str(std::str::from_utf8(part).unwrap_or_default());
+        }
+        self.unpack(reader, words);
     }
 
     fn unpack(&mut self, mut reader: Reader<'_>, words: &Words) {
@@ -199,10 +208,6 @@ impl Scratch {
 }
 
 impl Packed {
-    fn new(told: &[u8], piece: u16) -> Self {
-        Self { told: told.into(), piece, unsaved: Unsaved::No, renewal: false, turn: 0 }
-    }
-
     /// Whether this is the record of that AoR.
     pub(super) fn is_of(&self, words: &Words, aor: &str) -> bool {
         let [user, domain] = Reader::new(self, words).aor();
@@ -225,12 +230,7 @@ impl Packed {
 
     /// As [`Packed::read`], and whose it is.
     pub(super) fn read_all(&self, words: &Words, scratch: &mut Scratch) {
-        let mut reader = Reader::new(self, words);
-        scratch.aor.clear();
-        for part in reader.aor() {
-            scratch.aor.push_str(std::str::from_utf8(part).unwrap_or_default());
-        }
-        scratch.unpack(reader, words);
+        scratch.read_all(Reader::new(self, words), words);
     }
 
     /// The record: the words in it are numbers of this process.
