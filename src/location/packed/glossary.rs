@@ -24,7 +24,7 @@ pub(in crate::location) struct Explained {
 }
 
 impl Explained {
-    /// Sees to it that every word of a record, as [`Packed::told`] gives it, is explained. `None` when that is no record.
+    /// Sees to it that every word of a record, as [`super::Packed::told`] gives it, is explained. `None` when that is no record.
     pub(in crate::location) fn add(&mut self, told: &[u8], words: &Words) -> Option<()> {
         let Self { bytes, known } = self;
         walk(told, |kind, text, _| {
