@@ -287,7 +287,7 @@ fn desk_phone(phone: u32, refreshed_us: u64) -> (Aor, Record) {
 
 #[test]
 fn a_contact_takes_less_than_two_hundred_bytes_and_a_removal_a_few_dozen() {
-    let (words, mut scratch) = (Words::default(), Scratch::default());
+    let (words, mut scratch) = (Words::fixed(), Scratch::default());
     let bytes = |scratch: &mut Scratch, (aor, record): (Aor, Record)| {
         scratch.record = record;
         scratch.pack(&words, aor.as_str(), 0).told.len()
