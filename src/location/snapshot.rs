@@ -195,7 +195,7 @@ impl Snapshot {
                     open.database.drop_tree(FORMER_RECORDS)?;
                     open.database.remove(FORMER_LIFETIMES)?;
                 }
-                open.delete(volume, |place| newer.contains(&place))
+                open.delete(volume, &newer)
             })?;
             meanwhile(self)?;
         }
@@ -242,11 +242,18 @@ impl Snapshot {
     ) -> Result<usize, SnapshotError> {
         let mut block = Block::default();
         let mut written = 0;
-        for tag in tags {
-            location.take_packed(*tag, |packed| block.push(packed));
+        let mut rest = tags;
+        while !rest.is_empty() {
+            let taken = location.take_packed(rest, |packed| {
+                block.push(packed);
+                !block.is_full()
+            });
+            rest = &rest[taken..];
             written += block.explain(&location.words);
             if block.is_full() {
                 self.put(&mut block)?;
+                // Phones go first where all processors are busy: else they would wait until the kernel thinks it is their turn.
+                std::thread::yield_now();
                 meanwhile(self)?;
             }
         }

@@ -1,6 +1,7 @@
 //! What one lock guards: 256 buckets with their tables and sums, kept in step at every change. Takes no lock itself.
 
 use std::collections::VecDeque;
+use std::hint::black_box;
 use std::sync::Arc;
 
 use aorta_proto::digest::AorHash;
@@ -418,6 +419,17 @@ impl Stripe {
     /// Takes what somebody waits for.
     pub(super) fn take_awaited(&mut self) -> VecDeque<AorTag> {
         self.dirty.as_mut().map(Dirty::take_awaited).unwrap_or_default()
+    }
+
+    /// Looks at what tags name, for whoever takes them in a moment: memory that is in no cache comes for all of them at once, for
+    /// no look waits for the one before.
+    pub(super) fn touch(&self, tags: &[AorTag]) {
+        let buckets = || tags.iter().filter_map(|tag| Some((self.buckets.get(locate(tag.bucket()).1)?, tag.piece())));
+        let records =
+            || buckets().filter_map(|(bucket, piece)| bucket.records.iter().find(|record| record.piece == piece));
+        black_box(buckets().map(|(bucket, _)| bucket.records.len()).sum::<usize>());
+        black_box(buckets().filter_map(|(bucket, _)| Some(bucket.records.first()?.piece)).fold(0, u16::wrapping_add));
+        black_box(records().map(Packed::touch).fold(0, u8::wrapping_add));
     }
 
     /// Gives `write` what is known of those that were taken as dirty under a tag, for the disk: the next change makes them

@@ -80,6 +80,9 @@ const KEY_IS_INSTANCE: u8 = 2;
 /// That of the trail at the URI.
 const KEY_IS_TRAIL: u8 = 3;
 
+/// Bytes that memory comes in.
+const CACHE_LINE_BYTES: usize = 64;
+
 /// Bytes that a thread keeps for its next record.
 const KEPT_BYTES_MAX: usize = 16 << 10;
 
@@ -236,6 +239,11 @@ impl Packed {
     /// The record: the words in it are numbers of this process.
     pub(super) fn told(&self) -> &[u8] {
         &self.told
+    }
+
+    /// Looks at each line of a processor's cache that it is in.
+    pub(super) fn touch(&self) -> u8 {
+        self.told.iter().step_by(CACHE_LINE_BYTES).fold(0, |seen, byte| seen.wrapping_add(*byte))
     }
 
     /// What it takes of memory, bytes; its place in a bucket not counted.

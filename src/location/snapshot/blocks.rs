@@ -46,6 +46,7 @@ pub(super) struct Block {
     explained: Explained,
     /// So much of it is explained.
     explained_to: usize,
+    /// Explained or not.
     pub(super) records: usize,
 }
 
@@ -59,6 +60,7 @@ impl Block {
         // A record has far less than 4 GiB.
         self.bytes.extend_from_slice(&u32::try_from(packed.told().len()).unwrap_or(u32::MAX).to_le_bytes());
         self.bytes.extend_from_slice(packed.told());
+        self.records += 1;
     }
 
     /// Explains the words of what was added since it was last asked. Returns how many records that is.
@@ -74,10 +76,10 @@ impl Block {
                 None => {
                     tracing::error!("a record could not be read for the snapshot: peers have it");
                     self.bytes.drain(self.explained_to..end);
+                    self.records -= 1;
                 }
             }
         }
-        self.records += added;
         added
     }
 

@@ -6,6 +6,7 @@
 //! tree, pages were split and consolidated all the time: each block was written three times.) A volume goes as a whole,
 //! which rewrites nothing either.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -104,21 +105,16 @@ impl Open {
         tree.insert(place.to_be_bytes(), block).map(drop)
     }
 
-    /// Deletes a volume, but for the blocks that are to stay.
-    pub(super) fn delete(&mut self, volume: u64, stay: impl Fn(u64) -> bool) -> sled::Result<()> {
+    /// Deletes a volume, but for the blocks that are to stay: whole if there are none, without reading what it holds.
+    pub(super) fn delete(&mut self, volume: u64, stay: &BTreeSet<u64>) -> sled::Result<()> {
         self.volume = None;
-        let places = || self.database.open_tree(volume_name(volume)).map(|tree| tree.iter().keys());
-        let mut stays = false;
-        for key in places()? {
-            stays |= stay(place_of(&key?));
-        }
-        if !stays {
+        if stay.is_empty() {
             return self.database.drop_tree(volume_name(volume)).map(drop);
         }
         let tree = self.database.open_tree(volume_name(volume))?;
-        for key in places()? {
+        for key in tree.iter().keys() {
             let key = key?;
-            if !stay(place_of(&key)) {
+            if !stay.contains(&place_of(&key)) {
                 tree.remove(key)?;
             }
         }

@@ -16,10 +16,15 @@ fn written(location: &Location) -> Vec<Vec<u8>> {
     let mut blocks = Vec::new();
     let mut block = Block::default();
     let tags = location.take_dirty();
-    for (at, tag) in tags.iter().enumerate() {
-        location.take_packed(*tag, |packed| block.push(packed));
+    let mut rest = &tags[..];
+    while !rest.is_empty() {
+        let taken = location.take_packed(rest, |packed| {
+            block.push(packed);
+            !block.is_full()
+        });
+        rest = &rest[taken..];
         block.explain(&location.words);
-        if block.is_full() || at + 1 == tags.len() {
+        if block.is_full() || rest.is_empty() {
             blocks.push(block.close().to_vec());
             block.clear();
         }
@@ -113,7 +118,10 @@ fn the_bytes_are_those_of_yesterday() {
     let mut block = Block::default();
     for (aor, _) in dump(&location) {
         let tag = AorTag::of(location.digester.aor(&aor));
-        location.take_packed(tag, |packed| block.push(packed));
+        location.take_packed(&[tag], |packed| {
+            block.push(packed);
+            true
+        });
     }
     assert_eq!(block.explain(&location.words), 3);
     let hex: String = block.close().iter().map(|byte| format!("{byte:02x}")).collect();
