@@ -74,7 +74,7 @@ fn record() -> Record {
 
 fn changes() -> Vec<u8> {
     let mut bytes = Vec::new();
-    for change in encode_changes(&Aor::from_canonical("alice@example.com"), &record()).expect("fits") {
+    for change in encode_changes("alice@example.com", &record()).expect("fits") {
         packed::push(&change, &mut bytes);
     }
     bytes
@@ -270,7 +270,7 @@ fn large_records_travel_in_parts_that_merge_to_the_whole() {
     for n in 0..256 {
         whole.merge(&Record::from(entry(n)));
     }
-    let changes = encode_changes(&aor, &whole).expect("fits in parts");
+    let changes = encode_changes(aor.as_str(), &whole).expect("fits in parts");
     assert!(changes.len() > 5 && changes.iter().all(|change| change.len() <= 48 * 1024));
     let mut merged = Record::default();
     for change in changes.iter().rev() {

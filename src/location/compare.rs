@@ -40,7 +40,8 @@ impl Location {
     pub fn list(&self, bucket: u32) -> Vec<Listed> {
         let mut list = Vec::new();
         self.read_bucket(bucket, |stripe, place| {
-            stripe.each(&self.digester, place, |hash, _, record| {
+            stripe.each(place, |aor, record| {
+                let hash = self.digester.aor_text(aor);
                 let cleared = record.cleared.map(|cleared| (None, cleared.stamp));
                 let entries = record.entries.iter().map(|entry| (Some(&entry.key), entry.stamp));
                 let listed = |(key, stamp)| Listed { hash: self.digester.item(hash, key), stamp };
@@ -62,7 +63,8 @@ impl Location {
             |hash: AorHash, key: Option<&ContactKey>| sorted.binary_search(&self.digester.item(hash, key)).is_ok();
         let mut found = Vec::new();
         self.read_bucket(bucket, |stripe, place| {
-            stripe.each(&self.digester, place, |hash, aor, record| {
+            stripe.each(place, |aor, record| {
+                let hash = self.digester.aor_text(aor);
                 let cleared = record.cleared.filter(|_| is_wanted(hash, None));
                 let entries =
                     record.entries.iter().filter(|entry| is_wanted(hash, Some(&entry.key))).cloned().collect();
@@ -79,10 +81,13 @@ impl Location {
     #[must_use]
     pub fn bucket(&self, bucket: u32) -> Vec<(Aor, Record)> {
         let mut all = Vec::new();
-        self.read_bucket(bucket, |stripe, place| {
-            stripe.each(&self.digester, place, |_, aor, record| all.push((Aor::from_canonical(aor), record.clone())));
-        });
+        self.show_bucket(bucket, |aor, record| all.push((Aor::from_canonical(aor), record.clone())));
         all
+    }
+
+    /// Shows everything of a bucket, under a lock: `show` must be short and must not touch this table. In no order.
+    pub fn show_bucket(&self, bucket: u32, show: impl FnMut(&str, &Record)) {
+        self.read_bucket(bucket, |stripe, place| stripe.each(place, show));
     }
 
     fn read_bucket(&self, bucket: u32, read: impl FnOnce(&Stripe, usize)) {

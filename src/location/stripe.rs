@@ -306,12 +306,12 @@ impl Stripe {
     }
 
     /// Shows every record of a bucket.
-    pub(super) fn each(&self, digester: &Digester, at: usize, mut show: impl FnMut(AorHash, &str, &Record)) {
+    pub(super) fn each(&self, at: usize, mut show: impl FnMut(&str, &Record)) {
         let Some(bucket) = self.buckets.get(at) else { return };
         Scratch::with(|scratch| {
             for packed in &bucket.records {
                 packed.read_all(&self.words, scratch);
-                show(digester.aor_text(&scratch.aor), &scratch.aor, &scratch.record);
+                show(&scratch.aor, &scratch.record);
             }
         });
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, VecDeque};
 use aorta_proto::Listed;
 use aorta_proto::digest::ItemHash;
 use aorta_proto::frame::{Buckets, Envelope, Frame, Span, encode_changes, encode_entries};
-use aorta_proto::mutant::{Mutant, is};
+use aorta_proto::mutant::{Mutant, is, is_any};
 
 use crate::location::Location;
 
@@ -128,8 +128,16 @@ impl Lists {
                 Some(listed) if listed.bucket == bucket => self.have.pop_front().map(|listed| listed.items),
                 _ => None,
             };
+            let theirs = theirs.unwrap_or_default();
+            if theirs.is_empty() && !is_any() {
+                // All of it, as whoever joins with an empty table wants it: nothing to compare.
+                let before = self.ready.len();
+                self.ready.extend(all_encoded(location, bucket));
+                bytes += self.ready.range(before..).map(|change| change.len()).sum::<usize>();
+                continue;
+            }
             let mine = location.list(u32::from(bucket));
-            let (give, want) = compare(&mine, &theirs.unwrap_or_default());
+            let (give, want) = compare(&mine, &theirs);
             if !want.is_empty() && !is(Mutant::RepairOneWay) {
                 self.want.push((bucket, want));
             }
@@ -158,7 +166,16 @@ impl Lists {
 /// Items of a bucket, encoded. One that is larger than a frame cannot exist where limits were checked at start.
 pub(super) fn encoded(location: &Location, bucket: u16, items: &[ItemHash]) -> Vec<Box<[u8]>> {
     let records = location.fetch(u32::from(bucket), items);
-    records.iter().flat_map(|(aor, record)| encode_changes(aor, record).unwrap_or_default()).collect()
+    records.iter().flat_map(|(aor, record)| encode_changes(aor.as_str(), record).unwrap_or_default()).collect()
+}
+
+/// All of a bucket, as [`encoded`] has it.
+fn all_encoded(location: &Location, bucket: u16) -> Vec<Box<[u8]>> {
+    let mut changes = Vec::new();
+    location.show_bucket(u32::from(bucket), |aor, record| {
+        changes.extend(encode_changes(aor, record).unwrap_or_default());
+    });
+    changes
 }
 
 /// What this side has and the other lacks or has older, and the reverse.

@@ -19,7 +19,7 @@ use aorta_proto::frame::{
     Envelope, Frame, HEADER_BYTES, Header, Hello, Packed, PeerState, State, VERSION_MAX, VERSION_MIN, encode_changes,
     packed,
 };
-use aorta_proto::{Aor, BootId, ContactKey, Entry, NodeId, Record, Stamp, Value};
+use aorta_proto::{BootId, ContactKey, Entry, NodeId, Record, Stamp, Value};
 
 use super::desk::{self, Desk};
 use super::home::Home;
@@ -307,7 +307,7 @@ impl Mouth {
         if self.plan.says != Floods::Deltas {
             return Ok(());
         }
-        let changes = encode_changes(&Aor::from_canonical("flood@lab"), &change(now_us))?;
+        let changes = encode_changes("flood@lab", &change(now_us))?;
         let mut row = Vec::new();
         changes.iter().for_each(|change| packed::push(change, &mut row));
         let deltas = Frame::Deltas { epoch, first_seq: 1, waited_us: None, changes: Packed::new(&row)? };

@@ -93,6 +93,10 @@ pub type Lengths = SmallVec<[usize; 1]>;
 /// # Errors
 /// When a single entry is longer than [`CHANGE_BYTES_MAX`]; nothing is appended then.
 pub fn append_changes(aor: &Aor, record: &Record, out: &mut Vec<u8>) -> Result<Lengths, FrameError> {
+    append_text_changes(aor.as_str(), record, out)
+}
+
+fn append_text_changes(aor: &str, record: &Record, out: &mut Vec<u8>) -> Result<Lengths, FrameError> {
     let start = out.len();
     let appended = if record.encoded_bytes_max() <= CHANGE_BYTES_SOFT {
         append_change(aor, record, out).map(|length| smallvec![length])
@@ -105,21 +109,21 @@ pub fn append_changes(aor: &Aor, record: &Record, out: &mut Vec<u8>) -> Result<L
     appended
 }
 
-fn append_change(aor: &Aor, record: &Record, out: &mut Vec<u8>) -> Result<usize, FrameError> {
+fn append_change(aor: &str, record: &Record, out: &mut Vec<u8>) -> Result<usize, FrameError> {
     let length = bincode::serde::encode_into_std_write((aor, record), out, codec())
         .map_err(|error| FrameError::Body { kind: 0, why: error.to_string() })?;
     if length <= CHANGE_BYTES_MAX { Ok(length) } else { Err(FrameError::TooLong(length)) }
 }
 
-/// A record's encoding as [`append_changes`] has it, each change by itself.
+/// A record's encoding as [`append_changes`] has it, each change by itself; the AoR is given in its canonical text.
 ///
 /// # Errors
 /// As [`append_changes`].
-pub fn encode_changes(aor: &Aor, record: &Record) -> Result<Vec<Box<[u8]>>, FrameError> {
+pub fn encode_changes(aor: &str, record: &Record) -> Result<Vec<Box<[u8]>>, FrameError> {
     ENCODED.with_borrow_mut(|bytes| {
         bytes.clear();
         bytes.shrink_to(2 * CHANGE_BYTES_SOFT);
-        let lengths = append_changes(aor, record, bytes)?;
+        let lengths = append_text_changes(aor, record, bytes)?;
         Ok(each(&mut bytes.as_slice(), &lengths).map(Box::from).collect())
     })
 }

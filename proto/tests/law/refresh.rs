@@ -1,13 +1,13 @@
 //! A change read where it lies is the change that is read out of it.
 
 use aorta_proto::frame::{decode_change, decode_refresh, encode_changes};
-use aorta_proto::{Aor, Record, Refresh};
+use aorta_proto::{Record, Refresh};
 use proptest::prelude::*;
 
 use super::samples::any_record;
 
 fn encoded(record: &Record) -> Box<[u8]> {
-    encode_changes(&Aor::from_canonical("a@x"), record).expect("fits").remove(0)
+    encode_changes("a@x", record).expect("fits").remove(0)
 }
 
 proptest! {
