@@ -59,7 +59,8 @@ impl Finding {
     }
 }
 
-fn middle(mut values: Vec<f64>) -> Option<f64> {
+/// The median; `None` of nothing.
+pub(super) fn middle(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let half = values.len() / 2;
     let upper = *values.get(half)?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 
-use super::finding::Finding;
+use super::finding::{Finding, middle};
 use super::load::{Latencies, Mix, Pace, Population, Running, Work};
 use super::measure::{Meter, own_processor};
 use super::processes::{self, Watch};
@@ -20,8 +20,14 @@ const OFTEN: &str = "snapshot_interval_ms = 1000";
 const NEVER: &str = "snapshot_interval_ms = 3600000";
 /// Requests in flight while updates are counted.
 const WINDOW: usize = 256;
-/// Looks at memory while updates are counted; the first ones are not held against the last.
-const LOOKS: u64 = 20;
+/// Looks at memory while updates are counted: so many that what snapshots take and give back, a tenth of all, is seen at every
+/// stage, and not once by chance.
+const LOOKS: u64 = 100;
+/// Of all looks, those before are of a database that is being filled: it holds several copies of the table, and is then renewed
+/// bit by bit.
+const SETTLED: f64 = 0.4;
+/// The part of all looks that is compared, after that and at the end.
+const COMPARED: f64 = 0.2;
 /// Longest time for all updates.
 const PATIENCE: Duration = Duration::from_secs(1800);
 /// Between two looks while waiting.
@@ -96,7 +102,7 @@ fn paced(meter: &Meter, servers: &Servers, plan: Plan) -> anyhow::Result<(Latenc
     Ok((tally.latencies(), void))
 }
 
-/// By how much the memory of all nodes grew from an early look to the largest of the later ones, percent.
+/// By how much the memory of all nodes grew with the updates, percent.
 fn grown(meter: &Meter, servers: &Servers, plan: Plan, say: &impl Fn(String)) -> anyhow::Result<f64> {
     let population = filled(meter, servers, plan)?;
     let running =
@@ -117,10 +123,16 @@ fn grown(meter: &Meter, servers: &Servers, plan: Plan, say: &impl Fn(String)) ->
         thread::sleep(LOOK_AGAIN);
     }
     running.stop()?;
-    // A fifth of the updates is the warm-up of allocators and caches.
-    let early = (LOOKS / 5) as usize;
-    let most = looks.iter().skip(early).copied().fold(0.0, f64::max);
-    Ok((most / looks.get(early).copied().unwrap_or(most) - 1.0) * 100.0)
+    Ok(growth(&looks))
+}
+
+/// By how much the last looks are above those right after the database was filled, on the median, percent.
+fn growth(looks: &[f64]) -> f64 {
+    let count = |share: f64| (looks.len() as f64 * share) as usize;
+    let (settled, compared) = (count(SETTLED), count(COMPARED).max(1));
+    let early = middle(looks.iter().copied().skip(settled).take(compared).collect());
+    let late = middle(looks.iter().copied().rev().take(compared).collect());
+    early.zip(late).map_or(0.0, |(early, late)| (late / early - 1.0) * 100.0)
 }
 
 /// Our nodes, with this more in their configuration.
@@ -128,5 +140,21 @@ pub(super) fn starter<'a>(kind: Kind<'a>, nodes: usize) -> impl Fn(&str) -> anyh
     move |more| match kind {
         Kind::Aorta(program, config) => Servers::start(Kind::Aorta(program, &format!("{more}\n{config}")), nodes),
         Kind::Kamailio => Servers::start(kind, nodes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn growth_is_what_stays_and_not_what_comes_and_goes() {
+        let swing = |at: u32| if at % 7 < 3 { 8.0 } else { 0.0 };
+        let fills = |at: u32| f64::from(at.min(30));
+        let looks =
+            |more: fn(u32) -> f64| -> Vec<f64> { (0..100).map(|at| 70.0 + fills(at) + swing(at) + more(at)).collect() };
+        assert_eq!(growth(&looks(|_| 0.0)), 0.0, "it swings, and no more");
+        let grown = growth(&looks(|at| f64::from(at) / 4.0));
+        assert!((8.0..16.0).contains(&grown), "a quarter for each look: {grown}");
     }
 }
