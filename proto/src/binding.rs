@@ -369,6 +369,12 @@ pub struct Told<'a> {
 }
 
 impl Told<'_> {
+    /// The binding that it tells, as [`Binding::shared`] makes it.
+    #[must_use]
+    pub fn shared(&self) -> Arc<Binding> {
+        Binding::shared(&self.parts())
+    }
+
     fn parts(&self) -> BindingParts<'_> {
         let Self { first, granted_s, uri, params, q, ref path, call_id, user_agent, source, ref accepted_by } = *self;
         BindingParts { first, granted_s, uri, params, q, path, call_id, user_agent, source, accepted_by }

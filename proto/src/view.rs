@@ -34,7 +34,9 @@ pub trait Standing {
     }
 }
 
-pub(crate) fn lapses_us(stamp: Stamp, first: Stamp, granted_s: u32) -> u64 {
+/// [`Standing::lapses_us`] of a binding with this stamp, microseconds of cluster time.
+#[must_use]
+pub fn lapses_us(stamp: Stamp, first: Stamp, granted_s: u32) -> u64 {
     let since = if is(Mutant::LapseFromFirst) { first } else { stamp };
     since.time_us.saturating_add(u64::from(granted_s) * 1_000_000)
 }

@@ -42,7 +42,7 @@ use stripe::{Stripe, Tally};
 pub use dirty::AorTag;
 pub use expiry::{SLIM_AFTER_LAPSE_US, Swept};
 pub use memory::{Budget, Room};
-pub use packed::{Contact, View};
+pub use packed::{Contact, Known, View};
 
 /// How many locks: many more than cores, so that two threads seldom want one.
 pub const STRIPES: usize = 256;
@@ -131,15 +131,33 @@ impl Location {
     /// One critical section: `judge` sees the record (an empty one if nothing is known), draws its stamp if it needs one,
     /// and `delta` shows what of its judgement is to be merged. No other write of this AoR comes between. Neither may touch
     /// this table.
-    pub fn update<T>(
+    pub fn update<T>(&self, aor: &Aor, judge: impl FnOnce(&Record) -> T, delta: impl Fn(&T) -> Option<&Record>) -> T {
+        self.renew_or_update(aor, None, |_, _| None, judge, delta)
+    }
+
+    /// As [`Location::update`]; but if something is only said of a contact that is known, and nothing else of its AoR is that
+    /// matters, `renew` judges by that: it completes the refresh, which names the contact and what it says (when it was
+    /// written is not known to who asks), or gives `None` when it cannot judge by so little, and has then done nothing. What it
+    /// writes is what `delta` shows, and is the refresh that it completed.
+    pub fn renew_or_update<T>(
         &self,
         aor: &Aor,
+        refresh: Option<Refresh<'_>>,
+        renew: impl FnOnce(&Known, &mut Refresh<'_>) -> Option<T>,
         judge: impl FnOnce(&Record) -> T,
-        delta: impl FnOnce(&T) -> Option<&Record>,
+        delta: impl Fn(&T) -> Option<&Record>,
     ) -> T {
         let hash = self.digester.aor(aor);
         let mut stripe = self.stripe(hash).write();
         Scratch::with(|scratch| {
+            if let Some(mut refresh) = refresh
+                && let Some(at) = stripe.find(hash, aor.as_str())
+            {
+                let (refresh, writes) = ((&mut refresh, self.floor_us()), |judged: &T| delta(judged).is_some());
+                if let Some(judged) = stripe.renew(&self.digester, (hash, at), refresh, scratch, renew, writes) {
+                    return judged;
+                }
+            }
             let at = stripe.read_settled(&self.digester, (hash, aor), self.floor_us(), scratch);
             let answer = judge(&scratch.record);
             let Some(delta) = delta(&answer) else { return answer };

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use aorta_proto::digest::AorHash;
 use aorta_proto::mutant::{Mutant, is, is_any};
 use aorta_proto::record::Change;
-use aorta_proto::{Aor, ContactKey, Digester, Merged, Record, Refresh};
+use aorta_proto::{Aor, ContactKey, Digester, Merged, Record, Refresh, Stamp};
 
 use super::dirty::{AorTag, Dirty, DirtyStripes};
 use super::memory::taken;
-use super::packed::{Packed, Scratch, Unsaved, View, Words};
+use super::packed::{Known, Packed, Scratch, Unsaved, View, Words};
 
 /// Buckets under one lock.
 pub(super) const BUCKETS: usize = aorta_proto::digest::BUCKETS as usize / super::STRIPES;
@@ -166,18 +166,53 @@ impl Stripe {
             // A deliberate fault lies in the long way.
             return false;
         }
-        let Self { buckets, sum, tally, dirty, words, .. } = self;
+        let packed = &mut self.buckets[place(hash)].records[at];
+        let taken = packed.taken();
+        let Some(before) = scratch.refresh(&self.words, packed, refresh, floor_us) else { return false };
+        self.refreshed(digester, (hash, at), refresh, (before, taken));
+        true
+    }
+
+    /// Refreshes a contact in the record at a place where one was [found](Stripe::find), as [`Scratch::renew`] does.
+    pub(super) fn renew<T>(
+        &mut self,
+        digester: &Digester,
+        (hash, at): (AorHash, usize),
+        (refresh, floor_us): (&mut Refresh<'_>, u64),
+        scratch: &mut Scratch,
+        judge: impl FnOnce(&Known, &mut Refresh<'_>) -> Option<T>,
+        writes: impl Fn(&T) -> bool,
+    ) -> Option<T> {
+        if is_any() {
+            return None;
+        }
+        let packed = &mut self.buckets[place(hash)].records[at];
+        let taken = packed.taken();
+        let (before, judged) = scratch.renew((&self.words, packed), (refresh, floor_us), judge, &writes)?;
+        if writes(&judged) {
+            self.refreshed(digester, (hash, at), refresh, (before, taken));
+        }
+        Some(judged)
+    }
+
+    /// Carries a refresh into sums, counts and queues, of a contact that had another stamp before in a record that took so many
+    /// bytes.
+    fn refreshed(
+        &mut self,
+        digester: &Digester,
+        (hash, at): (AorHash, usize),
+        refresh: &Refresh<'_>,
+        (before, taken): (Stamp, u64),
+    ) {
+        let Self { buckets, sum, tally, dirty, .. } = self;
         let bucket = &mut buckets[place(hash)];
         let packed = &mut bucket.records[at];
-        let taken = packed.taken();
-        let Some(before) = scratch.refresh(words, packed, refresh, floor_us) else { return false };
         tally.resize(taken, packed.taken());
         soil(AorTag::of(hash), packed, dirty.as_mut());
         let shift = digester.shift(hash, Some(refresh.key), Some(before), Some(refresh.stamp));
         bucket.sum = bucket.sum.wrapping_add(shift);
         *sum = sum.wrapping_add(shift);
         self.note(place(hash), refresh.stamp.time_us, refresh.lapses_us());
-        true
     }
 
     /// Something in a bucket has this stamp, and lapses then.

@@ -113,6 +113,39 @@ fn write(record: &Record, delta: Record, stamp: Stamp) -> Written {
     Ok((Write::New(delta), Some(after)))
 }
 
+/// The lifetimes granted, after every check that needs the request alone.
+pub(super) fn grants(
+    request: &RegisterRequest<'_>,
+    wishes: &[ContactWish<'_>],
+    limits: &RegistrarLimits,
+) -> Result<SmallVec<[u32; 4]>, Refusal> {
+    if wishes.len() > CONTACTS_PER_REQUEST_MAX {
+        return Err(Refusal::TooManyContacts);
+    }
+    for (index, wish) in wishes.iter().enumerate() {
+        let long = wish.params.len() > CONTACT_PARAMS_BYTES_MAX;
+        if long || wish.uri.len() > CONTACT_URI_BYTES_MAX {
+            return Err(Refusal::ContactTooLong);
+        }
+        if wishes.iter().take(index).any(|other| other.key == wish.key || are_twins(other, &wish.key, wish.uri_hash)) {
+            return Err(Refusal::SameContactTwice);
+        }
+    }
+    if request.path.iter().map(|value| value.len() + PATH_FRAME_BYTES).sum::<usize>() > PATH_BYTES_MAX {
+        return Err(Refusal::PathTooLong);
+    }
+    wishes.iter().map(|wish| limits.grant(wish.expires, request.expires)).collect()
+}
+
+/// What is kept of a Call-ID, and of a User-Agent: for people to read; the fingerprint covers the whole Call-ID.
+pub(super) fn kept_call_id(text: &[u8]) -> &[u8] {
+    text.get(..CALL_ID_BYTES_MAX).unwrap_or(text)
+}
+
+pub(super) fn kept_user_agent(text: &[u8]) -> &[u8] {
+    text.get(..USER_AGENT_BYTES_MAX).unwrap_or(text)
+}
+
 /// What one contact of the request is to this record.
 enum Class {
     /// To be written.
@@ -134,7 +167,7 @@ struct Judgement<'a> {
 impl<'a> Judgement<'a> {
     /// §10.3 step 7, for all contacts of the request at once.
     fn contacts(self, wishes: &[ContactWish<'_>], draw: impl FnOnce() -> Stamp) -> Written {
-        let granted = self.grants(wishes)?;
+        let granted = grants(self.request, wishes, self.limits)?;
         let star = last_star(self.record, self.request.call_id_hash).filter(|_| !is(Mutant::ClearedWithoutCseq));
         if let Some(star) = star {
             rises(self.request.cseq, star)?;
@@ -160,30 +193,6 @@ impl<'a> Judgement<'a> {
                 self.write(wishes, &granted, &classes, draw())
             }
         }
-    }
-
-    /// The lifetimes granted, after every check that needs the request alone.
-    fn grants(self, wishes: &[ContactWish<'_>]) -> Result<SmallVec<[u32; 4]>, Refusal> {
-        if wishes.len() > CONTACTS_PER_REQUEST_MAX {
-            return Err(Refusal::TooManyContacts);
-        }
-        for (index, wish) in wishes.iter().enumerate() {
-            let long = wish.params.len() > CONTACT_PARAMS_BYTES_MAX;
-            if long || wish.uri.len() > CONTACT_URI_BYTES_MAX {
-                return Err(Refusal::ContactTooLong);
-            }
-            if wishes
-                .iter()
-                .take(index)
-                .any(|other| other.key == wish.key || are_twins(other, &wish.key, wish.uri_hash))
-            {
-                return Err(Refusal::SameContactTwice);
-            }
-        }
-        if self.request.path.iter().map(|value| value.len() + PATH_FRAME_BYTES).sum::<usize>() > PATH_BYTES_MAX {
-            return Err(Refusal::PathTooLong);
-        }
-        wishes.iter().map(|wish| self.limits.grant(wish.expires, self.request.expires)).collect()
     }
 
     /// How many removals of keys never seen may be remembered once every new contact has its place; `None` when not even
@@ -362,8 +371,6 @@ impl<'a> Judgement<'a> {
         let is_it = |entry: &&Entry| entry.key == wish.key || is_twin(entry, &wish.key, wish.uri_hash);
         let before = self.record.live(self.now_us).filter(is_it);
         let first = before.filter_map(|entry| Some(entry.binding()?.first)).min();
-        // Cut texts are for people to read; the fingerprint covers the whole Call-ID.
-        let cut = |text: &'a [u8], bytes_max: usize| text.get(..bytes_max).unwrap_or(text);
         Binding::shared(&BindingParts {
             first: first.unwrap_or(began),
             granted_s,
@@ -371,8 +378,8 @@ impl<'a> Judgement<'a> {
             params: &wish.params,
             q: wish.q,
             path: self.request.path,
-            call_id: cut(self.request.call_id, CALL_ID_BYTES_MAX),
-            user_agent: cut(self.request.user_agent, USER_AGENT_BYTES_MAX),
+            call_id: kept_call_id(self.request.call_id),
+            user_agent: kept_user_agent(self.request.user_agent),
             source: self.request.source,
             accepted_by: self.request.node,
         })

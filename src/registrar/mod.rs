@@ -1,5 +1,6 @@
 //! REGISTER → what to write and what to answer (RFC 3261 §10.3 steps 6 to 8). Pure: it reads no clock, no socket and no
 //! SIP message, and it writes nothing: `judge` runs inside `Location::update`, which merges the delta that it returns.
+//! [`register`] does both, and judges what is most of all requests by less.
 //!
 //! The whole request or nothing: every contact is judged against the record as it is before the first change is made.
 //!
@@ -29,6 +30,7 @@ mod judge;
 mod limits;
 mod refusal;
 mod removal;
+mod renew;
 mod trail;
 
 use std::borrow::Cow;
@@ -42,6 +44,7 @@ pub use judge::judge;
 pub use limits::RegistrarLimits;
 pub use refusal::Refusal;
 pub use removal::{Removed, Which, remove};
+pub use renew::register;
 
 /// One REGISTER as far as the registrar must know it. Made by `sip::uas`; the AoR is not in it, for it has chosen the record.
 #[derive(Debug, Clone)]
@@ -106,7 +109,7 @@ pub enum Expires {
 }
 
 /// What became of a REGISTER.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Judged {
     /// 200.
     Accepted {
@@ -170,6 +173,15 @@ pub struct Listed {
     pub remaining_s: u32,
 }
 
+impl Listed {
+    /// A contact that lapses then, as it is listed now.
+    fn of(binding: Arc<Binding>, lapses_us: u64, now_us: u64) -> Self {
+        let left_s = lapses_us.saturating_sub(now_us).div_ceil(1_000_000);
+        let left_s = u32::try_from(left_s).unwrap_or(u32::MAX);
+        Self { remaining_s: left_s.min(binding.granted_s), binding }
+    }
+}
+
 /// The contacts of a 200: few, mostly.
 pub type Bindings = SmallVec<[Listed; 4]>;
 
@@ -177,11 +189,7 @@ pub type Bindings = SmallVec<[Listed; 4]>;
 #[must_use]
 pub fn list(record: &Record, now_us: u64, limits: &RegistrarLimits) -> Bindings {
     let shown = record.shown(now_us, limits.max_contacts_per_aor);
-    let listed = |entry: &aorta_proto::Entry| {
-        let left_us = entry.lapses_us()?.saturating_sub(now_us);
-        let binding = Arc::clone(entry.binding()?);
-        let left_s = u32::try_from(left_us.div_ceil(1_000_000)).unwrap_or(u32::MAX);
-        Some(Listed { remaining_s: left_s.min(binding.granted_s), binding })
-    };
+    let listed =
+        |entry: &aorta_proto::Entry| Some(Listed::of(Arc::clone(entry.binding()?), entry.lapses_us()?, now_us));
     shown.into_iter().filter_map(listed).collect()
 }

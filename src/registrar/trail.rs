@@ -43,6 +43,11 @@ pub(super) fn key_of_star(call_id_hash: u64) -> ContactKey {
     ContactKey::trail(call_id_hash ^ STAR)
 }
 
+/// Whether the trail at a URI would be where a `*` of a Call-ID leaves its own.
+pub(super) fn is_of_star(uri_hash: u64, call_id_hash: u64) -> bool {
+    uri_hash == call_id_hash ^ STAR
+}
+
 /// What a `*` leaves.
 pub(super) fn of_star(star: Cleared) -> Entry {
     let Cleared { stamp, call_id_hash, cseq } = star;

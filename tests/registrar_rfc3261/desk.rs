@@ -1,10 +1,14 @@
 //! One AoR at one node's registrar, driven with Contact values as a phone writes them. Judges nothing itself.
 
+use std::cell::Cell;
+
+use aorta::location::Location;
 use aorta::registrar::{
     ContactWish, Contacts, Expires, Judged, Listed, Refusal, RegisterRequest, RegistrarLimits, Write, judge,
+    register as register_at,
 };
 use aorta::sip::message::{Contact, Lifetime};
-use aorta_proto::{BootId, NodeId, Record, Stamp, hash};
+use aorta_proto::{Aor, BootId, NodeId, Record, Stamp, hash};
 
 /// 2026 or so, microseconds: far from 0, so that nothing works by accident.
 pub(crate) const START_US: u64 = 1_790_000_000_000_000;
@@ -91,15 +95,24 @@ impl Desk {
             source: b"udp:192.0.2.1:5060",
             node: &self.node,
         };
-        let (now_us, boot, drawn) = (self.now_us, self.boot, &mut self.drawn);
-        let judged = judge(&request, &self.record, now_us, &self.limits, || {
-            *drawn += 1;
-            Stamp { time_us: now_us + *drawn, counter: 0, boot }
-        });
+        let (now_us, boot, drawn) = (self.now_us, self.boot, Cell::new(self.drawn));
+        let draw = || {
+            drawn.set(drawn.get() + 1);
+            Stamp { time_us: now_us + drawn.get(), counter: 0, boot }
+        };
+        // As nodes do it, in a table, and then by the record alone.
+        let (location, aor) = (Location::new([7; 16], false), Aor::from_canonical("desk@example.com"));
+        location.apply(&aor, self.record.clone());
+        let registered = register_at(&location, &aor, &request, now_us, &self.limits, draw);
+        let drawn_there = drawn.replace(self.drawn);
+        let judged = judge(&request, &self.record, now_us, &self.limits, draw);
+        assert_eq!((&registered, drawn_there), (&judged, drawn.get()), "{:?}", self.record);
+        self.drawn = drawn.get();
         if let Judged::Accepted { write: Write::New(delta), .. } = &judged {
             let merged = self.record.merge(delta);
             assert!(merged.changed && !merged.conflict, "{merged:?}");
         }
+        location.get(&aor, |record| assert_eq!(record.cloned().unwrap_or_default(), self.record));
         judged
     }
 

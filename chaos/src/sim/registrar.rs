@@ -1,9 +1,13 @@
 //! The SIP side of a simulated node: a REGISTER as text, through the real parser of contacts, the real judge, the real
 //! table, in the order in which `sip::uas` does it. Decides nothing itself.
 
+use std::cell::Cell;
+
 use aorta::clock::Now;
 use aorta::location;
-use aorta::registrar::{ContactWish, Contacts, Expires, Judged, Listed, Refusal, RegisterRequest, Write, judge, list};
+use aorta::registrar::{
+    ContactWish, Contacts, Expires, Judged, Listed, Refusal, RegisterRequest, Write, judge, list, register,
+};
 use aorta::replication::{Effects, Slot};
 use aorta::sip::message::{Contact, Lifetime};
 use aorta_proto::hash::call_id_hash;
@@ -81,22 +85,26 @@ impl Process {
         reply: u64,
         now: Now,
     ) -> Result<Answer, String> {
-        let mut drawn = None;
-        let judged = |record: &Record| {
-            judge(request, judged_on.unwrap_or(record), now.cluster_us, &self.limits, || {
-                let stamp = self.clock.draw();
-                drawn = Some(stamp);
-                self.drawn.set(drawn);
-                stamp
-            })
+        let drawn = Cell::new(None);
+        let draw = || {
+            let stamp = self.clock.draw();
+            drawn.set(Some(stamp));
+            self.drawn.set(Some(stamp));
+            stamp
         };
-        let judged = self.location.update(aor, judged, Judged::delta);
+        let judged = match judged_on {
+            None => register(&self.location, aor, request, now.cluster_us, &self.limits, draw),
+            Some(record) => {
+                let judged = |_: &Record| judge(request, record, now.cluster_us, &self.limits, draw);
+                self.location.update(aor, judged, Judged::delta)
+            }
+        };
         match judged {
             Judged::Refused(Refusal::StampBehind) => Err("what it holds is ahead of its time".into()),
             Judged::Refused(refusal) => Ok(Answer::Refused(refusal)),
             Judged::Accepted { write, bindings } => {
                 judge_listed(request, &bindings)?;
-                if matches!(write, Write::Again(_)) && drawn.is_some() {
+                if matches!(write, Write::Again(_)) && drawn.get().is_some() {
                     return Err("a retransmission drew a stamp".into());
                 }
                 let Some(delta) = write.published() else { return Ok(Answer::Ok) };

@@ -38,6 +38,7 @@ use writer::Writer;
 use super::memory;
 
 pub(super) use glossary::{Explained, Glossary};
+pub use refresh::Known;
 pub use view::{Contact, View};
 pub(super) use words::Words;
 

@@ -15,7 +15,7 @@ use super::counts::{Accepted, Reason};
 use super::{Answer, Asked, SUPPORTED};
 use crate::config::PathMode;
 use crate::registrar::{
-    ContactWish, Contacts, Expires, Judged, Listed, Refusal, RegisterRequest, RegistrarLimits, Write, judge, list,
+    ContactWish, Contacts, Expires, Judged, Listed, Refusal, RegisterRequest, RegistrarLimits, Write, list, register,
 };
 use crate::sip::message::{self, Contact, Fault, Lifetime, push_http_date};
 
@@ -97,8 +97,7 @@ impl Asked<'_, '_> {
     fn write<S>(&self, aor: Aor, request: &RegisterRequest<'_>, paths: &[&[u8]], slot: S) -> Answer<S> {
         let limits = &RegistrarLimits { room: self.moment.serving.room, ..self.uas.settings.limits };
         let now_us = self.moment.now.cluster_us;
-        let judged = |record: &Record| judge(request, record, now_us, limits, || self.uas.clock.draw());
-        let judged = self.uas.location.update(&aor, judged, Judged::delta);
+        let judged = register(&self.uas.location, &aor, request, now_us, limits, || self.uas.clock.draw());
         let (write, bindings) = match judged {
             Judged::Accepted { write, bindings } => (write, bindings),
             // It is no stranger for sure: the nodes that are missing may know it.
