@@ -63,67 +63,60 @@ impl<'a> Iterator for Params<'a> {
 
     fn next(&mut self) -> Option<Param<'a>> {
         loop {
-            let mut at = skip_white(self.rest, 0);
-            let semicolon = self.rest.get(at) == Some(&b';');
-            if at == self.rest.len() {
-                return None;
-            }
-            let start = at;
-            if semicolon {
-                at = skip_white(self.rest, at + 1);
-            } else if !self.first {
-                self.malformed = true;
-                at = next_semicolon(self.rest, at);
-                self.rest = self.rest.get(at..).unwrap_or_default();
-                continue;
-            }
+            let start = trim_start(self.rest);
+            let rest = match start {
+                [] => return None,
+                [b';', rest @ ..] => trim_start(rest),
+                _ if self.first => start,
+                _ => {
+                    self.malformed = true;
+                    self.rest = from_semicolon(start);
+                    continue;
+                }
+            };
             self.first = false;
-            let name_end = self.run_end(at, WHITE | SEMICOLON | EQUALS);
-            let name = self.rest.get(at..name_end).unwrap_or_default();
-            at = skip_white(self.rest, name_end);
-            let (value, end) = if self.rest.get(at) == Some(&b'=') {
-                let value_start = skip_white(self.rest, at + 1);
-                let value_end = self.value_end(value_start);
-                (self.rest.get(value_start..value_end), value_end)
-            } else {
-                (None, name_end)
+            let (name, after_name) = self.run(rest, WHITE | SEMICOLON | EQUALS);
+            let (value, after) = match trim_start(after_name) {
+                [b'=', rest @ ..] => {
+                    let (value, after) = self.value(trim_start(rest));
+                    (Some(value), after)
+                }
+                _ => (None, after_name),
             };
             // A malformed `expires` is a default (RFC 3261 §10.3 step 7) and no reason to refuse all of it.
             self.malformed |= value.is_some_and(<[u8]>::is_empty) && !name.eq_ignore_ascii_case(b"expires");
-            let raw = self.rest.get(start..end).unwrap_or_default();
-            self.rest = self.rest.get(end..).unwrap_or_default();
+            self.rest = after;
             if name.is_empty() {
                 self.malformed = true;
                 continue;
             }
-            return Some(Param { name, value, raw });
+            return Some(Param { name, value, raw: &start[..start.len() - after.len()] });
         }
     }
 }
 
 impl Params<'_> {
-    fn value_end(&mut self, start: usize) -> usize {
-        if self.rest.get(start) == Some(&b'"') {
-            let end = quoted_end(self.rest, start);
+    /// The value at the start of `bytes`, and what follows.
+    fn value<'b>(&mut self, bytes: &'b [u8]) -> (&'b [u8], &'b [u8]) {
+        if let [b'"', ..] = bytes {
+            let end = quoted_end(bytes, 0);
             self.malformed |= end.is_none();
-            return end.unwrap_or(self.rest.len());
+            return bytes.split_at(end.unwrap_or(bytes.len()));
         }
-        self.run_end(start, WHITE | SEMICOLON)
+        self.run(bytes, WHITE | SEMICOLON)
     }
 
-    /// Where the run of bytes from `start` meets one of the classes in `ends`. Bytes that would change how the rest of a
+    /// The bytes up to the first of one of the classes in `ends`, and what follows. Bytes that would change how the rest of a
     /// header is read, when they are copied into one, are not to be among them.
-    fn run_end(&mut self, start: usize, ends: u8) -> usize {
-        let mut at = start;
-        while let Some(byte) = self.rest.get(at) {
+    fn run<'b>(&mut self, bytes: &'b [u8], ends: u8) -> (&'b [u8], &'b [u8]) {
+        let mut met = 0;
+        let end = bytes.iter().position(|byte| {
             let class = CLASS[usize::from(*byte)];
-            if class & ends != 0 {
-                break;
-            }
-            self.malformed |= class & BREAKS_OUT != 0;
-            at += 1;
-        }
-        at
+            met |= class;
+            class & ends != 0
+        });
+        self.malformed |= met & BREAKS_OUT != 0;
+        bytes.split_at(end.unwrap_or(bytes.len()))
     }
 }
 
@@ -170,14 +163,19 @@ pub const fn is_white(byte: u8) -> bool {
 
 /// Without white space at both ends.
 #[must_use]
-pub fn trim(mut bytes: &[u8]) -> &[u8] {
-    while let [first, rest @ ..] = bytes
-        && is_white(*first)
+pub fn trim(bytes: &[u8]) -> &[u8] {
+    let mut bytes = trim_start(bytes);
+    while let [rest @ .., last] = bytes
+        && is_white(*last)
     {
         bytes = rest;
     }
-    while let [rest @ .., last] = bytes
-        && is_white(*last)
+    bytes
+}
+
+fn trim_start(mut bytes: &[u8]) -> &[u8] {
+    while let [first, rest @ ..] = bytes
+        && is_white(*first)
     {
         bytes = rest;
     }
@@ -212,16 +210,9 @@ pub fn unquoted(value: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(text)
 }
 
-fn skip_white(bytes: &[u8], mut at: usize) -> usize {
-    while bytes.get(at).is_some_and(|byte| is_white(*byte)) {
-        at += 1;
-    }
-    at
-}
-
-fn next_semicolon(bytes: &[u8], at: usize) -> usize {
-    let rest = bytes.get(at..).unwrap_or_default();
-    rest.iter().position(|byte| *byte == b';').map_or(bytes.len(), |offset| at + offset)
+fn from_semicolon(bytes: &[u8]) -> &[u8] {
+    let at = bytes.iter().position(|byte| *byte == b';').unwrap_or(bytes.len());
+    &bytes[at..]
 }
 
 #[cfg(test)]
