@@ -94,6 +94,10 @@ pub enum UriError {
 impl Scheme {
     /// Reads `scheme:` at the start of `uri`; gives what follows.
     fn at(uri: &[u8]) -> Option<(Self, &[u8])> {
+        // As nearly all begin.
+        if let Some(opaque) = uri.strip_prefix(b"sip:") {
+            return Some((Self::Sip, opaque));
+        }
         let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
         let (name, rest) = uri.split_at(uri.iter().position(|byte| !is_of_name(*byte))?);
         let ([b':', opaque @ ..], true) = (rest, name.first()?.is_ascii_alphabetic()) else { return None };
