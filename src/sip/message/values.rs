@@ -32,13 +32,17 @@ impl<'a> Iterator for List<'a> {
 /// The index of the comma that ends the first list element, or the length.
 pub(super) fn element_end(value: &[u8]) -> usize {
     let mut at = 0;
-    while let Some(offset) = memchr::memchr3(b',', b'"', b'<', &value[at..]) {
-        let met = at + offset;
-        at = match value[met] {
-            b',' => return met,
-            b'"' => quoted_end(value, met).unwrap_or(value.len()),
-            _ => memchr::memchr(b'>', &value[met..]).map_or(value.len(), |offset| met + offset + 1),
-        };
+    // Most values have no comma: what stands in quotes or `<>` matters only before one.
+    while let Some(offset) = memchr::memchr(b',', &value[at..]) {
+        let comma = at + offset;
+        while at <= comma {
+            let Some(offset) = memchr::memchr2(b'"', b'<', &value[at..comma]) else { return comma };
+            let open = at + offset;
+            at = match value[open] {
+                b'"' => quoted_end(value, open).unwrap_or(value.len()),
+                _ => memchr::memchr(b'>', &value[open..]).map_or(value.len(), |offset| open + offset + 1),
+            };
+        }
     }
     value.len()
 }
