@@ -46,6 +46,8 @@ pub struct Party<'a> {
     pub uri: Uri<'a>,
     /// The tag.
     pub tag: Option<&'a [u8]>,
+    /// The value without its parameters.
+    address: &'a [u8],
 }
 
 /// CSeq: number and method.
@@ -94,7 +96,13 @@ impl<'a> CSeq<'a> {
 }
 
 impl<'a> Party<'a> {
-    const EMPTY: Self = Self { raw: b"", uri: Uri::EMPTY, tag: None };
+    const EMPTY: Self = Self { raw: b"", uri: Uri::EMPTY, tag: None, address: b"" };
+
+    /// Reads To, once From is known. Who registers himself (RFC 3261 §10.2) writes the same in both, but for the tag: then
+    /// nothing is left to read.
+    fn read_to(raw: &'a [u8], from: &Self, malformed: &'static str) -> Result<Self, Fault> {
+        if raw == from.address { Ok(Self { raw, tag: None, ..*from }) } else { Self::read(raw, malformed) }
+    }
 
     fn read(raw: &'a [u8], malformed: &'static str) -> Result<Self, Fault> {
         let fault = Fault::bad(malformed);
@@ -109,7 +117,8 @@ impl<'a> Party<'a> {
                 return Err(fault);
             }
         }
-        if params.malformed() { Err(fault) } else { Ok(Self { raw, uri, tag }) }
+        let address = trim(&raw[..raw.len() - address.params.len()]);
+        if params.malformed() { Err(fault) } else { Ok(Self { raw, uri, tag, address }) }
     }
 }
 
@@ -144,7 +153,7 @@ impl<'a> Request<'a> {
             return Err(Fault::bad("Malformed Request-URI"));
         }
         self.from = Party::read(self.single(Name::From, "Missing From", "Repeated From")?, "Malformed From")?;
-        self.to = Party::read(self.single(Name::To, "Missing To", "Repeated To")?, "Malformed To")?;
+        self.to = Party::read_to(self.single(Name::To, "Missing To", "Repeated To")?, &self.from, "Malformed To")?;
         self.call_id = self.single(Name::CallId, "Missing Call-ID", "Repeated Call-ID")?;
         if self.call_id.is_empty() || self.call_id.iter().any(|byte| matches!(byte, 0..=b' ' | 0x7f)) {
             return Err(Fault::bad("Malformed Call-ID"));

@@ -361,3 +361,33 @@ fn the_aor_of_a_register_is_that_of_its_to() {
         assert_eq!(aorta_proto::uri::aor(&request.to.uri, &rules), Ok(Aor::from_canonical("john.doe@example.com")));
     });
 }
+
+#[test]
+fn a_to_is_read_alike_beside_any_from() {
+    let read = |from: &str, to: &str| {
+        let message = register("").replace("From: <sip:john.doe@example.com>;tag=1", &format!("From: {from}"));
+        let message = message.replace("To: <sip:john.doe@example.com>", &format!("To: {to}"));
+        let text = Unfolded::new(message.as_bytes());
+        match Message::parse(&text, Framing::Datagram) {
+            Ok(Message::Request(request)) => {
+                Ok((show(request.to.raw), show(request.to.uri.raw), request.to.tag.map(show)))
+            }
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.fault),
+        }
+    };
+    for from in [
+        "\"A\" <sip:a@b;x=y>;tag=1",
+        "A B <sip:a@b>\t; tag=1;x=\"<y>\"",
+        "\"a>;b\" <sip:a@b>;tag=1",
+        "<sip:a@b>;x=\">;y\";tag=1",
+        "sip:a@b ;tag=1",
+        "< sip:a@b > ;tag=1",
+        "<sip:a;b@c>",
+    ] {
+        for end in 0..=from.len() {
+            let to = &from[..end];
+            assert_eq!(read(from, to), read("<sip:other@host>;tag=2", to), "{from} and {to}");
+        }
+    }
+}
