@@ -12,8 +12,6 @@ use super::lines::Name;
 pub struct Header<'a> {
     /// Which one.
     pub name: Name,
-    /// Its name as it was written.
-    pub written: &'a [u8],
     /// Its value, trimmed.
     pub value: &'a [u8],
 }

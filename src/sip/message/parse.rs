@@ -135,7 +135,7 @@ fn read_headers<'a>(lines: &mut Lines<'a>, headers: &mut Headers<'a>) -> Option<
         if headers.len() == HEADERS_MAX {
             return Some(Fault::bad("Too Many Headers"));
         }
-        headers.push(Header { name: Name::of(written), written, value });
+        headers.push(Header { name: Name::of(written), value });
     }
     // What came may be the half of a message.
     fault.or(Some(Fault::bad("Missing Empty Line after Headers")))
