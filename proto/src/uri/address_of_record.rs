@@ -2,15 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use smallvec::SmallVec;
-
 use super::canonical::{is_separator, push_host, push_number};
 use super::escape::{push_escape, unescape};
-use super::{Host, Scheme, Uri, host_port};
+use super::{Host, Scheme, StackBytes, Uri, host_port};
 use crate::aor::{AOR_BYTES_MAX, Aor};
 
 /// A host in its one spelling, as bytes: what a URI has.
-type Domain = SmallVec<[u8; 64]>;
+type Domain = StackBytes<64>;
 
 /// How URIs become addresses of record on this cluster; the same on every node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +27,7 @@ impl Default for AorRules {
 
 /// The text of an AoR that nobody keeps: what a look-up needs. On the stack, but for the longest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AorText(SmallVec<[u8; 96]>);
+pub struct AorText(StackBytes<96>);
 
 impl AorText {
     /// The canonical text.

@@ -13,10 +13,10 @@ use smallvec::SmallVec;
 
 use super::digits::{push_decimal, push_ip};
 use super::escape::push_canonical;
-use super::{Host, Scheme, Uri};
+use super::{Host, Scheme, StackBytes, Uri};
 
 /// A canonical form: on the stack, but for the longest.
-pub type Canonical = SmallVec<[u8; 128]>;
+pub type Canonical = StackBytes<128>;
 
 /// The canonical form of a Contact URI, the text of its [`crate::ContactKey`]. Two URIs have the same form when they
 /// differ only in: case of scheme, host, parameter names and values, and header names; order of parameters and of headers;
@@ -106,7 +106,7 @@ fn push_params(out: &mut Canonical, uri: &Uri<'_>) {
         forms.dedup_by(|one, two| out[one.clone()] == out[two.clone()]);
         let sorted: Canonical = forms.into_iter().flat_map(|form| out[form].iter().copied()).collect();
         out.truncate(start);
-        out.extend(sorted);
+        out.extend_from_slice(&sorted);
     }
 }
 

@@ -6,6 +6,7 @@ mod canonical;
 mod digits;
 mod escape;
 mod params;
+mod stack_bytes;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -15,6 +16,7 @@ pub use canonical::{Canonical, canonical_contact};
 pub use digits::{push_decimal, push_ip};
 pub use escape::{hvalue_escape, unescape};
 pub use params::{Param, Params, is_white, is_word, quoted_end, trim, unquoted};
+pub use stack_bytes::StackBytes;
 
 /// What a URI's scheme is; names compare without case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -24,10 +24,9 @@ use std::hash::Hasher as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use aorta_proto::uri::{Host, Scheme, Uri, unescape};
+use aorta_proto::uri::{Host, Scheme, StackBytes, Uri, unescape};
 use aorta_proto::{Aor, Record};
 use siphasher::sip::SipHasher13;
-use smallvec::SmallVec;
 
 pub use acks::Acks;
 pub use counts::{Family, UasCounts};
@@ -194,7 +193,7 @@ impl Uas {
     /// The same for every retransmission of a request (RFC 3261 §8.2.7), on every node that has the same key.
     fn to_tag(&self, request: &Request<'_>) -> ToTag {
         // In one piece: the hasher is slow at taking up where it left off.
-        let mut text = SmallVec::<[u8; 256]>::new();
+        let mut text = StackBytes::<256>::new();
         for part in [request.call_id, request.from.tag.unwrap_or_default(), request.via.branch] {
             text.extend_from_slice(&part.len().to_ne_bytes());
             text.extend_from_slice(part);

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use aorta_proto::hash::{call_id_hash, uri_hash};
-use aorta_proto::uri::{AorError, Scheme, Uri, aor, canonical_contact, push_decimal, push_ip};
+use aorta_proto::uri::{AorError, Scheme, StackBytes, Uri, aor, canonical_contact, push_decimal, push_ip};
 use aorta_proto::{Aor, ContactKey, Record};
 use smallvec::SmallVec;
 use tracing::debug;
@@ -78,8 +78,8 @@ impl Asked<'_, '_> {
     }
 
     /// Where the request came from: `udp:192.0.2.1:5060`.
-    fn source(&self) -> SmallVec<[u8; 64]> {
-        let mut source = SmallVec::new();
+    fn source(&self) -> StackBytes<64> {
+        let mut source = StackBytes::new();
         source.extend_from_slice(self.flow.transport.as_str().as_bytes());
         source.push(b':');
         match self.flow.peer {
