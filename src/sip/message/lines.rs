@@ -1,45 +1,63 @@
 //! The lines of a message's head: where it ends, folds undone, each header with its name known. Knows no header's inside.
 
-use std::borrow::Cow;
+use std::cell::OnceCell;
 
 use aorta_proto::uri::{is_white, trim};
 
-/// A message whose header lines are whole: what [`super::Message::parse`] reads. Borrowed as it came unless a line was
-/// folded (RFC 3261 §7.3.1): then each fold is spaces, as many as it had bytes.
+/// A message whose header lines are whole: what [`super::Message::parse`] reads. As it came unless a line was folded
+/// (RFC 3261 §7.3.1): then each fold is spaces, as many as it had bytes.
 #[derive(Debug, Clone)]
-pub struct Unfolded<'a>(Cow<'a, [u8]>);
+pub struct Unfolded<'a> {
+    received: &'a [u8],
+    /// Without its folds, if it has any; looked for when somebody asks.
+    whole: OnceCell<Option<Vec<u8>>>,
+}
 
 impl<'a> Unfolded<'a> {
     /// Undoes the folds of `message`'s head; its body stays as it is.
     #[must_use]
     pub fn new(message: &'a [u8]) -> Self {
-        let mut text = Cow::Borrowed(message);
-        if !may_hold_folds(message) {
-            return Self(text);
-        }
-        let start = message.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(message.len());
-        for at in memchr::memchr_iter(b'\n', &message[start..]).map(|at| start + at) {
-            match message.get(at + 1..) {
-                Some([b' ' | b'\t', ..]) => {
-                    let bytes = text.to_mut();
-                    bytes[at] = b' ';
-                    if bytes[at - 1] == b'\r' {
-                        bytes[at - 1] = b' ';
-                    }
-                }
-                // The empty line: the body is not ours to touch.
-                Some([b'\n', ..] | [b'\r', b'\n', ..]) => break,
-                _ => {}
-            }
-        }
-        Self(text)
+        Self { received: message, whole: OnceCell::new() }
     }
 
     /// The bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        self.whole().unwrap_or(self.received)
     }
+
+    /// The bytes as they came, folds and all.
+    pub(super) fn received(&self) -> &'a [u8] {
+        self.received
+    }
+
+    /// The bytes if they are others than came.
+    pub(super) fn whole(&self) -> Option<&[u8]> {
+        self.whole.get_or_init(|| unfold(self.received)).as_deref()
+    }
+}
+
+fn unfold(message: &[u8]) -> Option<Vec<u8>> {
+    if !may_hold_folds(message) {
+        return None;
+    }
+    let mut whole = None;
+    let start = message.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(message.len());
+    for at in memchr::memchr_iter(b'\n', &message[start..]).map(|at| start + at) {
+        match message.get(at + 1..) {
+            Some([b' ' | b'\t', ..]) => {
+                let bytes = whole.get_or_insert_with(|| message.to_vec());
+                bytes[at] = b' ';
+                if bytes[at - 1] == b'\r' {
+                    bytes[at - 1] = b' ';
+                }
+            }
+            // The empty line: the body is not ours to touch.
+            Some([b'\n', ..] | [b'\r', b'\n', ..]) => break,
+            _ => {}
+        }
+    }
+    whole
 }
 
 /// Whether white space begins a line of `message`, its body included. Without an early exit the compiler looks at many

@@ -60,7 +60,12 @@ impl<'a> Message<'a> {
     /// # Errors
     /// When it is none, or one that is answered with 400 or 505 before anybody looks at its method.
     pub fn parse(text: &'a Unfolded<'_>, framing: Framing) -> Result<Self, ParseError<'a>> {
-        let mut rest = text.as_bytes();
+        Self::read(text.received(), Some(text), framing)
+    }
+
+    /// Reads `bytes`; those of `folded` instead if they turn out to have folds.
+    fn read(bytes: &'a [u8], folded: Option<&'a Unfolded<'_>>, framing: Framing) -> Result<Self, ParseError<'a>> {
+        let mut rest = bytes;
         while let [b'\r' | b'\n', after @ ..] = rest {
             rest = after;
         }
@@ -69,6 +74,12 @@ impl<'a> Message<'a> {
         let start = lines.next().ok_or(silent("Empty Message"))?;
         let mut headers = Headers::new();
         let fault = read_headers(&mut lines, &mut headers);
+        // What a fold begins is no header: a head without a fault has none, and few have.
+        if fault.is_some()
+            && let Some(whole) = folded.and_then(Unfolded::whole)
+        {
+            return Self::read(whole, None, framing);
+        }
         if lines.had_bare_cr() {
             // Copied into a reply it could pass for a line's end.
             return Err(silent("Bare CR"));
