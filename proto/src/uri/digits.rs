@@ -17,10 +17,12 @@ pub fn push_ip(out: &mut impl Write, address: IpAddr) {
             let mut end = 0;
             for (place, octet) in address.octets().into_iter().enumerate() {
                 end += usize::from(place > 0);
-                let mut buffer = itoa::Buffer::new();
-                let digits = buffer.format(octet).as_bytes();
-                text[end..end + digits.len()].copy_from_slice(digits);
-                end += digits.len();
+                for (least, digit) in [(100, octet / 100), (10, octet / 10 % 10), (0, octet % 10)] {
+                    if octet >= least {
+                        text[end] = b'0' + digit;
+                        end += 1;
+                    }
+                }
             }
             let _ = out.write_all(&text[..end]);
         }
