@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::curves::Curves;
 use super::finding::Finding;
-use super::targets::{self, Baseline, Findings, Line, Verdict, short};
+use super::targets::{self, Baseline, Findings, Line, short};
 use crate::run::{self, catalogue};
 
 /// A whole benchmark.
@@ -76,7 +76,7 @@ impl Report {
     /// Whether the run is valid and every target was met.
     #[must_use]
     pub fn has_passed(&self) -> bool {
-        self.is_valid() && self.lines().iter().all(|line| line.verdict == Verdict::Met)
+        self.is_valid() && self.lines().iter().all(|line| line.verdict.holds())
     }
 
     /// The table for people.

@@ -105,6 +105,8 @@ const fn target(
 pub enum Verdict {
     /// As asked.
     Met,
+    /// So many times better than Kamailio as asked, on a slower machine than the absolute figures are of.
+    InRatio,
     /// Not as asked.
     Missed,
     /// Measured, and not to be believed.
@@ -114,11 +116,18 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Whether what was asked holds.
+    #[must_use]
+    pub fn holds(self) -> bool {
+        matches!(self, Self::Met | Self::InRatio)
+    }
+
     /// As people read it.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Met => "met",
+            Self::InRatio => "met (times)",
             Self::Missed => "MISSED",
             Self::Void => "void",
             Self::Absent => "–",
@@ -171,6 +180,7 @@ impl Target {
             Some(_) if measured.is_none() => Verdict::Absent,
             Some(finding) if !finding.void.is_empty() => Verdict::Void,
             Some(_) if in_bound && in_ratio => Verdict::Met,
+            Some(_) if ratio.is_some() && in_ratio && scale(kamailio) > SLOWER => Verdict::InRatio,
             Some(_) => Verdict::Missed,
         };
         let asked = match bound {
@@ -222,6 +232,9 @@ const BASELINES: [(&str, &str, f64); 5] = [
 /// Its INVITE → 302: by this the others are scaled to the machine.
 const LOOKUP_BASELINE_US: f64 = 17.0;
 
+/// A machine on which it takes so many times as long is a slower one than that of the targets: there the ratios rule.
+const SLOWER: f64 = 1.1;
+
 /// How far Kamailio may be from its baselines.
 const BASELINE_TOLERANCE: f64 = 0.25;
 
@@ -238,10 +251,15 @@ pub struct Baseline {
     pub is_near: bool,
 }
 
+/// How many times as long as on the machine of the targets everything takes here; 1 when that is not known.
+fn scale(kamailio: &Findings) -> f64 {
+    figure(kamailio, "lookup", "cpu_us").map_or(1.0, |cpu_us| cpu_us / LOOKUP_BASELINE_US)
+}
+
 /// Kamailio's figures beside their baselines, as far as there are any.
 #[must_use]
 pub fn baselines(kamailio: &Findings) -> Vec<Baseline> {
-    let scale = figure(kamailio, "lookup", "cpu_us").map_or(1.0, |cpu_us| cpu_us / LOOKUP_BASELINE_US);
+    let scale = scale(kamailio);
     let beside = |(experiment, name, then): &(&str, &str, f64)| {
         let measured = figure(kamailio, experiment, name)?;
         // A machine that takes longer for each request takes fewer of them.
@@ -300,6 +318,17 @@ mod tests {
         void.get_mut("refresh").expect("there").void.push("busy".to_owned());
         assert_eq!(verdict(&void, &kamailio, 0).0, Verdict::Void);
         assert_eq!(verdict(&Findings::new(), &kamailio, 0).0, Verdict::Absent);
+    }
+
+    #[test]
+    fn on_a_slower_machine_the_ratio_rules() {
+        let kamailio = |lookup| found(&[("refresh", "cpu_us", 180.0), ("lookup", "cpu_us", lookup)]);
+        let ours = |cpu_us| found(&[("refresh", "cpu_us", cpu_us), ("snapshot", "growth_percent", 6.0)]);
+        assert_eq!(verdict(&ours(17.0), &kamailio(24.0), 0).0, Verdict::InRatio);
+        assert_eq!(verdict(&ours(19.0), &kamailio(24.0), 0).0, Verdict::Missed, "not ten times");
+        assert_eq!(verdict(&ours(17.0), &kamailio(17.5), 0).0, Verdict::Missed, "as fast a machine");
+        let growth = lines(&ours(17.0), &kamailio(24.0)).into_iter().find(|line| line.unit == "%");
+        assert_eq!(growth.map(|line| line.verdict), Some(Verdict::Missed), "there is no ratio");
     }
 
     #[test]
