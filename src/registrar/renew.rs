@@ -12,7 +12,7 @@ use super::{ContactWish, Contacts, Judged, Listed, Refusal, RegisterRequest, Reg
 use crate::location::{Known, Location};
 
 /// Judges a REGISTER against what is known of its AoR, at cluster time `now_us`, and merges what it changes. `draw` as in
-/// [`judge`].
+/// [`judge()`].
 pub fn register(
     location: &Location,
     aor: &Aor,
@@ -55,7 +55,7 @@ fn asked<'a>(request: &'a RegisterRequest<'a>) -> Option<Refresh<'a>> {
     })
 }
 
-/// What [`judge`] would say where nothing is known of the AoR but the contact of the request, which says the same, and the trail
+/// What [`judge()`] would say where nothing is known of the AoR but the contact of the request, which says the same, and the trail
 /// at its URI; `None` when that depends on more.
 fn renew(
     (request, refresh): (&RegisterRequest<'_>, &mut Refresh<'_>),
