@@ -193,6 +193,16 @@ pub struct BindingParts<'a> {
     pub accepted_by: &'a NodeId,
 }
 
+impl<'a> BindingParts<'a> {
+    /// As a binding that lies somewhere tells it.
+    #[must_use]
+    pub fn told(&self) -> Told<'a> {
+        let Self { first, granted_s, uri, params, q, path, call_id, user_agent, source, accepted_by } = *self;
+        let (path, accepted_by) = (SmallVec::from_slice(path), accepted_by.clone());
+        Told { first, granted_s, uri, params, q, path, call_id, user_agent, source, accepted_by }
+    }
+}
+
 impl From<&BindingParts<'_>> for Binding {
     fn from(parts: &BindingParts<'_>) -> Self {
         let BindingParts { first, granted_s, q, accepted_by, .. } = *parts;

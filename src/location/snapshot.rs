@@ -244,10 +244,7 @@ impl Snapshot {
         let mut written = 0;
         let mut rest = tags;
         while !rest.is_empty() {
-            let taken = location.take_packed(rest, |packed| {
-                block.push(packed);
-                !block.is_full()
-            });
+            let taken = location.take_packed(rest, |packed| block.push(packed));
             rest = &rest[taken..];
             written += block.explain(&location.words);
             if block.is_full() {

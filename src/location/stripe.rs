@@ -181,15 +181,15 @@ impl Stripe {
         (refresh, floor_us): (&mut Refresh<'_>, u64),
         scratch: &mut Scratch,
         judge: impl FnOnce(&Known, &mut Refresh<'_>) -> Option<T>,
-        writes: impl Fn(&T) -> bool,
+        writes: impl FnOnce(&T) -> bool,
     ) -> Option<T> {
         if is_any() {
             return None;
         }
         let packed = &mut self.buckets[place(hash)].records[at];
         let taken = packed.taken();
-        let (before, judged) = scratch.renew((&self.words, packed), (refresh, floor_us), judge, &writes)?;
-        if writes(&judged) {
+        let (judged, before) = scratch.renew((&self.words, packed), (refresh, floor_us), judge, writes)?;
+        if let Some(before) = before {
             self.refreshed(digester, (hash, at), refresh, (before, taken));
         }
         Some(judged)

@@ -137,13 +137,27 @@ pub(super) fn grants(
     wishes.iter().map(|wish| limits.grant(wish.expires, request.expires)).collect()
 }
 
-/// What is kept of a Call-ID, and of a User-Agent: for people to read; the fingerprint covers the whole Call-ID.
-pub(super) fn kept_call_id(text: &[u8]) -> &[u8] {
-    text.get(..CALL_ID_BYTES_MAX).unwrap_or(text)
-}
-
-pub(super) fn kept_user_agent(text: &[u8]) -> &[u8] {
-    text.get(..USER_AGENT_BYTES_MAX).unwrap_or(text)
+/// What a request says of a contact, registered since `first`.
+pub(super) fn says<'a>(
+    request: &RegisterRequest<'a>,
+    wish: &'a ContactWish<'_>,
+    granted_s: u32,
+    first: Stamp,
+) -> BindingParts<'a> {
+    // Cut texts are for people to read; the fingerprint covers the whole Call-ID.
+    let cut = |text: &'a [u8], bytes_max: usize| text.get(..bytes_max).unwrap_or(text);
+    BindingParts {
+        first,
+        granted_s,
+        uri: wish.uri,
+        params: &wish.params,
+        q: wish.q,
+        path: request.path,
+        call_id: cut(request.call_id, CALL_ID_BYTES_MAX),
+        user_agent: cut(request.user_agent, USER_AGENT_BYTES_MAX),
+        source: request.source,
+        accepted_by: request.node,
+    }
 }
 
 /// What one contact of the request is to this record.
@@ -371,18 +385,7 @@ impl<'a> Judgement<'a> {
         let is_it = |entry: &&Entry| entry.key == wish.key || is_twin(entry, &wish.key, wish.uri_hash);
         let before = self.record.live(self.now_us).filter(is_it);
         let first = before.filter_map(|entry| Some(entry.binding()?.first)).min();
-        Binding::shared(&BindingParts {
-            first: first.unwrap_or(began),
-            granted_s,
-            uri: wish.uri,
-            params: &wish.params,
-            q: wish.q,
-            path: self.request.path,
-            call_id: kept_call_id(self.request.call_id),
-            user_agent: kept_user_agent(self.request.user_agent),
-            source: self.request.source,
-            accepted_by: self.request.node,
-        })
+        Binding::shared(&says(self.request, wish, granted_s, first.unwrap_or(began)))
     }
 
     /// Whether every contact that the request adds or refreshes is among those shown: a 200 for one that no caller can

@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
-use aorta_proto::binding::Told;
 use aorta_proto::{Aor, Entry, Record, Refresh, Stamp, Value};
 use smallvec::SmallVec;
 
-use super::judge::{grants, kept_call_id, kept_user_agent};
+use super::judge::{grants, says};
 use super::{ContactWish, Contacts, Judged, Listed, Refusal, RegisterRequest, RegistrarLimits, Write, judge, trail};
 use crate::location::{Known, Location};
 
@@ -33,25 +32,13 @@ pub fn register(
 /// What a request says of its contact, if it is one; when it is written is not known yet.
 fn asked<'a>(request: &'a RegisterRequest<'a>) -> Option<Refresh<'a>> {
     let Contacts::List([wish]) = request.contacts else { return None };
-    let binding = Told {
-        first: Stamp::ZERO,
-        granted_s: 0,
-        uri: wish.uri,
-        params: &wish.params,
-        q: wish.q,
-        path: SmallVec::from_slice(request.path),
-        call_id: kept_call_id(request.call_id),
-        user_agent: kept_user_agent(request.user_agent),
-        source: request.source,
-        accepted_by: request.node.clone(),
-    };
     Some(Refresh {
         key: wish.key.as_bytes(),
         stamp: Stamp::ZERO,
         call_id_hash: request.call_id_hash,
         cseq: request.cseq,
         uri_hash: wish.uri_hash,
-        binding,
+        binding: says(request, wish, 0, Stamp::ZERO).told(),
     })
 }
 

@@ -128,25 +128,23 @@ impl Lists {
                 Some(listed) if listed.bucket == bucket => self.have.pop_front().map(|listed| listed.items),
                 _ => None,
             };
-            let theirs = theirs.unwrap_or_default();
-            if theirs.is_empty() && !is_any() {
-                // All of it, as whoever joins with an empty table wants it: nothing to compare.
-                let before = self.ready.len();
-                self.ready.extend(all_encoded(location, bucket));
-                bytes += self.ready.range(before..).map(|change| change.len()).sum::<usize>();
-                continue;
-            }
-            let mine = location.list(u32::from(bucket));
-            let (give, want) = compare(&mine, &theirs);
-            if !want.is_empty() && !is(Mutant::RepairOneWay) {
-                self.want.push((bucket, want));
-            }
-            if !give.is_empty() && !is(Mutant::DonorGivesNothing) {
-                let changes = encoded(location, bucket, &give);
-                bytes += changes.iter().map(|change| change.len()).sum::<usize>();
-                self.ready.extend(changes);
-            }
+            let changes = self.difference(location, bucket, &theirs.unwrap_or_default());
+            bytes += changes.iter().map(|change| change.len()).sum::<usize>();
+            self.ready.extend(changes);
         }
+    }
+
+    /// What the opener lacks of a bucket; what this side lacks is wanted.
+    fn difference(&mut self, location: &Location, bucket: u16, theirs: &[Listed]) -> Vec<Box<[u8]>> {
+        if theirs.is_empty() && !is_any() {
+            // All of it, as whoever joins with an empty table wants it: nothing to compare.
+            return all_encoded(location, bucket);
+        }
+        let (give, want) = compare(&location.list(u32::from(bucket)), theirs);
+        if !want.is_empty() && !is(Mutant::RepairOneWay) {
+            self.want.push((bucket, want));
+        }
+        if give.is_empty() || is(Mutant::DonorGivesNothing) { Vec::new() } else { encoded(location, bucket, &give) }
     }
 
     fn next_bucket(&mut self) -> Option<u16> {

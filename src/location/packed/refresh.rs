@@ -36,8 +36,8 @@ struct Lying<'a> {
     /// The entry before it.
     previous: Previous,
     head: Head,
-    first: Stamp,
-    granted_s: u32,
+    /// Since when it is registered, and the seconds that were granted.
+    granted: (Stamp, u32),
     bound: Bound<'a>,
     cleared: Option<Stamp>,
     /// The greatest stamp of anything else in the record.
@@ -85,7 +85,7 @@ impl<'a> Lying<'a> {
         }
         let head_at = packed.told.len() - reader.left();
         let head = reader.head(&previous);
-        let (first, granted_s) = head.granted?;
+        let granted = head.granted?;
         let bound = reader.bound();
         let key_at = packed.told.len() - reader.left();
         let key = reader.key(&head);
@@ -97,19 +97,20 @@ impl<'a> Lying<'a> {
             return None;
         }
         let (before, after) = (packed.told.get(..head_at)?, packed.told.get(key_at..)?);
-        Some(Self { before, after, previous, head, first, granted_s, bound, cleared, latest_other, others })
+        Some(Self { before, after, previous, head, granted, bound, cleared, latest_other, others })
     }
 
     /// What is known, if nothing else is that a judgement would have to look at.
     fn known(&self) -> Option<Known> {
         let Previous { stamp, call_id_hash, cseq, .. } = self.head.told;
+        let (first, granted_s) = self.granted;
         (self.others != Others::Some).then(|| Known {
             stamp,
             latest: stamp.max(self.latest_other),
             call_id_hash,
             cseq,
-            first: self.first,
-            lapses_us: lapses_us(stamp, self.first, self.granted_s),
+            first,
+            lapses_us: lapses_us(stamp, first, granted_s),
             has_trail: self.others == Others::Trail,
         })
     }
@@ -137,22 +138,23 @@ impl Scratch {
 
     /// Refreshes a contact that somebody names who does not know when it was written: `judge` completes the refresh with what is
     /// known, and says what came of that; `None` when it cannot judge by so little. Nothing is written when what came of it
-    /// `writes` nothing. Returns the stamp that the entry had, and what came of it.
+    /// `writes` nothing. Returns what came of it, and the stamp that the entry had if it was written.
     pub(in crate::location) fn renew<T>(
         &mut self,
         (words, packed): (&Words, &mut Packed),
         (refresh, floor_us): (&mut Refresh<'_>, u64),
         judge: impl FnOnce(&Known, &mut Refresh<'_>) -> Option<T>,
         writes: impl FnOnce(&T) -> bool,
-    ) -> Option<(Stamp, T)> {
+    ) -> Option<(T, Option<Stamp>)> {
         let lying = Lying::find(words, packed, refresh, floor_us)?;
         let judged = judge(&lying.known()?, refresh)?;
-        let before = lying.head.told.stamp;
-        if writes(&judged) {
-            self.tell(words, &lying, refresh);
-            self.put(packed);
+        if !writes(&judged) {
+            return Some((judged, None));
         }
-        Some((before, judged))
+        let before = lying.head.told.stamp;
+        self.tell(words, &lying, refresh);
+        self.put(packed);
+        Some((judged, Some(before)))
     }
 
     /// Tells a record with one contact refreshed, for [`Scratch::put`].

@@ -51,8 +51,8 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// Adds what is known of an AoR: one copy, for the table is locked meanwhile.
-    pub(super) fn push(&mut self, packed: &Packed) {
+    /// Adds what is known of an AoR: one copy, for the table is locked meanwhile. Returns whether there is room for another.
+    pub(super) fn push(&mut self, packed: &Packed) -> bool {
         if self.bytes.is_empty() {
             self.bytes.extend_from_slice(&[0; HEAD_BYTES]);
             self.explained_to = HEAD_BYTES;
@@ -61,6 +61,7 @@ impl Block {
         self.bytes.extend_from_slice(&u32::try_from(packed.told().len()).unwrap_or(u32::MAX).to_le_bytes());
         self.bytes.extend_from_slice(packed.told());
         self.records += 1;
+        !self.is_full()
     }
 
     /// Explains the words of what was added since it was last asked. Returns how many records that is.

@@ -18,10 +18,7 @@ fn written(location: &Location) -> Vec<Vec<u8>> {
     let tags = location.take_dirty();
     let mut rest = &tags[..];
     while !rest.is_empty() {
-        let taken = location.take_packed(rest, |packed| {
-            block.push(packed);
-            !block.is_full()
-        });
+        let taken = location.take_packed(rest, |packed| block.push(packed));
         rest = &rest[taken..];
         block.explain(&location.words);
         if block.is_full() || rest.is_empty() {
@@ -118,10 +115,7 @@ fn the_bytes_are_those_of_yesterday() {
     let mut block = Block::default();
     for (aor, _) in dump(&location) {
         let tag = AorTag::of(location.digester.aor(&aor));
-        location.take_packed(&[tag], |packed| {
-            block.push(packed);
-            true
-        });
+        location.take_packed(&[tag], |packed| block.push(packed));
     }
     assert_eq!(block.explain(&location.words), 3);
     let hex: String = block.close().iter().map(|byte| format!("{byte:02x}")).collect();
