@@ -150,15 +150,14 @@ impl Location {
         let hash = self.digester.aor(aor);
         let mut stripe = self.stripe(hash).write();
         Scratch::with(|scratch| {
-            if let Some(mut refresh) = refresh
-                && let Some(at) = stripe.find(hash, aor.as_str())
-            {
+            let found = stripe.find(hash, aor.as_str());
+            if let Some((mut refresh, at)) = refresh.zip(found) {
                 let (refresh, writes) = ((&mut refresh, self.floor_us()), |judged: &T| delta(judged).is_some());
                 if let Some(judged) = stripe.renew(&self.digester, (hash, at), refresh, scratch, renew, writes) {
                     return judged;
                 }
             }
-            let at = stripe.read_settled(&self.digester, (hash, aor), self.floor_us(), scratch);
+            let at = stripe.read_settled(&self.digester, (hash, aor), (found, self.floor_us()), scratch);
             let answer = judge(&scratch.record);
             let Some(delta) = delta(&answer) else { return answer };
             let refreshed = at.zip(Refresh::of(delta)).is_some_and(|(at, refresh)| {
@@ -353,7 +352,8 @@ impl Location {
             self.lifetimes.merge(longest_s);
         }
         let Merged { changed, conflict } = Scratch::with(|scratch| {
-            let at = stripe.read_settled(&self.digester, (hash, aor), floor_us, scratch);
+            let found = stripe.find(hash, aor.as_str());
+            let at = stripe.read_settled(&self.digester, (hash, aor), (found, floor_us), scratch);
             stripe.absorb(&self.digester, (hash, aor), (at, scratch), &delta)
         });
         if is(Mutant::ForeignUnwritten) {

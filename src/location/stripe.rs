@@ -120,8 +120,12 @@ impl Stripe {
 
     /// What is known of an AoR, into `scratch`: where it is, `None` when nothing is known.
     pub(super) fn read(&self, hash: AorHash, aor: &str, scratch: &mut Scratch) -> Option<usize> {
+        self.read_at(hash, self.find(hash, aor), scratch)
+    }
+
+    fn read_at(&self, hash: AorHash, at: Option<usize>, scratch: &mut Scratch) -> Option<usize> {
         scratch.clear();
-        let at = self.find(hash, aor)?;
+        let at = at?;
         self.buckets[place(hash)].records[at].read(&self.words, scratch);
         Some(at)
     }
@@ -131,15 +135,15 @@ impl Stripe {
         self.buckets.get(place(hash))?.find(&self.words, hash, aor)
     }
 
-    /// [`Stripe::read`] after what is at or below the floor was forgotten.
+    /// [`Stripe::read`] of what was [found](Stripe::find), after what is at or below the floor was forgotten.
     pub(super) fn read_settled(
         &mut self,
         digester: &Digester,
         (hash, aor): (AorHash, &Aor),
-        floor_us: u64,
+        (found, floor_us): (Option<usize>, u64),
         scratch: &mut Scratch,
     ) -> Option<usize> {
-        let at = self.read(hash, aor.as_str(), scratch)?;
+        let at = self.read_at(hash, found, scratch)?;
         if !has_old(&scratch.record, floor_us) {
             return Some(at);
         }
