@@ -293,6 +293,16 @@ impl Record {
         self.entries.iter().map(|entry| entry.stamp).chain(cleared).min()
     }
 
+    /// Tells `note` every step from nothing to this record, which must be [normal](Record::is_normal).
+    pub fn steps(&self, mut note: impl FnMut(Change<'_>)) {
+        if let Some(cleared) = &self.cleared {
+            note(Change { key: None, before: None, after: Some(cleared.mark()) });
+        }
+        self.entries
+            .iter()
+            .for_each(|entry| note(Change { key: Some(&entry.key), before: None, after: Some(entry.mark()) }));
+    }
+
     /// Merges another copy, or a delta, into this one.
     pub fn merge(&mut self, other: &Self) -> Merged {
         self.absorb(other, |_| {})
@@ -389,7 +399,9 @@ impl Record {
         self.entries.binary_search_by(|entry| entry.key.cmp(key))
     }
 
-    fn is_normal(&self) -> bool {
+    /// Whether it is in normal form.
+    #[must_use]
+    pub fn is_normal(&self) -> bool {
         let sorted = self.entries.is_sorted_by(|one, two| one.key < two.key);
         let buried = |entry: &Entry, at: Stamp| entry.stamp >= at || entry.value == Value::Gone;
         sorted && self.cleared.is_none_or(|cleared| self.entries.iter().all(|entry| buried(entry, cleared.stamp)))

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use aorta_proto::frame::{
     Buckets, Class, Envelope, FRAME_BYTES_MAX, Frame, FrameError, HEADER_BYTES, Header, Hello, LastKnown, Packed,
-    PeerState, RefuseReason, RejoinReason, SAVED_SINCE, Span, State, VERSION_MAX, VERSION_MIN, decode_change,
-    encode_changes, encode_deltas, encode_entries, packed,
+    PeerState, RECORDS_SINCE, RefuseReason, RejoinReason, SAVED_SINCE, Span, State, VERSION_MAX, VERSION_MIN,
+    decode_change, encode_changes, encode_deltas, encode_entries, packed,
 };
 use aorta_proto::{
     Aor, Binding, BindingParts, BootId, Cleared, ContactKey, Entry, Listed, NodeId, Record, Stamp, Value,
@@ -17,7 +17,7 @@ use proptest::prelude::*;
 const SENT_US: u64 = 1_700_000_000_123_456;
 
 /// The newest version that has vectors, whatever this build speaks.
-const NEWEST: u8 = 2;
+const NEWEST: u8 = 3;
 
 const NEWEST_NOW: Envelope = Envelope { version: NEWEST, sent_us: SENT_US };
 
@@ -81,7 +81,7 @@ fn changes() -> Vec<u8> {
 }
 
 fn frames(version: u8, changes: &[u8]) -> Vec<(&'static str, Frame<'_>)> {
-    live_frames(version, changes).into_iter().chain(bulk_frames(changes)).collect()
+    live_frames(version, changes).into_iter().chain(bulk_frames(version, changes)).collect()
 }
 
 fn live_frames(version: u8, changes: &[u8]) -> Vec<(&'static str, Frame<'_>)> {
@@ -117,10 +117,10 @@ fn live_frames(version: u8, changes: &[u8]) -> Vec<(&'static str, Frame<'_>)> {
     frames
 }
 
-fn bulk_frames(changes: &[u8]) -> Vec<(&'static str, Frame<'_>)> {
+fn bulk_frames(version: u8, changes: &[u8]) -> Vec<(&'static str, Frame<'_>)> {
     let listed = Listed { hash: 0xfedc_ba98_7654_3210, stamp: stamp(2) };
     let changes = Packed::new(changes).expect("whole changes");
-    vec![
+    let mut frames = vec![
         ("32-begin", Frame::Begin { id: 5, floor_us: 1_699_999_990_000_000 }),
         ("33-root", Frame::Root { id: 5, floor_us: 0, root: 1 << 127 | 1 }),
         ("34-ask", Frame::Ask { id: 5, level: 2, indexes: vec![0, 17, 255] }),
@@ -138,7 +138,11 @@ fn bulk_frames(changes: &[u8]) -> Vec<(&'static str, Frame<'_>)> {
         ("38-want", Frame::Want { id: 5, batch: 2, buckets: vec![(3, vec![1, 2]), (9, vec![3])] }),
         ("39-done", Frame::Done { id: 5, batch: 2 }),
         ("40-refuse", Frame::Refuse { id: 5, why: RefuseReason::Busy }),
-    ]
+    ];
+    if version >= RECORDS_SINCE {
+        frames.push(("41-records", Frame::Records { id: 5, batch: 2, records: b"as a table keeps them" }));
+    }
+    frames
 }
 
 fn names<'a>(frames: &[(&'a str, Frame<'_>)]) -> Vec<&'a str> {
@@ -184,51 +188,58 @@ fn judge_golden(path: &Path, bytes: &[u8]) {
 
 #[test]
 fn a_version_differs_from_the_one_before_only_in_what_it_adds() {
-    let (changes, mut differ) = (changes(), Vec::new());
-    let of_v1 = frames(1, &changes);
+    differs_by(2, &["13-ask-saved", "14-saved"], &["04-deltas"]);
+    differs_by(3, &["41-records"], &[]);
+}
+
+fn differs_by(version: u8, kinds: &[&str], fields: &[&str]) {
+    let (changes, before) = (changes(), version - 1);
+    let old = frames(before, &changes);
     let (known, added): (Vec<_>, Vec<_>) =
-        frames(2, &changes).into_iter().partition(|(name, _)| names(&of_v1).contains(name));
-    assert_eq!(names(&added), ["13-ask-saved", "14-saved"]);
+        frames(version, &changes).into_iter().partition(|(name, _)| names(&old).contains(name));
+    assert_eq!(names(&added), kinds);
     for (name, frame) in &added {
-        let mut bytes = written_in(2, frame);
-        assert!(
-            frame.encode(Envelope { version: 1, sent_us: 0 }, &mut Vec::new()).is_err(),
-            "version 1 has no words for it"
-        );
-        bytes[0] = 1;
-        assert!(matches!(Frame::decode(&bytes, 2), Err(FrameError::Kind(_))), "{name}");
+        let mut bytes = written_in(version, frame);
+        let refused = frame.encode(Envelope { version: before, sent_us: 0 }, &mut Vec::new());
+        assert!(refused.is_err(), "version {before} has no words for {name}");
+        bytes[0] = before;
+        assert!(matches!(Frame::decode(&bytes, version), Err(FrameError::Kind(_))), "{name}");
     }
-    for ((name, before), (_, after)) in of_v1.iter().zip(&known) {
-        let (before, mut after) = (written_in(1, before), written_in(2, after));
-        after[0] = 1;
-        if after != before {
-            differ.push(*name);
-        }
-    }
-    assert_eq!(differ, ["04-deltas"]);
-    let what_v1_lacks = known.iter().map(|(_, frame)| written_in(1, frame));
-    let as_v1_has_it = of_v1.iter().map(|(_, frame)| written_in(1, frame));
-    assert!(what_v1_lacks.eq(as_v1_has_it), "a field that version 1 lacks is left out when version 1 is written");
+    let differ = old.iter().zip(&known).filter(|((_, old), (_, new))| {
+        let (old, mut new) = (written_in(before, old), written_in(version, new));
+        // A Hello is of version 1 for ever.
+        new[0] = old[0];
+        new != old
+    });
+    assert_eq!(differ.map(|((name, _), _)| *name).collect::<Vec<_>>(), fields);
+    let what_it_lacks = known.iter().map(|(_, frame)| written_in(before, frame));
+    let as_it_has_it = old.iter().map(|(_, frame)| written_in(before, frame));
+    assert!(what_it_lacks.eq(as_it_has_it), "a field that version {before} lacks is left out when it is written");
 }
 
 #[test]
 fn a_frame_above_what_its_reader_reads_is_refused_and_not_misread() {
     let changes = changes();
-    for (name, frame) in frames(2, &changes) {
-        let mut next = written_in(2, &frame);
-        let refused = Frame::decode(&next, 1);
+    let before = NEWEST - 1;
+    for (name, frame) in frames(NEWEST, &changes) {
+        let mut next = written_in(NEWEST, &frame);
+        let refused = Frame::decode(&next, before);
         match name {
             "01-hello" => assert!(refused.is_ok(), "who speaks too new a version can still say so"),
-            _ => assert_eq!(refused, Err(FrameError::Version { theirs: 2, ours: 1 }), "{name}"),
+            _ => assert_eq!(refused, Err(FrameError::Version { theirs: NEWEST, ours: before }), "{name}"),
         }
-        next[0] = 3;
-        let refused = Frame::decode(&next, 2).expect_err(name).to_string();
-        assert!(refused.contains("version 3") && refused.contains("1 to 2"), "names both: {refused}");
+        next[0] = NEWEST + 1;
+        let refused = Frame::decode(&next, NEWEST).expect_err(name).to_string();
+        assert!(refused.contains("version 4") && refused.contains("1 to 3"), "names both: {refused}");
         // A field behind the last one, as a later version might add.
         next.push(7);
         let body = u32::try_from(next.len() - HEADER_BYTES).expect("small");
         next[2..6].copy_from_slice(&body.to_le_bytes());
-        assert_eq!(Frame::decode(&next, 2), Err(FrameError::Version { theirs: 3, ours: 2 }), "{name}");
+        assert_eq!(
+            Frame::decode(&next, NEWEST),
+            Err(FrameError::Version { theirs: NEWEST + 1, ours: NEWEST }),
+            "{name}"
+        );
     }
     assert!((VERSION_MIN..=NEWEST).contains(&VERSION_MAX), "what a build speaks has vectors");
 }
@@ -337,9 +348,10 @@ proptest! {
     }
 
     #[test]
-    fn no_flipped_byte_panics(version in 1..=NEWEST, which in 0usize..21, at in any::<proptest::sample::Index>(), flip in 1u8..) {
+    fn no_flipped_byte_panics(version in 1..=NEWEST, which in any::<proptest::sample::Index>(), at in any::<proptest::sample::Index>(), flip in 1u8..) {
         let changes = changes();
-        let mut bytes = written_in(version, &frames(version, &changes)[which].1);
+        let frames = frames(version, &changes);
+        let mut bytes = written_in(version, &frames[which.index(frames.len())].1);
         let at = at.index(bytes.len());
         bytes[at] ^= flip;
         if let Ok((_, Frame::Deltas { changes, .. } | Frame::Entries { changes, .. })) = Frame::decode(&bytes, NEWEST) {

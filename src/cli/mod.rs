@@ -24,10 +24,10 @@ use crate::config::{self, Config};
 const FAILED: u8 = 1;
 
 /// What `--version` says: the release, and the wire versions that it reads and writes.
-const VERSION: &str = if cfg!(feature = "wire-v1") {
-    concat!(env!("CARGO_PKG_VERSION"), " (wire version 1)")
-} else {
+const VERSION: &str = if cfg!(feature = "wire-v2") {
     concat!(env!("CARGO_PKG_VERSION"), " (wire versions 1 to 2)")
+} else {
+    concat!(env!("CARGO_PKG_VERSION"), " (wire versions 1 to 3)")
 };
 
 /// A SIP location service: which phone rings for this address, known whole by every node.

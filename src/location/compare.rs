@@ -90,7 +90,7 @@ impl Location {
         self.read_bucket(bucket, |stripe, place| stripe.each(place, show));
     }
 
-    fn read_bucket(&self, bucket: u32, read: impl FnOnce(&Stripe, usize)) {
+    pub(super) fn read_bucket(&self, bucket: u32, read: impl FnOnce(&Stripe, usize)) {
         if leaves(LEAF_LEVEL, bucket).is_some() {
             let (at, place) = stripe::locate(bucket);
             read(&self.settled(at), place);

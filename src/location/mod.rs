@@ -14,6 +14,7 @@
 //! | `memory` | what the table takes, and for whom that leaves room |
 //! | `lifetimes` | the longest lifetime among what was merged: the floor stays below it |
 //! | `compare` | sums, lists and items for two nodes that compare |
+//! | `parcel` | whole buckets for a table that lacks them |
 //! | [`snapshot`] | the disk; one floor up, and the only one that does I/O |
 
 mod compare;
@@ -22,6 +23,7 @@ mod expiry;
 mod lifetimes;
 mod memory;
 mod packed;
+mod parcel;
 pub mod snapshot;
 mod stripe;
 #[cfg(test)]
@@ -43,6 +45,7 @@ pub use dirty::AorTag;
 pub use expiry::{SLIM_AFTER_LAPSE_US, Swept};
 pub use memory::{Budget, Room};
 pub use packed::{Contact, Known, View};
+pub use parcel::Parcel;
 
 /// How many locks: many more than cores, so that two threads seldom want one.
 pub const STRIPES: usize = 256;
@@ -347,10 +350,7 @@ impl Location {
         if delta.is_empty() {
             return Applied { ignored, ..Applied::default() };
         }
-        let granted = delta.entries.iter().filter_map(|entry| entry.binding());
-        if let Some(longest_s) = granted.map(|binding| binding.granted_s).max() {
-            self.lifetimes.merge(longest_s);
-        }
+        self.note_lifetimes(&delta);
         let Merged { changed, conflict } = Scratch::with(|scratch| {
             let found = stripe.find(hash, aor.as_str());
             let at = stripe.read_settled(&self.digester, (hash, aor), (found, floor_us), scratch);
@@ -360,6 +360,14 @@ impl Location {
             stripe.clean(hash, aor);
         }
         Applied { changed, conflict, ignored }
+    }
+
+    /// What a record grants is merged in a moment.
+    fn note_lifetimes(&self, record: &Record) {
+        let granted = record.entries.iter().filter_map(|entry| entry.binding());
+        if let Some(longest_s) = granted.map(|binding| binding.granted_s).max() {
+            self.lifetimes.merge(longest_s);
+        }
     }
 
     fn stripe(&self, hash: AorHash) -> &RwLock<Stripe> {

@@ -65,11 +65,16 @@ impl Bucket {
         self.records.iter_mut().filter(move |record| record.piece == tag.piece())
     }
 
-    fn push(&mut self, record: Packed) {
+    /// Adds the record of another AoR; where it is.
+    fn add(&mut self, record: Packed, tally: &mut Tally) -> usize {
+        let (before, taken) = (self.places_taken(), record.taken());
         if self.records.len() == self.records.capacity() {
             self.records.reserve_exact(self.records.len() / GROWTH + 1);
         }
         self.records.push(record);
+        tally.aors += 1;
+        tally.resize(before, self.places_taken() + taken);
+        self.records.len() - 1
     }
 
     /// What the places for its records take of memory, bytes.
@@ -237,11 +242,7 @@ impl Stripe {
         (at, scratch): (Option<usize>, &mut Scratch),
         delta: &Record,
     ) -> Merged {
-        if self.buckets.is_empty() {
-            self.buckets = (0..BUCKETS).map(|_| Bucket::empty()).collect();
-            self.tally.resize(0, taken(size_of_val(&*self.buckets)) as u64);
-        }
-        self.note(place(hash), oldest(delta), first_lapse(delta));
+        self.begin(hash, delta);
         let Self { buckets, sum, tally, dirty, words, .. } = self;
         let bucket = &mut buckets[place(hash)];
         let mut shift = 0;
@@ -259,18 +260,32 @@ impl Stripe {
                 tally.resize(before, packed.taken());
                 at
             }
-            None => {
-                tally.aors += 1;
-                let piece = AorTag::of(hash).piece();
-                let (packed, before) = (scratch.pack(words, aor.as_str(), piece), bucket.places_taken());
-                let taken = packed.taken();
-                bucket.push(packed);
-                tally.resize(before, bucket.places_taken() + taken);
-                bucket.records.len() - 1
-            }
+            None => bucket.add(scratch.pack(words, aor.as_str(), AorTag::of(hash).piece()), tally),
         };
         soil(AorTag::of(hash), &mut bucket.records[at], dirty.as_mut());
         merged
+    }
+
+    /// Puts a record that was just [transcribed](Scratch::transcribe) under an AoR of which nothing is known.
+    pub(super) fn add(&mut self, digester: &Digester, hash: AorHash, scratch: &Scratch) {
+        self.begin(hash, &scratch.record);
+        let Self { buckets, sum, tally, dirty, .. } = self;
+        let bucket = &mut buckets[place(hash)];
+        let mut shift = 0;
+        scratch.record.steps(|change| account(digester, hash, &change, &mut shift, tally));
+        bucket.sum = bucket.sum.wrapping_add(shift);
+        *sum = sum.wrapping_add(shift);
+        let at = bucket.add(scratch.packed(AorTag::of(hash).piece()), tally);
+        soil(AorTag::of(hash), &mut bucket.records[at], dirty.as_mut());
+    }
+
+    /// Before something of an AoR is merged: there are buckets, and they know when something of it is due.
+    fn begin(&mut self, hash: AorHash, delta: &Record) {
+        if self.buckets.is_empty() {
+            self.buckets = (0..BUCKETS).map(|_| Bucket::empty()).collect();
+            self.tally.resize(0, taken(size_of_val(&*self.buckets)) as u64);
+        }
+        self.note(place(hash), oldest(delta), first_lapse(delta));
     }
 
     /// Forgets what is at or below the floor in one bucket. Returns how many entries.
@@ -353,6 +368,13 @@ impl Stripe {
                 show(&scratch.aor, &scratch.record);
             }
         });
+    }
+
+    /// Shows every record of a bucket as it is kept. Their memory comes for all of them at once, as in [`Stripe::touch`].
+    pub(super) fn each_packed(&self, at: usize, show: impl FnMut(&[u8])) {
+        let Some(bucket) = self.buckets.get(at) else { return };
+        black_box(bucket.records.iter().map(Packed::touch).fold(0, u8::wrapping_add));
+        bucket.records.iter().map(Packed::told).for_each(show);
     }
 
     pub(super) fn bucket_sum(&self, at: usize) -> u128 {

@@ -14,6 +14,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::clock::Now;
 
+pub(super) mod harm;
+mod parcel;
+
 const KEY: [u8; 16] = *b"a cluster's key!";
 const SECOND_US: u64 = 1_000_000;
 

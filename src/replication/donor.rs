@@ -5,10 +5,10 @@ use std::collections::{BTreeSet, VecDeque};
 
 use aorta_proto::Listed;
 use aorta_proto::digest::ItemHash;
-use aorta_proto::frame::{Buckets, Envelope, Frame, Span, encode_changes, encode_entries};
+use aorta_proto::frame::{Buckets, Envelope, Frame, RECORDS_SINCE, Span, encode_changes, encode_entries};
 use aorta_proto::mutant::{Mutant, is, is_any};
 
-use crate::location::Location;
+use crate::location::{Location, Parcel};
 
 /// Questions that an opener may have under way at a time; a correct one has fewer.
 const QUESTIONS_MAX: usize = 16;
@@ -39,6 +39,8 @@ struct Lists {
     batch: u32,
     spans: VecDeque<Span>,
     have: VecDeque<Buckets>,
+    /// Whole buckets, not yet sent.
+    parcel: Parcel,
     /// Encoded, not yet sent.
     ready: VecDeque<Box<[u8]>>,
     want: Vec<(u16, Vec<u64>)>,
@@ -59,6 +61,7 @@ impl Donor {
                 batch,
                 spans: spans.into(),
                 have: have.into(),
+                parcel: Parcel::default(),
                 ready: VecDeque::new(),
                 want: Vec::new(),
             })),
@@ -95,14 +98,10 @@ impl Donor {
             }
             Question::Done { batch } => Frame::Done { id, batch: *batch },
             Question::Lists(lists) => {
-                lists.read(location);
-                let batch = lists.batch;
-                if !lists.ready.is_empty() {
-                    let changes = lists.ready.iter().map(|change| &**change);
-                    let sent = encode_entries((id, batch, false), changes, ENTRIES_BYTES, envelope, buf);
-                    lists.ready.drain(..sent);
+                if lists.transmit(id, location, envelope, buf) {
                     return;
                 }
+                let batch = lists.batch;
                 let buckets = std::mem::take(&mut lists.want);
                 if buckets.is_empty() {
                     Frame::Done { id, batch }
@@ -119,16 +118,45 @@ impl Donor {
 }
 
 impl Lists {
+    /// Appends the next frame with what the opener lacks, if there is any left.
+    fn transmit(&mut self, id: u64, location: &Location, envelope: Envelope, buf: &mut Vec<u8>) -> bool {
+        self.read(location, envelope.version);
+        if !self.parcel.is_empty() {
+            let mut records = Vec::with_capacity(ENTRIES_BYTES);
+            location.take_parcel(&mut self.parcel, ENTRIES_BYTES, &mut records, |aor, record| {
+                self.ready.extend(encode_changes(aor, record).unwrap_or_default());
+            });
+            if !records.is_empty() {
+                // Far from the limit of a frame.
+                drop(Frame::Records { id, batch: self.batch, records: &records }.encode(envelope, buf));
+                return true;
+            }
+        }
+        if self.ready.is_empty() {
+            return false;
+        }
+        let changes = self.ready.iter().map(|change| &**change);
+        let sent = encode_entries((id, self.batch, false), changes, ENTRIES_BYTES, envelope, buf);
+        self.ready.drain(..sent);
+        true
+    }
+
     /// Goes on until a frame is full or all buckets are done.
-    fn read(&mut self, location: &Location) {
+    fn read(&mut self, location: &Location, version: u8) {
         let mut bytes: usize = self.ready.iter().map(|change| change.len()).sum();
-        while bytes < ENTRIES_BYTES {
+        while bytes + self.parcel.len() < ENTRIES_BYTES {
             let Some(bucket) = self.next_bucket() else { return };
             let theirs = match self.have.front() {
                 Some(listed) if listed.bucket == bucket => self.have.pop_front().map(|listed| listed.items),
                 _ => None,
             };
-            let changes = self.difference(location, bucket, &theirs.unwrap_or_default());
+            let theirs = theirs.unwrap_or_default();
+            if theirs.is_empty() && version >= RECORDS_SINCE && !is_any() {
+                // All of it, as whoever joins with an empty table wants it: nothing to compare.
+                location.pack_bucket(u32::from(bucket), &mut self.parcel);
+                continue;
+            }
+            let changes = self.difference(location, bucket, &theirs);
             bytes += changes.iter().map(|change| change.len()).sum::<usize>();
             self.ready.extend(changes);
         }
@@ -136,10 +164,6 @@ impl Lists {
 
     /// What the opener lacks of a bucket; what this side lacks is wanted.
     fn difference(&mut self, location: &Location, bucket: u16, theirs: &[Listed]) -> Vec<Box<[u8]>> {
-        if theirs.is_empty() && !is_any() {
-            // All of it, as whoever joins with an empty table wants it: nothing to compare.
-            return all_encoded(location, bucket);
-        }
         let (give, want) = compare(&location.list(u32::from(bucket)), theirs);
         if !want.is_empty() && !is(Mutant::RepairOneWay) {
             self.want.push((bucket, want));
@@ -165,15 +189,6 @@ impl Lists {
 pub(super) fn encoded(location: &Location, bucket: u16, items: &[ItemHash]) -> Vec<Box<[u8]>> {
     let records = location.fetch(u32::from(bucket), items);
     records.iter().flat_map(|(aor, record)| encode_changes(aor.as_str(), record).unwrap_or_default()).collect()
-}
-
-/// All of a bucket, as [`encoded`] has it.
-fn all_encoded(location: &Location, bucket: u16) -> Vec<Box<[u8]>> {
-    let mut changes = Vec::new();
-    location.show_bucket(u32::from(bucket), |aor, record| {
-        changes.extend(encode_changes(aor, record).unwrap_or_default());
-    });
-    changes
 }
 
 /// What this side has and the other lacks or has older, and the reverse.

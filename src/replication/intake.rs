@@ -1,9 +1,9 @@
 //! What comes in on a Live link. Changes themselves pass by: they are applied without the lock, between
 //! [`Live::admit_changes`] and [`Live::changes_applied`].
 
-use aorta_proto::NodeId;
 use aorta_proto::frame::{Frame, Header, PeerState};
 use aorta_proto::mutant::{Mutant, is};
+use aorta_proto::{NodeId, Record};
 
 use super::effects::Event;
 use super::live::Live;
@@ -262,4 +262,17 @@ pub(super) struct Took {
     pub(super) conflicts: u64,
     /// The latest stamp taken, µs.
     pub(super) latest_us: u64,
+}
+
+impl Took {
+    /// Whether a record is to be merged; what came of it is noted.
+    pub(super) fn admits(&mut self, record: &Record, up_to_us: u64) -> bool {
+        let latest_us = record.latest().map_or(0, |stamp| stamp.time_us);
+        if latest_us > up_to_us {
+            self.ahead += 1;
+            return false;
+        }
+        self.latest_us = self.latest_us.max(latest_us);
+        !cfg!(feature = "break-replication")
+    }
 }

@@ -197,9 +197,12 @@ impl<R> Replication<R> {
             }
             frame if class == Class::Bulk => {
                 let mut took = Took::default();
+                let up_to_us = || self.live.lock().stamps_up_to_us();
                 if let Frame::Entries { changes, .. } = &frame {
-                    let up_to_us = self.live.lock().stamps_up_to_us();
-                    took = take_in(&self.location, *changes, Admitted { up_to_us, awaited_on_disk: false })?;
+                    let admitted = Admitted { up_to_us: up_to_us(), awaited_on_disk: false };
+                    took = take_in(&self.location, *changes, admitted)?;
+                } else if let Frame::Records { records, .. } = &frame {
+                    took = take_in_records(&self.location, records, up_to_us())?;
                 }
                 let (heard, records) = (bytes.len() as u64, took.records);
                 // This very frame may have been the first to say what time it is.
@@ -444,13 +447,7 @@ fn take_in(location: &Location, changes: Packed<'_>, admitted: Admitted) -> Resu
             continue;
         }
         let (aor, record) = decode_change(change).map_err(|error| error.to_string())?;
-        let latest_us = record.latest().map_or(0, |stamp| stamp.time_us);
-        if latest_us > admitted.up_to_us {
-            took.ahead += 1;
-            continue;
-        }
-        took.latest_us = took.latest_us.max(latest_us);
-        if cfg!(feature = "break-replication") {
+        if !took.admits(&record, admitted.up_to_us) {
             continue;
         }
         took.conflicts += u64::from(location.apply(&aor, record).conflict);
@@ -458,5 +455,16 @@ fn take_in(location: &Location, changes: Packed<'_>, admitted: Admitted) -> Resu
             location.await_on_disk(aor.as_str());
         }
     }
+    Ok(took)
+}
+
+/// As [`take_in`], of whole records.
+fn take_in_records(location: &Location, records: &[u8], up_to_us: u64) -> Result<Took, String> {
+    let mut took = Took::default();
+    let conflicts = location.apply_parcel(records, |record| {
+        took.records += 1;
+        took.admits(record, up_to_us)
+    });
+    took.conflicts = conflicts.ok_or("records that cannot be read")?;
     Ok(took)
 }

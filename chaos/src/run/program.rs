@@ -8,7 +8,7 @@ use super::scenario::Build;
 use crate::program::{self, Recipe, given};
 
 /// Feature of a build that speaks the previous version of the peer protocol only.
-const PREVIOUS_FEATURE: &str = "wire-v1";
+const PREVIOUS_FEATURE: &str = "wire-v2";
 
 /// The builds that scenarios name.
 #[derive(Debug, Clone)]

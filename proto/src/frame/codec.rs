@@ -5,9 +5,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::messages::{self, Buckets, Span};
-use super::packed::{self, Packed};
+use super::packed;
 use super::{
-    BODY_BYTES_MAX, Envelope, FRAME_BYTES_MAX, Frame, FrameError, HEADER_BYTES, Header, SAVED_SINCE, WAITED_SINCE,
+    BODY_BYTES_MAX, Envelope, FRAME_BYTES_MAX, Frame, FrameError, HEADER_BYTES, Header, RECORDS_SINCE, SAVED_SINCE,
+    WAITED_SINCE,
 };
 
 pub(super) type Codec = Configuration<LittleEndian, Varint, Limit<BODY_BYTES_MAX>>;
@@ -41,6 +42,7 @@ pub(super) mod kind {
     pub(in crate::frame) const WANT: u8 = 38;
     pub(in crate::frame) const DONE: u8 = 39;
     pub(in crate::frame) const REFUSE: u8 = 40;
+    pub(in crate::frame) const RECORDS: u8 = 41;
 }
 
 /// Who does not know yet what the other side reads says Hello in this version.
@@ -107,6 +109,7 @@ impl<'a> Frame<'a> {
                 let (epoch, seq) = read(kind, body)?;
                 Frame::Saved { epoch, seq }
             }
+            kind::RECORDS if header.version < RECORDS_SINCE => return Err(FrameError::Kind(kind)),
             _ => return Self::decode_bulk(kind, body),
         })
     }
@@ -151,6 +154,10 @@ impl<'a> Frame<'a> {
                 let (id, why) = read(kind, body)?;
                 Frame::Refuse { id, why }
             }
+            kind::RECORDS => {
+                let ((id, batch), records) = packed::headed(kind, body)?;
+                Frame::Records { id, batch, records }
+            }
             other => return Err(FrameError::Kind(other)),
         })
     }
@@ -166,11 +173,11 @@ impl<'a> Frame<'a> {
             Frame::Subscribe { epoch } => write(kind::SUBSCRIBE, epoch, envelope, out),
             Frame::Backlog { epoch, first_seq } => write(kind::BACKLOG, &(epoch, first_seq), envelope, out),
             Frame::Deltas { epoch, first_seq, changes, .. } if envelope.version < WAITED_SINCE => {
-                write_packed(kind::DELTAS, &(epoch, first_seq), changes, envelope, out)
+                write_with(kind::DELTAS, &(epoch, first_seq), changes.as_bytes(), envelope, out)
             }
             Frame::Deltas { epoch, first_seq, waited_us, changes } => {
                 let head = (epoch, first_seq, waited_us.unwrap_or_default());
-                write_packed(kind::DELTAS, &head, changes, envelope, out)
+                write_with(kind::DELTAS, &head, changes.as_bytes(), envelope, out)
             }
             Frame::Mark { epoch } => write(kind::MARK, epoch, envelope, out),
             Frame::Ack { epoch, seq } => write(kind::ACK, &(epoch, seq), envelope, out),
@@ -199,11 +206,13 @@ impl<'a> Frame<'a> {
             }
             Frame::Lists { id, batch, spans, have } => write(kind::LISTS, &(id, batch, spans, have), envelope, out),
             Frame::Entries { id, batch, last, changes } => {
-                write_packed(kind::ENTRIES, &(id, batch, last), changes, envelope, out)
+                write_with(kind::ENTRIES, &(id, batch, last), changes.as_bytes(), envelope, out)
             }
             Frame::Want { id, batch, buckets } => write(kind::WANT, &(id, batch, buckets), envelope, out),
             Frame::Done { id, batch } => write(kind::DONE, &(id, batch), envelope, out),
             Frame::Refuse { id, why } => write(kind::REFUSE, &(id, why), envelope, out),
+            Frame::Records { .. } if envelope.version < RECORDS_SINCE => Err(FrameError::Kind(kind::RECORDS)),
+            Frame::Records { id, batch, records } => write_with(kind::RECORDS, &(id, batch), records, envelope, out),
         };
         if written.is_err() {
             out.truncate(start);
@@ -296,10 +305,11 @@ fn write<T: Serialize>(kind: u8, body: &T, envelope: Envelope, out: &mut Vec<u8>
     finish(start, out)
 }
 
-fn write_packed<H: Serialize>(
+/// A head, and bytes that are what they are.
+fn write_with<H: Serialize>(
     kind: u8,
     head: &H,
-    changes: &Packed<'_>,
+    rest: &[u8],
     envelope: Envelope,
     out: &mut Vec<u8>,
 ) -> Result<(), FrameError> {
@@ -307,6 +317,6 @@ fn write_packed<H: Serialize>(
     begin(kind, envelope, out);
     bincode::serde::encode_into_std_write(head, out, codec())
         .map_err(|error| FrameError::Body { kind, why: error.to_string() })?;
-    out.extend_from_slice(changes.as_bytes());
+    out.extend_from_slice(rest);
     finish(start, out)
 }

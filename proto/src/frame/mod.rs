@@ -6,7 +6,8 @@
 //! encoded (see [`packed`]), so that a change is encoded once for all peers. Every byte must be consumed.
 //!
 //! A node reads every version up to its own highest and writes the highest that all members read. Version 2 adds
-//! [`Frame::Deltas::waited_us`], [`Frame::AskSaved`] and [`Frame::Saved`]. A Hello, which says what its sender reads, is of version 1 for ever.
+//! [`Frame::Deltas::waited_us`], [`Frame::AskSaved`] and [`Frame::Saved`], version 3 [`Frame::Records`]. A Hello, which says what
+//! its sender reads, is of version 1 for ever.
 //!
 //! Frames travel on two connections ([`Class`]): what a phone waits for must not queue behind a table being copied.
 
@@ -23,14 +24,17 @@ use crate::stamp::NodeId;
 /// The lowest wire version that this crate reads.
 pub const VERSION_MIN: u8 = 1;
 
-/// The highest wire version that this crate reads and writes. The feature `wire-v1` makes a build of the one before.
-pub const VERSION_MAX: u8 = if cfg!(feature = "wire-v1") { 1 } else { 2 };
+/// The highest wire version that this crate reads and writes. The feature `wire-v2` makes a build of the one before.
+pub const VERSION_MAX: u8 = if cfg!(feature = "wire-v2") { 2 } else { 3 };
 
 /// The version that added [`Frame::Deltas::waited_us`].
 const WAITED_SINCE: u8 = 2;
 
 /// The version that added [`Frame::AskSaved`] and [`Frame::Saved`].
 pub const SAVED_SINCE: u8 = 2;
+
+/// The version that added [`Frame::Records`].
+pub const RECORDS_SINCE: u8 = 3;
 
 /// The largest frame, bytes, header included. Holds the largest single contact that a 65 535-byte SIP message can make
 /// (its URI counts twice: as key and as itself) with room to spare; small enough that a frame is sent within 2 s at 1 Mbit/s.
@@ -217,6 +221,15 @@ pub enum Frame<'a> {
         last: bool,
         /// Partial records.
         changes: Packed<'a>,
+    },
+    /// All that the answerer knows of some AoRs, of which the opener listed nothing.
+    Records {
+        /// The exchange.
+        id: u64,
+        /// The question.
+        batch: u32,
+        /// Records as the answerer's table keeps them, and what their words mean: nothing that this crate reads.
+        records: &'a [u8],
     },
     /// Entries that the answerer lacks.
     Want {

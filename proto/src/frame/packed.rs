@@ -170,7 +170,13 @@ pub fn decode_refresh(bytes: &[u8]) -> Option<(&str, Refresh<'_>)> {
 
 /// Splits a body into its head and the changes after it.
 pub(super) fn split<H: DeserializeOwned>(kind: u8, body: &[u8]) -> Result<(H, Packed<'_>), FrameError> {
+    let (head, rest) = headed(kind, body)?;
+    Ok((head, Packed::new(rest)?))
+}
+
+/// Splits a body into its head and what comes after it.
+pub(super) fn headed<H: DeserializeOwned>(kind: u8, body: &[u8]) -> Result<(H, &[u8]), FrameError> {
     let (head, used) = bincode::serde::decode_from_slice(body, codec())
         .map_err(|error| FrameError::Body { kind, why: error.to_string() })?;
-    Ok((head, Packed::new(body.get(used..).unwrap_or_default())?))
+    Ok((head, body.get(used..).unwrap_or_default()))
 }

@@ -2,8 +2,8 @@
 //! [`Words`], and what one entry has in common with the one before it is said once. Judges and merges nothing: [`Scratch`]
 //! holds the [`Record`] that is meant.
 //!
-//! The disk has it as it is ([`Packed::told`]), with a [`Glossary`] that says what its numbers mean: what changes here is a
-//! new version there (`snapshot::value`). What does not read as it was written, which only a fault of this file could bring
+//! Disks and links have it as it is ([`Packed::told`], in a `row`), with a [`Glossary`] that says what its numbers mean: what
+//! changes here is a new version there (`snapshot::value`, `aorta_proto::frame`). What does not read as it was written, which only a fault of this file could bring
 //! about, reads as empty; what others wrote is walked over before it is read.
 //!
 //! `domain · user · entries (and whether cleared) · [cleared] · entry…`, an entry: `flags · stamp · Call-ID
@@ -17,6 +17,7 @@
 mod glossary;
 mod reader;
 mod refresh;
+pub(super) mod row;
 #[cfg(test)]
 mod tests;
 mod urn;
@@ -122,6 +123,11 @@ impl Scratch {
     /// Packs the record under this AoR, with the piece of whose hash it is to be found.
     pub(super) fn pack(&mut self, words: &Words, aor: &str, piece: u16) -> Packed {
         self.write(words, aor);
+        self.packed(piece)
+    }
+
+    /// What was [packed](Scratch::pack) or [transcribed](Scratch::transcribe) just now, for a table.
+    pub(super) fn packed(&self, piece: u16) -> Packed {
         let told = self.bytes.as_slice().into();
         Packed { told, piece, unsaved: Unsaved::No, renewal: false, turn: 0 }
     }
@@ -138,6 +144,11 @@ impl Scratch {
         } else {
             packed.told = self.bytes.as_slice().into();
         }
+    }
+
+    /// Reads what [`Packed::told`] gave of this table, and whose it is.
+    pub(super) fn read_told(&mut self, told: &[u8], words: &Words) {
+        self.read_all(Reader::at(told, words), words);
     }
 
     /// Packs the record where it was read from with [`Packed::read_all`].

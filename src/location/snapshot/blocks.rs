@@ -6,8 +6,8 @@
 //! nothing, until they go.
 //!
 //! A block is `length of a name (2) · name · length of a value (4) · value`, several times or once. What is written has one
-//! value without a name, and in it (`value`) `length (4) · record` for each record, 0 (4), and the glossary of their words:
-//! a block is read by itself, whatever became of others.
+//! value without a name, and in it (`value`) a row of packed records (`packed::row`) with the glossary of their words: a block
+//! is read by itself, whatever became of others.
 //!
 //! **2026-11, blocks.** A database value for each AoR cost 8 µs of processor a record, for a tree was walked and a page
 //! linked for each; the price of a block of [`RECORDS_MAX`] does not grow with the table.
@@ -20,7 +20,7 @@
 
 use aorta_proto::{Aor, Record};
 
-use super::super::packed::{Explained, Glossary, Packed, Words};
+use super::super::packed::{Explained, Glossary, Packed, Words, row};
 use super::value::{self, SEAL_BYTES, Sealed, ValueError};
 
 /// Records in one block.
@@ -30,10 +30,9 @@ pub(super) const RECORDS_MAX: usize = 64;
 /// of a page above 128 KiB, whose making costs more than the writing.
 const BLOCK_BYTES: usize = 12 << 10;
 
-/// Bytes of the lengths of a name, of a value and of a record in it, little-endian.
+/// Bytes of the lengths of a name and of a value, little-endian.
 const NAME_LENGTH_BYTES: usize = 2;
 const VALUE_LENGTH_BYTES: usize = 4;
-const RECORD_LENGTH_BYTES: usize = 4;
 
 /// What precedes the records.
 const HEAD_BYTES: usize = NAME_LENGTH_BYTES + VALUE_LENGTH_BYTES + SEAL_BYTES;
@@ -57,9 +56,7 @@ impl Block {
             self.bytes.extend_from_slice(&[0; HEAD_BYTES]);
             self.explained_to = HEAD_BYTES;
         }
-        // A record has far less than 4 GiB.
-        self.bytes.extend_from_slice(&u32::try_from(packed.told().len()).unwrap_or(u32::MAX).to_le_bytes());
-        self.bytes.extend_from_slice(packed.told());
+        row::push(packed.told(), &mut self.bytes);
         self.records += 1;
         !self.is_full()
     }
@@ -67,7 +64,7 @@ impl Block {
     /// Explains the words of what was added since it was last asked. Returns how many records that is.
     pub(super) fn explain(&mut self, words: &Words) -> usize {
         let mut added = 0;
-        while let Some((record, after)) = self.bytes.get(self.explained_to..).and_then(next_record) {
+        while let Some((record, after)) = self.bytes.get(self.explained_to..).and_then(row::next) {
             let end = self.bytes.len() - after.len();
             match self.explained.add(record, words) {
                 Some(()) => {
@@ -91,8 +88,7 @@ impl Block {
 
     /// Its bytes, once everything in it is explained. Nothing can be added any more until it is cleared.
     pub(super) fn close(&mut self) -> &[u8] {
-        self.bytes.extend_from_slice(&[0; RECORD_LENGTH_BYTES]);
-        self.bytes.extend_from_slice(self.explained.as_bytes());
+        row::end(self.explained.as_bytes(), &mut self.bytes);
         if let Some((head, value)) = self.bytes.split_at_mut_checked(HEAD_BYTES - SEAL_BYTES) {
             let length = u32::try_from(value.len()).unwrap_or(u32::MAX).to_le_bytes();
             head[NAME_LENGTH_BYTES..].copy_from_slice(&length);
@@ -166,22 +162,11 @@ pub(super) fn read(block: &[u8], glossary: &mut Glossary, mut found: impl FnMut(
 }
 
 fn read_packed(body: &[u8], glossary: &mut Glossary, held: &mut Held, found: &mut impl FnMut(Found<'_>) -> bool) {
-    let mut rest = body;
-    while let Some((_, after)) = next_record(rest) {
-        rest = after;
-    }
-    let explained =
-        rest.split_first_chunk::<RECORD_LENGTH_BYTES>().filter(|(end, _)| **end == [0; RECORD_LENGTH_BYTES]);
-    let Some((_, explained)) = explained.filter(|(_, explained)| glossary.read(explained).is_some()) else {
-        held.damaged += 1;
-        return;
-    };
-    rest = body;
-    while let Some((record, after)) = next_record(rest) {
-        rest = after;
+    let whole = row::read(body, glossary, |record, glossary| {
         held.records += 1;
-        held.damaged += usize::from(!found(Found::Packed(record, (&mut *glossary, explained))));
-    }
+        held.damaged += usize::from(!found(Found::Packed(record, glossary)));
+    });
+    held.damaged += usize::from(whole.is_none());
 }
 
 /// A record and the AoR that it lies under.
@@ -200,11 +185,4 @@ fn next(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (length, rest) = rest.split_first_chunk::<VALUE_LENGTH_BYTES>()?;
     let (value, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
     Some((name, value, rest))
-}
-
-/// A record of a block, and what follows; none has no bytes.
-fn next_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = bytes.split_first_chunk::<RECORD_LENGTH_BYTES>()?;
-    let length = u32::from_le_bytes(*length) as usize;
-    if length == 0 { None } else { rest.split_at_checked(length) }
 }

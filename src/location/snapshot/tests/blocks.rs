@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::super::packed::Glossary;
+use super::super::super::tests::harm::{harm, harms};
 use super::super::blocks::{self, Block, Found, Held, RECORDS_MAX};
 use super::super::value::{SEAL_BYTES, seal_packed};
 use super::super::*;
@@ -132,24 +133,6 @@ fn the_bytes_are_those_of_yesterday() {
     assert_eq!(hex, yesterday.concat());
 }
 
-/// Something done to bytes.
-#[derive(Debug, Clone)]
-enum Harm {
-    Set(prop::sample::Index, u8),
-    Insert(prop::sample::Index, u8),
-    Cut(prop::sample::Index),
-}
-
-fn harms() -> impl Strategy<Value = Vec<Harm>> {
-    let bytes = || prop_oneof![any::<u8>(), Just(0xff), Just(0x80), Just(0)];
-    let harm = prop_oneof![
-        6 => (any::<prop::sample::Index>(), bytes()).prop_map(|(at, byte)| Harm::Set(at, byte)),
-        3 => (any::<prop::sample::Index>(), bytes()).prop_map(|(at, byte)| Harm::Insert(at, byte)),
-        1 => any::<prop::sample::Index>().prop_map(Harm::Cut),
-    ];
-    prop::collection::vec(harm, 1..8)
-}
-
 /// A block of this body, its check right.
 fn sealed(body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(SEAL_BYTES + body.len()).expect("short").to_le_bytes();
@@ -165,14 +148,7 @@ proptest! {
     fn whatever_was_sealed_is_read_or_damaged_and_the_table_is_in_order(harms in harms()) {
         let location = table(0..6);
         let mut body = written(&location)[0].split_off(LENGTHS_BYTES + SEAL_BYTES);
-        for harm in harms {
-            match harm {
-                Harm::Set(at, byte) if !body.is_empty() => { let at = at.index(body.len()); body[at] = byte; }
-                Harm::Insert(at, byte) => body.insert(at.index(body.len() + 1), byte),
-                Harm::Cut(at) => body.truncate(at.index(body.len() + 1)),
-                Harm::Set(..) => {}
-            }
-        }
+        harm(harms, &mut body);
         let table = Location::new(KEY, true);
         restored(&table, &sealed(&body));
         let again = Location::new(KEY, true);
