@@ -76,9 +76,15 @@ const GOSSIP_STREAMS_MAX: u32 = 16;
 /// Datagrams that wait to be read or sent, bytes; beyond it quinn drops the oldest.
 const DATAGRAMS_BYTES: usize = 128 * 1024;
 
-/// The largest packet that is tried on a path, bytes: what an Ethernet of jumbo frames takes. On one of 1500 bytes QUIC finds
-/// that out within some probes. A packet costs much the same whatever it carries.
-const PACKET_BYTES_MAX: u16 = 8952;
+/// Packets that quinn gives the system in one piece (UDP_SEGMENT), and bytes that one takes in a piece, with IPv4. Of a larger
+/// one the system says EMSGSIZE, quinn takes that for a probe that was too long, and all of it is lost without a word: what
+/// waits for a link after a pause is sent again, in one piece again, and for seconds little of it arrives.
+const PACKETS_IN_ONE_PIECE: u16 = 10;
+const PIECE_BYTES_MAX: u16 = u16::MAX - 20 - 8;
+
+/// The largest packet that is tried on a path, bytes. A packet costs much the same whatever it carries, so much as fits: an
+/// Ethernet of jumbo frames takes it, and of one of 1500 bytes QUIC finds that out within some probes.
+const PACKET_BYTES_MAX: u16 = PIECE_BYTES_MAX / PACKETS_IN_ONE_PIECE;
 
 /// Packets that a peer may take before it acknowledges them as packets (QUIC's own acks, not those that replies wait for),
 /// unless they ride along with what it says anyway. Without this it would be every second one.
@@ -299,4 +305,59 @@ async fn accept(incoming: Incoming, board: Arc<Switchboard>) -> Option<Link> {
             judged(&board, address, name(&connection), refused);
         })
         .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::certificate::{AUTHORITY_DAYS, Authority, NODE_DAYS};
+    use super::super::identity::IdentityFiles;
+    use super::*;
+    use crate::clock;
+
+    /// What waits for a link after a moment: more than the system takes in one piece, and less than a socket has room for.
+    const WAITING_BYTES: usize = 128 * 1024;
+    /// How often.
+    const ROUNDS: usize = 64;
+    /// Two pieces: where processors are busy one may be taken for lost though it only comes later.
+    const TAKEN_FOR_LOST_MAX: u64 = 2 * PACKETS_IN_ONE_PIECE as u64;
+
+    fn endpoint(name: &str, authority: &Authority, trusted: &str, now_s: i64, folder: &Path) -> Endpoint {
+        let node = NodeId::new(name).unwrap();
+        let issued = authority.issue(&node, now_s, NODE_DAYS).unwrap();
+        let put = |what: &str, text: &str| {
+            let file = folder.join(format!("{name}.{what}"));
+            std::fs::write(&file, text).unwrap();
+            file
+        };
+        let (ca, certificate, key) = (put("ca", trusted), put("pem", &issued.certificate), put("key", &issued.key));
+        let identity = Identity::load(&IdentityFiles { ca, certificate, key }, Some(&node)).unwrap();
+        Endpoint::bind("127.0.0.1:0".parse().unwrap(), &identity).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_link_leaves_in_pieces_that_the_system_takes() {
+        let now_s = i64::try_from(clock::wall_us() / 1_000_000).unwrap();
+        let ca = Authority::create("blue", now_s, AUTHORITY_DAYS).unwrap();
+        let authority = Authority::load(&ca.certificate, &ca.key).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let end = |name| endpoint(name, &authority, &ca.certificate, now_s, folder.path());
+        let (one, two) = (end("a"), end("b"));
+        let dialled = one.quinn.connect_with(one.client.clone(), two.local(), "aorta").unwrap();
+        let accepted = async { two.quinn.accept().await.unwrap().await };
+        let (dialled, accepted) = tokio::join!(dialled, accepted);
+        let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
+        let (mut send, _) = dialled.open_bi().await.unwrap();
+        let (waiting, mut came) = (vec![7; WAITING_BYTES], vec![0; WAITING_BYTES]);
+        send.write_all(&waiting).await.unwrap();
+        let (_, mut receive) = accepted.accept_bi().await.unwrap();
+        for _ in 0..ROUNDS {
+            receive.read_exact(&mut came).await.unwrap();
+            assert_eq!(came, waiting);
+            send.write_all(&waiting).await.unwrap();
+        }
+        let path = dialled.stats().path;
+        assert!(path.lost_packets <= TAKEN_FOR_LOST_MAX && path.black_holes_detected == 0, "{path:?}");
+    }
 }
