@@ -156,6 +156,10 @@ impl Meter {
         let tally = running.look()?;
         let (_, population) = running.stop()?;
         let mut row = judged(plan, &tally, &watched, ceiling_per_s);
+        if row.refused > 0 && !row.void.is_empty() {
+            // The folders of the nodes go away with them.
+            row.void.extend(servers.left_service());
+        }
         row.node_mib = processes::memory_bytes(&pids)? as f64 / servers.sips().len() as f64 / f64::from(1 << 20);
         Ok((row, population))
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use aorta::cli::fleet::Fleet;
+use aorta::cli::fleet::{self, Fleet};
 use aorta::cli::layout;
 use toml::{Table, Value};
 
@@ -82,6 +82,18 @@ impl AortaNodes {
         self.fleet.nodes().iter().filter_map(|node| node.pid()).collect()
     }
 
+    /// Why nodes did not serve since they were ready first, as they wrote it: which one, when, why.
+    pub(super) fn left_service(&self) -> Vec<String> {
+        let told = |node: &fleet::Node| {
+            let log = std::fs::read_to_string(&node.place.log).unwrap_or_default();
+            let name = node.place.name.clone();
+            log.lines()
+                .filter_map(move |line| left_service(line).map(|what| format!("{name} {what}")))
+                .collect::<Vec<_>>()
+        };
+        self.fleet.nodes().iter().flat_map(told).collect()
+    }
+
     /// The process id of one.
     ///
     /// # Errors
@@ -122,6 +134,13 @@ impl Drop for AortaNodes {
     }
 }
 
+/// When and why a node did not serve from then on, if that is what this line of its log says.
+fn left_service(line: &str) -> Option<String> {
+    let (before, why) = line.split_once("not ready: rejoins why=")?;
+    let at = before.split_whitespace().next()?;
+    Some(format!("left service at {at}: {}", why.trim_matches('"')))
+}
+
 /// Puts keys of one table into another, section by section.
 fn merge(whole: &mut Table, more: &Table) {
     for (key, value) in more {
@@ -135,6 +154,14 @@ fn merge(whole: &mut Table, more: &Table) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_tells_when_and_why_its_node_left_service() {
+        let line = "2026-11-22T10:00:22.942447Z  WARN aorta::node::events: not ready: rejoins why=\"it slept\"";
+        let told = left_service(line).expect("it does");
+        assert_eq!(told, "left service at 2026-11-22T10:00:22.942447Z: it slept");
+        assert_eq!(left_service("2026-11-22T10:00:22.9Z  INFO aorta::node::events: ready: this node serves"), None);
+    }
 
     #[test]
     fn keys_go_into_their_sections() {

@@ -73,6 +73,14 @@ impl Servers {
         first.into_iter().flat_map(processes::family).collect()
     }
 
+    /// Why nodes did not serve since they were ready first, as far as they say.
+    pub(super) fn left_service(&self) -> Vec<String> {
+        match self {
+            Self::Aorta(nodes) => nodes.left_service(),
+            Self::Kamailio(_) => Vec::new(),
+        }
+    }
+
     /// Requests in flight while phones register before the measuring.
     pub(super) fn fill_window(&self) -> usize {
         match self {

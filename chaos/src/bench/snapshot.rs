@@ -98,6 +98,7 @@ fn paced(meter: &Meter, servers: &Servers, plan: Plan) -> anyhow::Result<(Latenc
     running.stop()?;
     let failed = tally.refused + tally.lost + tally.overrun;
     void.extend((failed > 0).then(|| format!("{failed} of {} requests failed", tally.sent)));
+    void.extend(servers.left_service().into_iter().filter(|_| tally.refused > 0));
     void.extend(own_processor(&tally));
     Ok((tally.latencies(), void))
 }
