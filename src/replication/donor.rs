@@ -122,8 +122,10 @@ impl Lists {
     fn transmit(&mut self, id: u64, location: &Location, envelope: Envelope, buf: &mut Vec<u8>) -> bool {
         self.read(location, envelope.version);
         if !self.parcel.is_empty() {
-            let mut records = Vec::with_capacity(ENTRIES_BYTES);
-            location.take_parcel(&mut self.parcel, ENTRIES_BYTES, &mut records, |aor, record| {
+            // An older member may have linked since it was filled: then all of it is entries.
+            let bytes_max = if envelope.version < RECORDS_SINCE { 0 } else { ENTRIES_BYTES };
+            let mut records = Vec::with_capacity(bytes_max);
+            location.take_parcel(&mut self.parcel, bytes_max, &mut records, |aor, record| {
                 self.ready.extend(encode_changes(aor, record).unwrap_or_default());
             });
             if !records.is_empty() {
@@ -201,4 +203,66 @@ fn compare(mine: &[Listed], theirs: &[Listed]) -> (Vec<ItemHash>, Vec<ItemHash>)
         list.iter().filter(lacks).map(|item| item.hash).collect()
     };
     (newer(mine, &theirs_by), newer(theirs, &mine_by))
+}
+
+#[cfg(test)]
+mod tests {
+    use aorta_proto::frame::{HEADER_BYTES, VERSION_MAX, decode_change};
+    use aorta_proto::{Aor, BootId, ContactKey, Entry, Record, Stamp, Value};
+
+    use super::*;
+
+    const AORS: usize = 3000;
+
+    fn filled() -> Location {
+        let location = Location::new([7; 16], false);
+        for name in 0..AORS {
+            let entry = Entry {
+                key: ContactKey::uri(format!("sip:{name}@192.0.2.1").as_bytes()),
+                stamp: Stamp { time_us: 1 + name as u64, counter: 0, boot: BootId(1) },
+                call_id_hash: 1,
+                cseq: 1,
+                uri_hash: name as u64,
+                value: Value::Gone,
+            };
+            location.apply(&Aor::from_canonical(&format!("user{name}@example.com")), Record::from(entry));
+        }
+        location
+    }
+
+    /// Puts a frame into a table; whether it was the last of the batch.
+    fn merge(frame: &Frame<'_>, into: &Location) -> bool {
+        match frame {
+            Frame::Records { records, .. } => assert_eq!(into.apply_parcel(records, |_| true), Some(0)),
+            Frame::Entries { changes, .. } => changes.iter().for_each(|change| {
+                let (aor, record) = decode_change(change).expect("a change");
+                into.apply(&aor, record);
+            }),
+            other => return matches!(other, Frame::Done { .. }),
+        }
+        false
+    }
+
+    #[test]
+    fn a_version_that_falls_in_the_midst_of_a_batch_loses_nothing_of_it() {
+        let (location, joiner) = (filled(), Location::new([7; 16], false));
+        let mut donor = Donor::new(1);
+        donor.questions.clear();
+        let spans = vec![Span { first: 0, more: u16::MAX }];
+        donor.handle(Frame::Lists { id: 1, batch: 0, spans, have: Vec::new() }).expect("a question");
+        let mut kinds = Vec::new();
+        for version in [VERSION_MAX].into_iter().chain(std::iter::repeat(RECORDS_SINCE - 1)) {
+            let mut bytes = Vec::new();
+            donor.transmit(&location, Envelope { version, sent_us: 0 }, &mut bytes);
+            assert!(bytes.len() > HEADER_BYTES, "something is due until it is done");
+            let (header, frame) = Frame::decode(&bytes, version).expect("a frame of the version");
+            kinds.push(header.kind);
+            if merge(&frame, &joiner) {
+                break;
+            }
+        }
+        kinds.dedup();
+        assert_eq!(kinds, [41, 37, 39], "Records, then Entries, then Done");
+        assert_eq!(joiner.root(), location.root());
+    }
 }
