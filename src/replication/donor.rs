@@ -207,7 +207,7 @@ fn compare(mine: &[Listed], theirs: &[Listed]) -> (Vec<ItemHash>, Vec<ItemHash>)
 
 #[cfg(test)]
 mod tests {
-    use aorta_proto::frame::{HEADER_BYTES, VERSION_MAX, decode_change};
+    use aorta_proto::frame::{HEADER_BYTES, decode_change};
     use aorta_proto::{Aor, BootId, ContactKey, Entry, Record, Stamp, Value};
 
     use super::*;
@@ -251,7 +251,7 @@ mod tests {
         let spans = vec![Span { first: 0, more: u16::MAX }];
         donor.handle(Frame::Lists { id: 1, batch: 0, spans, have: Vec::new() }).expect("a question");
         let mut kinds = Vec::new();
-        for version in [VERSION_MAX].into_iter().chain(std::iter::repeat(RECORDS_SINCE - 1)) {
+        for version in [RECORDS_SINCE].into_iter().chain(std::iter::repeat(RECORDS_SINCE - 1)) {
             let mut bytes = Vec::new();
             donor.transmit(&location, Envelope { version, sent_us: 0 }, &mut bytes);
             assert!(bytes.len() > HEADER_BYTES, "something is due until it is done");

@@ -3,7 +3,7 @@
 //! A frame is a header of [`HEADER_BYTES`] and a body. Header: version `u8`, kind `u8`, body length `u32`, the sender's
 //! cluster time `u64` in µs (0 = not yet known), all little-endian, the same in every version. The body is bincode 2
 //! (`standard`, with a limit) for all kinds but [`Frame::Deltas`] and [`Frame::Entries`], which carry changes already
-//! encoded (see [`packed`]), so that a change is encoded once for all peers. Every byte must be consumed.
+//! encoded (see [`packed`]), so that a change is encoded once for all peers, and [`Frame::Records`]. Every byte must be consumed.
 //!
 //! A node reads every version up to its own highest and writes the highest that all members read. Version 2 adds
 //! [`Frame::Deltas::waited_us`], [`Frame::AskSaved`] and [`Frame::Saved`], version 3 [`Frame::Records`]. A Hello, which says what
@@ -33,7 +33,7 @@ const WAITED_SINCE: u8 = 2;
 /// The version that added [`Frame::AskSaved`] and [`Frame::Saved`].
 pub const SAVED_SINCE: u8 = 2;
 
-/// The version that added [`Frame::Records`].
+/// The version that added [`Frame::Records`]. Who keeps records in another way than this build says [`Frame::Entries`] in version 3.
 pub const RECORDS_SINCE: u8 = 3;
 
 /// The largest frame, bytes, header included. Holds the largest single contact that a 65 535-byte SIP message can make

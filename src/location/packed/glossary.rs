@@ -9,11 +9,15 @@ use aorta_proto::NodeId;
 
 use super::reader::{Reader, Text};
 use super::walk::walk;
-use super::words::{KINDS, Kind, WORDS_MAX, Words};
+use super::words::{KINDS, Kind, WORD_BYTES_MAX, WORDS_MAX, Words};
 use super::{Scratch, writer};
 
 /// What precedes a text.
 const HEAD_BYTES: usize = 5;
+
+/// All texts of the largest record that is read, bytes: as much as the disk ever took, thousands of times what a REGISTER may
+/// write. One that names a word again and again is longer once it is read than it was told.
+const RECORD_BYTES_MAX: usize = 16 << 20;
 
 /// A glossary while records are added whose words it explains.
 #[derive(Default)]
@@ -90,7 +94,9 @@ impl Glossary {
     }
 
     fn add(&mut self, meaning: Meaning, glossary: &[u8]) -> Option<()> {
-        fits(meaning.kind, glossary.get(meaning.text.clone())?)?;
+        // A longer one was never a word, and could be told a hundred thousand times in a byte each.
+        let text = glossary.get(meaning.text.clone()).filter(|text| text.len() <= WORD_BYTES_MAX)?;
+        fits(meaning.kind, text)?;
         let (places, number) = (&mut self.places[meaning.kind as usize], usize::from(meaning.number));
         if places.len() <= number {
             places.resize(number + 1, 0);
@@ -128,21 +134,27 @@ impl Scratch {
     ) -> Option<()> {
         let mut packed = std::mem::take(&mut self.bytes);
         packed.clear();
-        let mut copied = 0;
+        let (mut copied, mut spelled) = (0, 0);
+        let mut spell = |text: &[u8]| {
+            spelled += text.len();
+            (spelled <= RECORD_BYTES_MAX).then_some(())
+        };
         let walked = walk(told, |kind, text, place| {
             packed.extend_from_slice(told.get(copied..place.start)?);
             copied = place.end;
             match text {
                 Text::Here(text) => {
+                    spell(text)?;
                     fits(kind, text)?;
                     writer::text(&mut packed, words, kind, text);
                 }
                 Text::Word(number) => {
                     let meaning = glossary.find(kind, number)?;
+                    let text = bytes.get(meaning.text.clone())?;
+                    spell(text)?;
                     match meaning.here {
                         Some(here) => writer::word(&mut packed, here),
                         None => {
-                            let text = bytes.get(meaning.text.clone())?;
                             meaning.here = writer::text(&mut packed, words, kind, text);
                         }
                     }

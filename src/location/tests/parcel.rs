@@ -1,5 +1,6 @@
 //! What is carried in parcels is what merging it record by record would have given, whatever was known there.
 
+use super::super::packed::row;
 use super::harm::{harm, harms};
 use super::*;
 
@@ -39,11 +40,13 @@ proptest! {
     #[test]
     fn a_parcel_is_merged_as_its_records_are(
         theirs in named(), mine in named(), bytes_max in prop_oneof![Just(64 << 10), 100_usize..2000], floor in 0_u64..40,
+        swept in 0_u64..100,
     ) {
         let (donor, carried, merged) = (table(&theirs), table(&mine), table(&mine));
         for location in [&carried, &merged] {
             location.set_floor(stamp(floor).time_us);
         }
+        donor.sweep(at(swept), BUCKETS);
         let (parcels, large) = parcels(&donor, bytes_max);
         prop_assert_eq!(parcels.is_empty() && large.is_empty(), dump(&donor).is_empty());
         for parcel in &parcels {
@@ -66,6 +69,13 @@ proptest! {
             tags.iter().flat_map(|tag| location.take_records(*tag)).collect::<BTreeMap<_, _>>()
         };
         prop_assert_eq!(changed(&carried), changed(&merged));
+        // What lapses and what is forgotten later is found in both.
+        for location in [&carried, &merged] {
+            location.set_floor(stamp(floor + 20).time_us);
+        }
+        prop_assert_eq!(carried.sweep(at(swept), BUCKETS), merged.sweep(at(swept), BUCKETS));
+        prop_assert_eq!(dump(&carried), dump(&merged));
+        prop_assert_eq!(carried.counts(), Counts { dirty: merged.counts().dirty, ..recounted(&carried).1 });
     }
 
     #[test]
@@ -85,11 +95,19 @@ proptest! {
         }
         prop_assert_eq!(dump(&again), dump(&location));
         prop_assert_eq!((again.root(), recounted(&location).0), (location.root(), location.root()));
+        prop_assert_eq!(location.counts(), Counts { dirty: location.counts().dirty, ..recounted(&location).1 });
     }
 
     #[test]
-    fn no_bytes_are_a_parcel_that_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        Location::new(KEY, true).apply_parcel(&bytes, |_| true);
+    fn no_bytes_are_a_parcel_that_panics(
+        records in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..60), 0..4),
+        glossary in prop::collection::vec(any::<u8>(), 0..40),
+        explained in any::<bool>(),
+    ) {
+        let mut parcel = Vec::new();
+        records.iter().for_each(|record| row::push(record, &mut parcel));
+        row::end(if explained { &[] } else { &glossary }, &mut parcel);
+        Location::new(KEY, true).apply_parcel(&parcel, |_| true);
     }
 }
 
@@ -116,6 +134,44 @@ fn one_stamp_with_two_values_is_noticed_in_a_parcel_too() {
     other.apply(&aor(0), entry(0, 100, Some(60)).into());
     let (parcels, _) = parcels(&one, 64 << 10);
     assert_eq!(parcels.iter().map(|parcel| other.apply_parcel(parcel, |_| true)).collect::<Vec<_>>(), [Some(1)]);
+}
+
+/// A record of one contact: so many values of a Path, each the word 0, which the glossary explains with so many bytes.
+fn repeats(values: usize, word_bytes: usize) -> Vec<u8> {
+    let number = |mut number: usize| {
+        let mut bytes = Vec::new();
+        while number >= 0x80 {
+            bytes.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        bytes.push(number as u8);
+        bytes
+    };
+    let mut path = number(values);
+    path.resize(path.len() + values, 1);
+    // Domain and user; one entry; live, first told with it, its key that of its URI; stamp, Call-ID, CSeq, URI; 60 s.
+    let entry = [&[0, 1, b'u', 2, 1 | 1 << 4 | 1 << 6, 2, 0, 16][..], &[0; 8], &[0; 8], &[2], &[0; 8], &[60]].concat();
+    // No q; a node; URI, parameters, Path, Call-ID, User-Agent, source.
+    let record = [&entry[..], &[0, 4, b'n', b'1', 1, b's', 0, 0], &path, &[0, 0, 0]].concat();
+    let length = u16::try_from(word_bytes).expect("a length").to_le_bytes();
+    let mut parcel = Vec::new();
+    row::push(&record, &mut parcel);
+    row::end(&[&[3, 0, 0, length[0], length[1]], &vec![b'p'; word_bytes][..]].concat(), &mut parcel);
+    parcel
+}
+
+#[test]
+fn a_word_that_is_named_again_and_again_does_not_fill_the_memory() {
+    let taken = |values, word_bytes| {
+        let location = Location::new(KEY, true);
+        let whole = location.apply_parcel(&repeats(values, word_bytes), |_| true);
+        (whole, location.counts().aors)
+    };
+    assert_eq!(taken(3, 200), (Some(0), 1), "as such a record is told");
+    assert_eq!(taken(3, 257), (None, 0), "longer than a word is");
+    assert_eq!(taken(3, 60_000), (None, 0));
+    assert_eq!(taken(20_000, 256), (Some(0), 1), "five megabytes");
+    assert_eq!(taken(200_000, 256), (None, 0), "fifty");
 }
 
 #[test]
