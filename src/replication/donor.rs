@@ -120,9 +120,9 @@ impl Donor {
 impl Lists {
     /// Appends the next frame with what the opener lacks, if there is any left.
     fn transmit(&mut self, id: u64, location: &Location, envelope: Envelope, buf: &mut Vec<u8>) -> bool {
-        self.read(location, envelope.version);
+        self.read(location);
         if !self.parcel.is_empty() {
-            // An older member may have linked since it was filled: then all of it is entries.
+            // An older version has no words for it, also when it was filled in a later one: then all of it is entries.
             let bytes_max = if envelope.version < RECORDS_SINCE { 0 } else { ENTRIES_BYTES };
             let mut records = Vec::with_capacity(bytes_max);
             location.take_parcel(&mut self.parcel, bytes_max, &mut records, |aor, record| {
@@ -144,7 +144,7 @@ impl Lists {
     }
 
     /// Goes on until a frame is full or all buckets are done.
-    fn read(&mut self, location: &Location, version: u8) {
+    fn read(&mut self, location: &Location) {
         let mut bytes: usize = self.ready.iter().map(|change| change.len()).sum();
         while bytes + self.parcel.len() < ENTRIES_BYTES {
             let Some(bucket) = self.next_bucket() else { return };
@@ -153,7 +153,7 @@ impl Lists {
                 _ => None,
             };
             let theirs = theirs.unwrap_or_default();
-            if theirs.is_empty() && version >= RECORDS_SINCE && !is_any() {
+            if theirs.is_empty() && !is_any() {
                 // All of it, as whoever joins with an empty table wants it: nothing to compare.
                 location.pack_bucket(u32::from(bucket), &mut self.parcel);
                 continue;
