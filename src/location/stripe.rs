@@ -77,6 +77,12 @@ impl Bucket {
         self.records.len() - 1
     }
 
+    /// What is in it changed by so much, and with it the sum of all.
+    fn shift(&mut self, sum: &mut u128, by: u128) {
+        self.sum = self.sum.wrapping_add(by);
+        *sum = sum.wrapping_add(by);
+    }
+
     /// What the places for its records take of memory, bytes.
     fn places_taken(&self) -> u64 {
         taken(self.records.capacity() * size_of::<Packed>()) as u64
@@ -219,8 +225,7 @@ impl Stripe {
         tally.resize(taken, packed.taken());
         soil(AorTag::of(hash), packed, dirty.as_mut());
         let shift = digester.shift(hash, Some(refresh.key), Some(before), Some(refresh.stamp));
-        bucket.sum = bucket.sum.wrapping_add(shift);
-        *sum = sum.wrapping_add(shift);
+        bucket.shift(sum, shift);
         self.note(place(hash), refresh.stamp.time_us, refresh.lapses_us());
     }
 
@@ -250,8 +255,7 @@ impl Stripe {
         if !merged.changed {
             return merged;
         }
-        bucket.sum = bucket.sum.wrapping_add(shift);
-        *sum = sum.wrapping_add(shift);
+        bucket.shift(sum, shift);
         let at = match at {
             Some(at) => {
                 let packed = &mut bucket.records[at];
@@ -273,8 +277,7 @@ impl Stripe {
         let bucket = &mut buckets[place(hash)];
         let mut shift = 0;
         scratch.record.steps(|change| account(digester, hash, &change, &mut shift, tally));
-        bucket.sum = bucket.sum.wrapping_add(shift);
-        *sum = sum.wrapping_add(shift);
+        bucket.shift(sum, shift);
         let at = bucket.add(scratch.packed(AorTag::of(hash).piece()), tally);
         soil(AorTag::of(hash), &mut bucket.records[at], dirty.as_mut());
     }
@@ -318,8 +321,7 @@ impl Stripe {
             tally.resize(places, bucket.places_taken());
         });
         bucket.oldest_us = oldest_us;
-        bucket.sum = bucket.sum.wrapping_add(shift);
-        *sum = sum.wrapping_add(shift);
+        bucket.shift(sum, shift);
         forgotten
     }
 
