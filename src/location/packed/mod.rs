@@ -3,8 +3,8 @@
 //! holds the [`Record`] that is meant.
 //!
 //! Disks and links have it as it is ([`Packed::told`], in a `row`), with a [`Glossary`] that says what its numbers mean: what
-//! changes here is a new version there (`snapshot::value`, `aorta_proto::frame`). What does not read as it was written, which only a fault of this file could bring
-//! about, reads as empty; what others wrote is walked over before it is read.
+//! changes here is a new version there (`snapshot::value`, `aorta_proto::frame`). What does not read as it was written, which
+//! only a fault of this file could bring about, reads as empty; what others wrote is walked over before it is read.
 //!
 //! `domain · user · entries (and whether cleared) · [cleared] · entry…`, an entry: `flags · stamp · Call-ID
 //! hash · CSeq · URI hash · [binding] · key`. Numbers have seven bits a byte, the lowest first; times and CSeqs are told as
