@@ -110,7 +110,9 @@ fn a_register_allocates_no_more_than_is_said_here() {
             let published = allocations(|| drop(append_changes(&aor, &delta, &mut bytes).expect("fits")));
             drop((aor, delta));
             let merged = allocations(|| {
-                if !decode_refresh(&bytes).is_some_and(|(aor, refresh)| peer.location.refresh(aor, &refresh)) {
+                if !decode_refresh(&bytes)
+                    .is_some_and(|(aor, refresh)| peer.location.refresh(&peer.location.seek(aor), &refresh))
+                {
                     let (aor, record) = decode_change(&bytes).expect("as it was encoded");
                     assert!(peer.location.apply(&aor, record).changed);
                 }

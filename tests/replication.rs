@@ -39,6 +39,22 @@ fn a_reply_waits_for_everybody_and_a_lost_link_releases_nothing() {
 }
 
 #[test]
+fn changes_that_come_together_are_merged_one_by_one() {
+    let mut bench = Bench::of_three();
+    let root = |bench: &Bench, name: &str| bench.core(name).view(bench.now(name)).root;
+    // New phones, then refreshes of each and of some of them twice, and a phone between them that is new.
+    for round in 0..3 {
+        for phone in (0..40).chain(0..20 * round) {
+            bench.grant("n1", phone, 600);
+        }
+        bench.grant("n1", 100 + round, 600);
+        bench.pass(1_000);
+        assert_eq!([root(&bench, "n2"), root(&bench, "n3")], [root(&bench, "n1"); 2], "round {round}");
+    }
+    assert!((0..40).chain(100..103).all(|phone| bench.knows("n2", phone)));
+}
+
+#[test]
 fn a_node_that_everybody_was_silent_to_for_a_moment_doubts_no_longer_than_that() {
     let mut bench = Bench::of_three();
     bench.register("n1", 0);

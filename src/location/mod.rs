@@ -16,6 +16,7 @@
 //! | `lifetimes` | the longest lifetime among what was merged: the floor stays below it |
 //! | `compare` | sums, lists and items for two nodes that compare |
 //! | `parcel` | whole buckets for a table that lacks them |
+//! | `sought` | AoRs that are changed one after the other |
 //! | [`snapshot`] | the disk; one floor up, and the only one that does I/O |
 
 mod compare;
@@ -26,6 +27,7 @@ mod memory;
 mod packed;
 mod parcel;
 pub mod snapshot;
+mod sought;
 mod stripe;
 #[cfg(test)]
 mod tests;
@@ -47,6 +49,7 @@ pub use expiry::{SLIM_AFTER_LAPSE_US, Swept};
 pub use memory::{Budget, Room};
 pub use packed::{Contact, Known, View};
 pub use parcel::Parcel;
+pub use sought::{SOUGHT_AT_ONCE, Sought};
 
 /// How many locks: many more than cores, so that two threads seldom want one.
 pub const STRIPES: usize = 256;
@@ -185,8 +188,8 @@ impl Location {
     /// As [`Location::apply`] of the same delta, which changed the table then and was no conflict, but faster: `true` when it only
     /// says of a contact that is known here that it goes on. Otherwise nothing is done.
     #[must_use]
-    pub fn refresh(&self, aor: &str, refresh: &Refresh<'_>) -> bool {
-        let hash = self.digester.aor_text(aor);
+    pub fn refresh(&self, sought: &Sought<'_>, refresh: &Refresh<'_>) -> bool {
+        let Sought { aor, hash } = *sought;
         let mut stripe = self.stripe(hash).write();
         let Some(at) = stripe.find(hash, aor) else { return false };
         // Read under the lock, as in `apply_locked`.
@@ -299,7 +302,7 @@ impl Location {
         let mut stripe = self.tagged(*first).write();
         let beside = |tag: &&AorTag| stripe::locate(tag.bucket()).0 == stripe::locate(first.bucket()).0;
         let beside = tags.iter().take(TAKEN_AT_ONCE).take_while(beside).count();
-        stripe.touch(&tags[..beside]);
+        stripe::touch(tags[..beside].iter().map(|tag| (&*stripe, *tag)));
         for (at, tag) in (1..).zip(&tags[..beside]) {
             let mut goes_on = true;
             stripe.take_each(*tag, |packed| goes_on &= write(packed));

@@ -372,7 +372,7 @@ impl Stripe {
         });
     }
 
-    /// Shows every record of a bucket as it is kept. Their memory comes for all of them at once, as in [`Stripe::touch`].
+    /// Shows every record of a bucket as it is kept. Their memory comes for all of them at once, as in [`touch`].
     pub(super) fn each_packed(&self, at: usize, show: impl FnMut(&[u8])) {
         let Some(bucket) = self.buckets.get(at) else { return };
         black_box(bucket.records.iter().map(Packed::touch).fold(0, u8::wrapping_add));
@@ -484,17 +484,6 @@ impl Stripe {
         self.dirty.as_mut().map(Dirty::take_awaited).unwrap_or_default()
     }
 
-    /// Looks at what tags name, for whoever takes them in a moment: memory that is in no cache comes for all of them at once, for
-    /// no look waits for the one before.
-    pub(super) fn touch(&self, tags: &[AorTag]) {
-        let buckets = || tags.iter().filter_map(|tag| Some((self.buckets.get(locate(tag.bucket()).1)?, tag.piece())));
-        let records =
-            || buckets().filter_map(|(bucket, piece)| bucket.records.iter().find(|record| record.piece == piece));
-        black_box(buckets().map(|(bucket, _)| bucket.records.len()).sum::<usize>());
-        black_box(buckets().filter_map(|(bucket, _)| Some(bucket.records.first()?.piece)).fold(0, u16::wrapping_add));
-        black_box(records().map(Packed::touch).fold(0, u8::wrapping_add));
-    }
-
     /// Gives `write` what is known of those that were taken as dirty under a tag, for the disk: the next change makes them
     /// dirty again. Leaves out what was taken once more since it was queued, and has not changed since.
     pub(super) fn take_each(&mut self, tag: AorTag, mut write: impl FnMut(&Packed)) {
@@ -505,6 +494,17 @@ impl Stripe {
             }
         }
     }
+}
+
+/// Looks at what tags name, for whoever takes or changes them in a moment: memory that is in no cache comes for all of them at
+/// once, for no look waits for the one before.
+pub(super) fn touch<'a>(tagged: impl Iterator<Item = (&'a Stripe, AorTag)> + Clone) {
+    let bucket = |(stripe, tag): (&'a Stripe, AorTag)| Some((stripe.buckets.get(locate(tag.bucket()).1)?, tag.piece()));
+    let buckets = || tagged.clone().filter_map(bucket);
+    let records = || buckets().filter_map(|(bucket, piece)| bucket.records.iter().find(|record| record.piece == piece));
+    black_box(buckets().map(|(bucket, _)| bucket.records.len()).sum::<usize>());
+    black_box(buckets().filter_map(|(bucket, _)| Some(bucket.records.first()?.piece)).fold(0, u16::wrapping_add));
+    black_box(records().map(Packed::touch).fold(0, u8::wrapping_add));
 }
 
 /// Which stripe a bucket is in, and where there.

@@ -150,7 +150,10 @@ impl Both {
                 self.expect(name, delta);
             }
             Step::Refresh(name, delta) => {
-                if Refresh::of(&delta).is_some_and(|refresh| self.location.refresh(aor(name).as_str(), &refresh)) {
+                let names: Vec<Aor> = (0..6).map(aor).collect();
+                let sought: Vec<Sought<'_>> = names.iter().map(|name| self.location.seek(name.as_str())).collect();
+                self.location.touch(sought.iter());
+                if Refresh::of(&delta).is_some_and(|refresh| self.location.refresh(&sought[name], &refresh)) {
                     assert!(self.expect(name, delta), "refreshed, and not changed");
                 }
             }
@@ -418,14 +421,30 @@ fn without_snapshots_nothing_is_remembered_for_them() {
 }
 
 #[test]
+fn who_looks_ahead_waits_for_nobody() {
+    let location = Location::new(KEY, true);
+    let names: Vec<Aor> = (0..2 * SOUGHT_AT_ONCE).map(aor).collect();
+    names.iter().for_each(|name| _ = location.apply(name, entry(1, 100, Some(60)).into()));
+    let sought: Vec<Sought<'_>> = names.iter().map(|name| location.seek(name.as_str())).collect();
+    // A judgement runs under the lock of its AoR, and nobody would ever release it.
+    location.update(&names[0], |_| location.touch(sought.iter()), |()| None);
+    let twice = [sought[1], sought[1]];
+    location.touch(twice.iter());
+    location.update(&names[1], |_| (), |()| None);
+}
+
+#[test]
 fn writers_and_readers_from_many_threads_lose_nothing() {
     let location = Location::new(KEY, true);
+    let names: Vec<Aor> = (0..50).map(aor).collect();
+    let sought: Vec<Sought<'_>> = names.iter().map(|name| location.seek(name.as_str())).collect();
     std::thread::scope(|scope| {
         for thread in 0..4_usize {
-            let location = &location;
+            let (location, sought) = (&location, &sought);
             scope.spawn(move || {
                 for round in 0..2000_usize {
                     let seconds = 1 + (round * 4 + thread) as u64;
+                    location.touch(sought[round % 50..].iter());
                     let refreshed = |_: &Record| Record::from(entry(thread, seconds, Some(60)));
                     location.update(&aor(round % 50), refreshed, |refreshed| Some(refreshed));
                     location.sweep(at(1), 64);

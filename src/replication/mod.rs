@@ -49,6 +49,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use aorta_proto::frame::{Class, Frame, FrameError, LastKnown, Packed, decode_change, decode_refresh};
 use aorta_proto::{Aor, NodeId, Record};
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use bulk::Bulk;
 use intake::{Admitted, Took};
@@ -56,7 +57,7 @@ use live::Live;
 use slot::Slots;
 
 use crate::clock::{Clock, Now};
-use crate::location::Location;
+use crate::location::{Location, SOUGHT_AT_ONCE};
 
 pub use ack_set::Publications;
 pub use commit::Commit;
@@ -434,28 +435,40 @@ impl<R> Replication<R> {
 /// Applies changes that came from elsewhere, without any lock of this room. Those with a stamp too far ahead are left.
 fn take_in(location: &Location, changes: Packed<'_>, admitted: Admitted) -> Result<Took, String> {
     let mut took = Took::default();
-    for change in changes.iter() {
-        took.records += 1;
-        let refresh = decode_refresh(change).filter(|(_, refresh)| refresh.stamp.time_us <= admitted.up_to_us);
-        if let Some((aor, refresh)) = refresh.filter(|_| !cfg!(feature = "break-replication"))
-            && location.refresh(aor, &refresh)
-        {
-            took.latest_us = took.latest_us.max(refresh.stamp.time_us);
-            if admitted.awaited_on_disk {
-                location.await_on_disk(aor);
+    let refresh_of = |change| {
+        let (aor, refresh) = decode_refresh(change).filter(|_| !cfg!(feature = "break-replication"))?;
+        (refresh.stamp.time_us <= admitted.up_to_us).then(|| (location.seek(aor), refresh))
+    };
+    let mut coming = changes.iter().map(|change| (change, refresh_of(change)));
+    let mut several: SmallVec<[_; SOUGHT_AT_ONCE]> = SmallVec::new();
+    loop {
+        several.clear();
+        several.extend(coming.by_ref().take(SOUGHT_AT_ONCE));
+        if several.is_empty() {
+            return Ok(took);
+        }
+        location.touch(several.iter().filter_map(|(_, refresh)| Some(&refresh.as_ref()?.0)));
+        for (change, refresh) in &several {
+            took.records += 1;
+            if let Some((sought, refresh)) = refresh
+                && location.refresh(sought, refresh)
+            {
+                took.latest_us = took.latest_us.max(refresh.stamp.time_us);
+                if admitted.awaited_on_disk {
+                    location.await_on_disk(sought.aor());
+                }
+                continue;
             }
-            continue;
-        }
-        let (aor, record) = decode_change(change).map_err(|error| error.to_string())?;
-        if !took.admits(&record, admitted.up_to_us) {
-            continue;
-        }
-        took.conflicts += u64::from(location.apply(&aor, record).conflict);
-        if admitted.awaited_on_disk {
-            location.await_on_disk(aor.as_str());
+            let (aor, record) = decode_change(change).map_err(|error| error.to_string())?;
+            if !took.admits(&record, admitted.up_to_us) {
+                continue;
+            }
+            took.conflicts += u64::from(location.apply(&aor, record).conflict);
+            if admitted.awaited_on_disk {
+                location.await_on_disk(aor.as_str());
+            }
         }
     }
-    Ok(took)
 }
 
 /// As [`take_in`], of whole records.
