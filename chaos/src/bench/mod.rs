@@ -46,11 +46,13 @@ use servers::Kind;
 const IDLE_LOOK: Duration = Duration::from_secs(1);
 /// The name of everything.
 const ALL: &str = "all";
+/// The name of how cost and delays grow.
+const CURVES: &str = "curves";
 
 /// What is measured, and how.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// What is measured, by name; `all` is every target, ours beside Kamailio, and the curves.
+    /// What is measured, by name; `all` is every target, ours beside Kamailio, and the curves; `curves` only these.
     #[arg(required_unless_present = "list")]
     pub experiments: Vec<String>,
     /// Says what can be measured.
@@ -62,13 +64,13 @@ pub struct Options {
     /// Measures Kamailio with DMQ (Debian: kamailio) instead.
     #[arg(long)]
     pub kamailio: bool,
-    /// `all` without Kamailio.
-    #[arg(long)]
+    /// `all` or `curves` without Kamailio.
+    #[arg(long, conflicts_with = "kamailio")]
     pub no_kamailio: bool,
     /// `all` without curves.
     #[arg(long)]
     pub no_curves: bool,
-    /// Where table, figures and pictures of `all` go.
+    /// Where table, figures and pictures of `all` and `curves` go.
     #[arg(long, value_name = "DIRECTORY", default_value = "target/bench")]
     pub out: PathBuf,
     /// Nodes of the cluster.
@@ -124,8 +126,8 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
         println!("{}", catalogue::list());
         return Ok(true);
     }
-    let all = options.experiments == [ALL];
-    let names = options.experiments.iter().filter(|_| !all);
+    let (all, curves) = (options.experiments == [ALL], options.experiments == [CURVES]);
+    let names = options.experiments.iter().filter(|_| !all && !curves);
     let experiments: Vec<Experiment> = names.map(|name| catalogue::named(name)).collect::<anyhow::Result<_>>()?;
     ensure!(options.phones <= PHONES_MAX - NEWCOMERS_MAX, "at most {} phones", PHONES_MAX - NEWCOMERS_MAX);
     ensure!(options.nodes > 0 && options.runs > 0 && options.seconds > 0.0, "nothing is to be measured");
@@ -140,6 +142,9 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
     let mut meter = Meter::new(cores);
     if all {
         return suite::run(&mut meter, options, kind, report);
+    }
+    if curves {
+        return suite::curves(&mut meter, options, kind, report);
     }
     let mut sound = true;
     if experiments.iter().any(|experiment| matches!(experiment, Experiment::Load(_))) {

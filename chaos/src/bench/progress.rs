@@ -1,15 +1,23 @@
-//! What somebody who waits for a measurement sees: a line that moves on a terminal, nothing where there is none.
+//! What somebody who waits for a measurement sees: a line that moves on a terminal, a line now and then where there is none.
 
-use std::time::Duration;
+use std::cell::Cell;
+use std::io::{IsTerminal as _, stderr};
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Between two changes of the line.
 const EVERY: Duration = Duration::from_millis(250);
+/// Between two lines where there is no terminal.
+const LINES_EVERY: Duration = Duration::from_secs(10);
 
 /// A line that says what is being done.
 #[derive(Debug)]
-pub(super) struct Line(ProgressBar);
+pub(super) struct Line {
+    bar: ProgressBar,
+    /// When a line was last written, or this began.
+    said: Cell<Instant>,
+}
 
 impl Line {
     pub(super) fn begin(title: &str) -> Self {
@@ -20,16 +28,20 @@ impl Line {
         );
         bar.set_prefix(title.to_owned());
         bar.enable_steady_tick(EVERY);
-        Self(bar)
+        Self { bar, said: Cell::new(Instant::now()) }
     }
 
     pub(super) fn say(&self, what: String) {
-        self.0.set_message(what);
+        if !stderr().is_terminal() && self.said.get().elapsed() >= LINES_EVERY {
+            eprintln!("{}: {what}", self.bar.prefix());
+            self.said.set(Instant::now());
+        }
+        self.bar.set_message(what);
     }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        self.0.finish_and_clear();
+        self.bar.finish_and_clear();
     }
 }

@@ -83,6 +83,9 @@ impl Report {
     #[must_use]
     pub fn markdown(&self) -> String {
         let Self { date, machine, cores, program, runs, .. } = self;
+        if runs.is_empty() {
+            return format!("{date}, {machine}; {cores}; {program}.\n");
+        }
         let runs = runs.len();
         let mut text = format!("{date}, {machine}; {cores}; {program}; medians of {runs} runs.\n\n");
         text.push_str(
@@ -163,7 +166,8 @@ impl Report {
         format!("{text}{}\n", rest.join("\n").trim_end())
     }
 
-    /// Writes `bench.md`, `bench.json` and the pictures; where the table is.
+    /// Writes `bench.md`, `bench.json` and the pictures, or `curves.md` and so on when only these were measured; where the
+    /// Markdown is.
     ///
     /// # Errors
     /// When they cannot be written.
@@ -180,9 +184,10 @@ impl Report {
                 markdown.push_str(&format!("\n![{}]({name}.svg)\n", chart.title));
             }
         }
-        put("bench.md", &markdown)?;
-        put("bench.json", &serde_json::to_string_pretty(self)?)?;
-        Ok(folder.join("bench.md"))
+        let name = if self.runs.is_empty() { "curves" } else { "bench" };
+        put(&format!("{name}.md"), &markdown)?;
+        put(&format!("{name}.json"), &serde_json::to_string_pretty(self)?)?;
+        Ok(folder.join(format!("{name}.md")))
     }
 }
 

@@ -24,11 +24,7 @@ const KAMAILIO: [&str; 9] =
 /// # Errors
 /// When something cannot be started, or the report cannot be written.
 pub(super) fn run(meter: &mut Meter, options: &Options, ours: Kind<'_>, mut report: Report) -> anyhow::Result<bool> {
-    let beside = !options.no_kamailio;
-    ensure!(
-        !beside || KamailioNodes::is_here(),
-        "kamailio is not installed (Debian: kamailio): install it, or give --no-kamailio"
-    );
+    let beside = beside(options)?;
     for nth in 1..=options.runs {
         println!("run {nth} of {}", options.runs);
         let mut found = (Findings::new(), Findings::new());
@@ -41,12 +37,36 @@ pub(super) fn run(meter: &mut Meter, options: &Options, ours: Kind<'_>, mut repo
         report.write(&options.out)?;
     }
     if !options.no_curves {
-        let kinds: Vec<Kind<'_>> = [ours].into_iter().chain(beside.then_some(Kind::Kamailio)).collect();
-        report.curves = Curves::measure(meter, options, &kinds)?;
+        report.curves = draw(meter, options, ours)?;
     }
     let file = report.write(&options.out)?;
     println!("\n{}\n{}", report.table(), file.display());
     Ok(report.has_passed())
+}
+
+/// Only the curves; there is no target in them that could be missed.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn curves(meter: &mut Meter, options: &Options, ours: Kind<'_>, mut report: Report) -> anyhow::Result<bool> {
+    report.curves = draw(meter, options, ours)?;
+    println!("{}", report.write(&options.out)?.display());
+    Ok(true)
+}
+
+fn draw(meter: &mut Meter, options: &Options, ours: Kind<'_>) -> anyhow::Result<Curves> {
+    let kinds: Vec<Kind<'_>> = [ours].into_iter().chain(beside(options)?.then_some(Kind::Kamailio)).collect();
+    Curves::measure(meter, options, &kinds)
+}
+
+/// Whether Kamailio is measured beside our nodes.
+fn beside(options: &Options) -> anyhow::Result<bool> {
+    let beside = !options.no_kamailio && !options.kamailio;
+    ensure!(
+        !beside || KamailioNodes::is_here(),
+        "kamailio is not installed (Debian: kamailio): install it, or give --no-kamailio"
+    );
+    Ok(beside)
 }
 
 fn experiments(
