@@ -127,6 +127,11 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
         return Ok(true);
     }
     let (all, curves) = (options.experiments == [ALL], options.experiments == [CURVES]);
+    let alone = |name: &String| [ALL, CURVES].contains(&name.as_str());
+    ensure!(
+        all || curves || !options.experiments.iter().any(alone),
+        "{ALL} and {CURVES} stand alone: name nothing else"
+    );
     let names = options.experiments.iter().filter(|_| !all && !curves);
     let experiments: Vec<Experiment> = names.map(|name| catalogue::named(name)).collect::<anyhow::Result<_>>()?;
     ensure!(options.phones <= PHONES_MAX - NEWCOMERS_MAX, "at most {} phones", PHONES_MAX - NEWCOMERS_MAX);
