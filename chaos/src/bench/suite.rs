@@ -1,4 +1,5 @@
-//! The whole benchmark: every experiment that a target names, ours and Kamailio's in turns, several times; then the curves.
+//! The whole benchmark: every experiment that a target names, several times; then the curves. Kamailio does each right after
+//! our nodes: what a host gives a machine changes by the minute, and ratios are of neighbours.
 
 use anyhow::ensure;
 
@@ -26,11 +27,14 @@ const KAMAILIO: [&str; 9] =
 pub(super) fn run(meter: &mut Meter, options: &Options, ours: Kind<'_>, mut report: Report) -> anyhow::Result<bool> {
     let beside = beside(options)?;
     for nth in 1..=options.runs {
-        println!("run {nth} of {}", options.runs);
+        println!("run {nth} of {}\n{:9}{}", options.runs, "", super::HEAD);
         let mut found = (Findings::new(), Findings::new());
-        experiments(meter, options, ours, &OURS, &mut found.0)?;
-        if beside {
-            experiments(meter, options, Kind::Kamailio, &KAMAILIO, &mut found.1)?;
+        for (name, is_ours) in in_turns(beside) {
+            let (kind, found) = if is_ours { (ours, &mut found.0) } else { (Kind::Kamailio, &mut found.1) };
+            let experiment: Experiment = catalogue::named(name)?;
+            let finding = experiment::run(meter, options, &experiment, kind)?;
+            println!("{:9}{}", kind.name(), super::told(&experiment, &finding));
+            found.insert(name.to_owned(), finding);
         }
         report.runs.push(found);
         // What was measured is there, whatever comes.
@@ -69,21 +73,15 @@ fn beside(options: &Options) -> anyhow::Result<bool> {
     Ok(beside)
 }
 
-fn experiments(
-    meter: &mut Meter,
-    options: &Options,
-    kind: Kind<'_>,
-    names: &[&str],
-    found: &mut Findings,
-) -> anyhow::Result<()> {
-    println!("{}\n{}", kind.name(), super::HEAD);
-    for name in names {
-        let experiment: Experiment = catalogue::named(name)?;
-        let finding = experiment::run(meter, options, &experiment, kind)?;
-        println!("{}", super::told(&experiment, &finding));
-        found.insert((*name).to_owned(), finding);
-    }
-    Ok(())
+/// Every experiment in its turn, and whether it is of our nodes: each of Kamailio right after the same of ours, those of it
+/// alone at the end.
+fn in_turns(beside: bool) -> impl Iterator<Item = (&'static str, bool)> {
+    let theirs = move |of: bool| KAMAILIO.into_iter().filter(move |name| beside && OURS.contains(name) == of);
+    let both = OURS.into_iter().flat_map(move |name| {
+        let same = theirs(true).filter(move |other| *other == name).map(|name| (name, false));
+        [(name, true)].into_iter().chain(same)
+    });
+    both.chain(theirs(false).map(|name| (name, false)))
 }
 
 #[cfg(test)]
@@ -95,5 +93,19 @@ mod tests {
         for name in OURS.iter().chain(&KAMAILIO) {
             assert!(catalogue::named(name).is_ok(), "{name}");
         }
+    }
+
+    #[test]
+    fn kamailio_does_each_right_after_our_nodes() {
+        let turns: Vec<(&str, bool)> = in_turns(true).collect();
+        assert_eq!(turns[..3], [("refresh", true), ("refresh", false), ("refresh-sbc", true)]);
+        let of = |ours| turns.iter().filter(|(_, is_ours)| *is_ours == ours).map(|(name, _)| *name).collect();
+        let (ours, mut theirs): (Vec<&str>, Vec<&str>) = (of(true), of(false));
+        assert_eq!(ours, OURS);
+        theirs.sort_unstable();
+        let mut all = KAMAILIO;
+        all.sort_unstable();
+        assert_eq!(theirs, all, "each of them once");
+        assert_eq!(in_turns(false).map(|(name, _)| name).collect::<Vec<_>>(), OURS);
     }
 }
