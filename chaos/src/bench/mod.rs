@@ -126,13 +126,9 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
         println!("{}", catalogue::list());
         return Ok(true);
     }
-    let (all, curves) = (options.experiments == [ALL], options.experiments == [CURVES]);
-    let alone = |name: &String| [ALL, CURVES].contains(&name.as_str());
-    ensure!(
-        all || curves || !options.experiments.iter().any(alone),
-        "{ALL} and {CURVES} stand alone: name nothing else"
-    );
-    let names = options.experiments.iter().filter(|_| !all && !curves);
+    let whole = [ALL, CURVES].into_iter().find(|whole| options.experiments.iter().any(|name| name == whole));
+    ensure!(whole.is_none() || options.experiments.len() == 1, "{ALL} and {CURVES} stand alone: name nothing else");
+    let names = options.experiments.iter().filter(|_| whole.is_none());
     let experiments: Vec<Experiment> = names.map(|name| catalogue::named(name)).collect::<anyhow::Result<_>>()?;
     ensure!(options.phones <= PHONES_MAX - NEWCOMERS_MAX, "at most {} phones", PHONES_MAX - NEWCOMERS_MAX);
     ensure!(options.nodes > 0 && options.runs > 0 && options.seconds > 0.0, "nothing is to be measured");
@@ -145,11 +141,9 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
     cores.enter_servers()?;
     warn_if_busy(&cores);
     let mut meter = Meter::new(cores);
-    if all {
-        return suite::run(&mut meter, options, kind, report);
-    }
-    if curves {
-        return suite::curves(&mut meter, options, kind, report);
+    if let Some(whole) = whole {
+        let measure = if whole == ALL { suite::run } else { suite::curves };
+        return measure(&mut meter, options, kind, report);
     }
     let mut sound = true;
     if experiments.iter().any(|experiment| matches!(experiment, Experiment::Load(_))) {

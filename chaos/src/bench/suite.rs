@@ -41,7 +41,7 @@ pub(super) fn run(meter: &mut Meter, options: &Options, ours: Kind<'_>, mut repo
         report.write(&options.out)?;
     }
     if !options.no_curves {
-        report.curves = draw(meter, options, ours)?;
+        report.curves = draw(meter, options, ours, beside)?;
     }
     let file = report.write(&options.out)?;
     println!("\n{}\n{}", report.table(), file.display());
@@ -53,13 +53,13 @@ pub(super) fn run(meter: &mut Meter, options: &Options, ours: Kind<'_>, mut repo
 /// # Errors
 /// As [`run`].
 pub(super) fn curves(meter: &mut Meter, options: &Options, ours: Kind<'_>, mut report: Report) -> anyhow::Result<bool> {
-    report.curves = draw(meter, options, ours)?;
+    report.curves = draw(meter, options, ours, beside(options)?)?;
     println!("{}", report.write(&options.out)?.display());
     Ok(true)
 }
 
-fn draw(meter: &mut Meter, options: &Options, ours: Kind<'_>) -> anyhow::Result<Curves> {
-    let kinds: Vec<Kind<'_>> = [ours].into_iter().chain(beside(options)?.then_some(Kind::Kamailio)).collect();
+fn draw(meter: &mut Meter, options: &Options, ours: Kind<'_>, beside: bool) -> anyhow::Result<Curves> {
+    let kinds: Vec<Kind<'_>> = [ours].into_iter().chain(beside.then_some(Kind::Kamailio)).collect();
     Curves::measure(meter, options, &kinds)
 }
 
@@ -76,12 +76,12 @@ fn beside(options: &Options) -> anyhow::Result<bool> {
 /// Every experiment in its turn, and whether it is of our nodes: each of Kamailio right after the same of ours, those of it
 /// alone at the end.
 fn in_turns(beside: bool) -> impl Iterator<Item = (&'static str, bool)> {
-    let theirs = move |of: bool| KAMAILIO.into_iter().filter(move |name| beside && OURS.contains(name) == of);
-    let both = OURS.into_iter().flat_map(move |name| {
-        let same = theirs(true).filter(move |other| *other == name).map(|name| (name, false));
-        [(name, true)].into_iter().chain(same)
-    });
-    both.chain(theirs(false).map(|name| (name, false)))
+    let theirs = |name| (name, false);
+    let both = OURS
+        .into_iter()
+        .flat_map(move |name| [(name, true)].into_iter().chain(KAMAILIO.contains(&name).then_some(theirs(name))));
+    let alone = KAMAILIO.into_iter().filter(|name| !OURS.contains(name)).map(theirs);
+    both.chain(alone).filter(move |(_, is_ours)| *is_ours || beside)
 }
 
 #[cfg(test)]
