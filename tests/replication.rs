@@ -41,7 +41,7 @@ fn a_reply_waits_for_everybody_and_a_lost_link_releases_nothing() {
 #[test]
 fn changes_that_come_together_are_merged_one_by_one() {
     let mut bench = Bench::of_three();
-    let root = |bench: &Bench, name: &str| bench.core(name).view(bench.now(name)).root;
+    let root = |bench: &Bench, name: &str| bench.view(name).root;
     // New phones, then refreshes of each and of some of them twice, and a phone between them that is new.
     for round in 0..3 {
         for phone in (0..40).chain(0..20 * round) {
