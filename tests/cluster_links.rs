@@ -53,6 +53,24 @@ fn two_nodes_link_and_frames_pass_in_order_both_ways_and_classes() {
 }
 
 #[test]
+fn bulk_is_dialled_by_who_began_later_and_from_a_port_beside() {
+    let ca = Ca::new(CLUSTER);
+    for (first, later) in [("a", "b"), ("b", "a")] {
+        let nodes = mesh(&ca, &[first, later]);
+        all_linked(&nodes);
+        let address = |node: &Node, class| {
+            let links = node.cluster().links();
+            links.iter().find(|link| link.class == class).unwrap().address
+        };
+        assert_eq!(address(&nodes[1], Class::Live), nodes[0].address);
+        assert_eq!(address(&nodes[0], Class::Live), nodes[1].address);
+        assert_eq!(address(&nodes[1], Class::Bulk), nodes[0].address);
+        let from = address(&nodes[0], Class::Bulk);
+        assert!(from.ip() == nodes[1].address.ip() && from.port() != nodes[1].address.port(), "{from}");
+    }
+}
+
+#[test]
 fn two_nodes_that_dial_each_other_at_once_end_with_one_link_a_class_and_never_had_two() {
     let ca = Ca::new(CLUSTER);
     for round in 0..5 {

@@ -159,12 +159,12 @@ impl Dialer {
         self.board.sessions().iter().any(|session| session.is_healthy() && leads(session, address, peer))
     }
 
-    /// Where a bulk link is missing beside a healthy live one. The side that decides dials at once; the other only when
-    /// that has not helped, so that there are rarely two.
+    /// Where a bulk link is missing beside a healthy live one. One side dials at once; the other only when that has not
+    /// helped, so that there are rarely two.
     fn bulk_due(&self) -> BTreeSet<(SocketAddr, Class)> {
         let sessions = self.board.sessions();
         let live = sessions.iter().filter(|session| session.class == Class::Live && session.is_healthy());
-        live.filter(|live| self.board.decides(&live.peer) || live.age() >= RACE_EVERY)
+        live.filter(|live| self.board.dials_bulk_first(live.dial) || live.age() >= RACE_EVERY)
             .filter(|live| !self.board.session(&live.peer, Class::Bulk).is_some_and(|bulk| bulk.is_healthy()))
             .map(|live| (live.dial, Class::Bulk))
             .collect()

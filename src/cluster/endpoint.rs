@@ -1,6 +1,12 @@
-//! The one QUIC endpoint of a node: binds, dials, accepts, and greets until a connection is a link or is closed. Beside
-//! `link` the only file that names quinn.
+//! The QUIC endpoint of a node: binds, dials, accepts, and greets until a connection is a link or is closed. Beside it a
+//! socket from which bulk is dialled. With `link` the only file that names quinn.
+//!
+//! **2026-11, bulk beside what is live.** A joiner gets a whole table in a second. On the socket and the thread of the live
+//! links its packets took a third of that thread, and each delta waited behind those that had come before it. Whoever dials
+//! for bulk therefore does so from another port, and at both ends the drivers of such connections run elsewhere
+//! ([`drivers`]). Refused: a second port to listen on, which every firewall would have to learn.
 
+mod drivers;
 mod greet;
 
 use std::net::{SocketAddr, UdpSocket};
@@ -12,11 +18,13 @@ use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     AckFrequencyConfig, ClientConfig, Connection, EndpointConfig, IdleTimeout, Incoming, MtuDiscoveryConfig,
-    ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    ServerConfig, TransportConfig, VarInt,
 };
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use drivers::{Drivers, class_of, driven_on, first_id_for_bulk};
 use greet::{Link, greet_accepted, greet_dialled, name, refused, settle};
 
 use super::admission::Refused;
@@ -113,13 +121,16 @@ pub(super) enum Dialled {
 /// The endpoint and what it dials with.
 pub(super) struct Endpoint {
     quinn: quinn::Endpoint,
-    client: ClientConfig,
+    /// Listens to nobody; bulk is dialled from here.
+    aside: quinn::Endpoint,
+    live: ClientConfig,
+    bulk: ClientConfig,
     local: SocketAddr,
 }
 
 impl Endpoint {
-    /// Takes the port.
-    pub(super) fn bind(listen: SocketAddr, identity: &Identity) -> Result<Self, ClusterError> {
+    /// Takes the port. Connections for bulk are driven on `beside`.
+    pub(super) fn bind(listen: SocketAddr, identity: &Identity, beside: &Handle) -> Result<Self, ClusterError> {
         let tls = tls(identity).map_err(|error| ClusterError::Tls(error.to_string()))?;
         let transport = Arc::new(transport());
         let crypto = QuicServerConfig::try_from(tls.server).map_err(|error| ClusterError::Tls(error.to_string()))?;
@@ -130,17 +141,23 @@ impl Endpoint {
             .incoming_buffer_size(EARLY_BYTES)
             .incoming_buffer_size_total(EARLY_BYTES_TOTAL);
         let crypto = QuicClientConfig::try_from(tls.client).map_err(|error| ClusterError::Tls(error.to_string()))?;
-        let mut client = ClientConfig::new(Arc::new(crypto));
-        client.transport_config(transport);
+        let mut live = ClientConfig::new(Arc::new(crypto));
+        live.transport_config(transport);
+        let mut bulk = live.clone();
+        bulk.initial_dst_cid_provider(Arc::new(first_id_for_bulk));
         let refuse = |problem| ClusterError::Listen { listen, problem };
-        let socket = socket(listen).map_err(refuse)?;
-        let runtime = Arc::new(TokioRuntime);
+        let drivers = Arc::new(Drivers { bulk: beside.clone() });
         let mut endpoint = EndpointConfig::default();
         // Fails only above what UDP can carry.
         let _ = endpoint.max_udp_payload_size(PACKET_BYTES_MAX);
-        let quinn = quinn::Endpoint::new(endpoint, Some(server), socket, runtime).map_err(refuse)?;
+        let open = |at, server| {
+            let (endpoint, drivers) = (endpoint.clone(), Arc::<Drivers>::clone(&drivers));
+            quinn::Endpoint::new(endpoint, server, socket(at)?, drivers)
+        };
+        let quinn = open(listen, Some(server)).map_err(refuse)?;
+        let aside = driven_on(beside, || open(SocketAddr::new(listen.ip(), 0), None)).map_err(refuse)?;
         let local = quinn.local_addr().map_err(refuse)?;
-        Ok(Self { quinn, client, local })
+        Ok(Self { quinn, aside, live, bulk, local })
     }
 
     pub(super) fn local(&self) -> SocketAddr {
@@ -174,10 +191,17 @@ impl Endpoint {
     }
 
     /// Dials `address`; returns once it is linked, or not. A link goes on in a task of its own.
+    ///
+    /// For bulk the first to dial does so from aside; who dials because that did not help, from the port that is listened on:
+    /// who takes no packets but from there can be linked all the same.
     pub(super) async fn dial(&self, address: SocketAddr, class: Class, board: &Arc<Switchboard>) -> Dialled {
-        let Ok(connecting) = self.quinn.connect_with(self.client.clone(), address, "aorta") else {
-            return Dialled::Lost;
+        let (from, config) = match class {
+            Class::Live => (&self.quinn, &self.live),
+            Class::Bulk if board.dials_bulk_first(address) => (&self.aside, &self.bulk),
+            Class::Bulk => (&self.quinn, &self.bulk),
         };
+        let dial = || from.connect_with(config.clone(), address, "aorta");
+        let Ok(connecting) = driven_on(&board.runtime(class), dial) else { return Dialled::Lost };
         let connection = match timeout(GREETING_WAIT, connecting).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return judged(board, address, None, refused(&error)),
@@ -201,12 +225,15 @@ impl Endpoint {
     /// Closes all connections and waits until the peers were told.
     pub(super) async fn close(&self) {
         self.abandon();
-        let _ = timeout(Duration::from_millis(500), self.quinn.wait_idle()).await;
+        let idle = async { tokio::join!(self.quinn.wait_idle(), self.aside.wait_idle()) };
+        let _ = timeout(Duration::from_millis(500), idle).await;
     }
 
     /// Closes all connections.
     pub(super) fn abandon(&self) {
-        self.quinn.close(VarInt::from(Close::GoodBye as u8), b"this node stops");
+        for endpoint in [&self.quinn, &self.aside] {
+            endpoint.close(VarInt::from(Close::GoodBye as u8), b"this node stops");
+        }
     }
 }
 
@@ -289,7 +316,8 @@ fn stranger(refused: Refused) -> Refused {
 
 async fn accept(incoming: Incoming, board: Arc<Switchboard>) -> Option<Link> {
     let address = incoming.remote_address();
-    let handshake = async { incoming.accept()?.await };
+    let runtime = board.runtime(class_of(&incoming));
+    let handshake = async { driven_on(&runtime, || incoming.accept())?.await };
     let connection = match timeout(GREETING_WAIT, handshake).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
@@ -333,7 +361,7 @@ mod tests {
         };
         let (ca, certificate, key) = (put("ca", trusted), put("pem", &issued.certificate), put("key", &issued.key));
         let identity = Identity::load(&IdentityFiles { ca, certificate, key }, Some(&node)).unwrap();
-        Endpoint::bind("127.0.0.1:0".parse().unwrap(), &identity).unwrap()
+        Endpoint::bind("127.0.0.1:0".parse().unwrap(), &identity, &Handle::current()).unwrap()
     }
 
     #[tokio::test]
@@ -344,7 +372,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let end = |name| endpoint(name, &authority, &ca.certificate, now_s, folder.path());
         let (one, two) = (end("a"), end("b"));
-        let dialled = one.quinn.connect_with(one.client.clone(), two.local(), "aorta").unwrap();
+        let dialled = one.quinn.connect_with(one.live.clone(), two.local(), "aorta").unwrap();
         let accepted = async { two.quinn.accept().await.unwrap().await };
         let (dialled, accepted) = tokio::join!(dialled, accepted);
         let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
@@ -359,5 +387,22 @@ mod tests {
         }
         let path = dialled.stats().path;
         assert!(path.lost_packets <= TAKEN_FOR_LOST_MAX && path.black_holes_detected == 0, "{path:?}");
+    }
+
+    #[tokio::test]
+    async fn who_is_dialled_sees_what_for() {
+        let now_s = i64::try_from(clock::wall_us() / 1_000_000).unwrap();
+        let ca = Authority::create("blue", now_s, AUTHORITY_DAYS).unwrap();
+        let authority = Authority::load(&ca.certificate, &ca.key).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let end = |name| endpoint(name, &authority, &ca.certificate, now_s, folder.path());
+        let (one, two) = (end("a"), end("b"));
+        let mut under_way = Vec::new();
+        for (config, class) in [(&one.live, Class::Live), (&one.bulk, Class::Bulk)] {
+            let dialled = one.aside.connect_with(config.clone(), two.local(), "aorta").unwrap();
+            let accepted = two.quinn.accept().await.unwrap();
+            assert_eq!(class_of(&accepted), class);
+            under_way.push((dialled, accepted));
+        }
     }
 }

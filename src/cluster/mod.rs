@@ -1,7 +1,7 @@
 //! Peers on the wire: who they are, how they are reached, how frames get to them. Frames are opaque bytes here.
 //!
 //! One QUIC endpoint a node plays both roles. Between two nodes there are two connections, [`Class::Live`] (deltas, acks,
-//! gossip) and [`Class::Bulk`] (donor and anti-entropy), for bulk beside deltas would cost these a millisecond. What is
+//! gossip) and [`Class::Bulk`] (donor and anti-entropy), for bulk among deltas would cost these a millisecond. What is
 //! said in frames, and when, is `replication`'s; this room pulls them when it can write ([`Peers::transmit`]) and hands
 //! over what it read ([`Peers::received`]).
 //!
@@ -65,7 +65,7 @@ pub struct ClusterSettings {
     pub generation: u64,
     /// What this node says of itself from the first gossip on.
     pub gossip: BTreeMap<String, String>,
-    /// Where frames of [`Class::Bulk`] are read and written; everything else runs where [`Cluster::start`] is polled.
+    /// Where links of [`Class::Bulk`] run; everything else runs where [`Cluster::start`] is polled.
     pub bulk: Handle,
 }
 
@@ -197,7 +197,7 @@ impl Cluster {
         identity: Identity,
         peers: Arc<dyn Peers>,
     ) -> Result<Self, ClusterError> {
-        let endpoint = Arc::new(Endpoint::bind(settings.listen, &identity)?);
+        let endpoint = Arc::new(Endpoint::bind(settings.listen, &identity, &settings.bulk)?);
         let mut advertise = settings.advertise.unwrap_or(endpoint.local());
         if advertise.port() == 0 {
             advertise.set_port(endpoint.local().port());

@@ -190,6 +190,13 @@ impl Switchboard {
         self.me < *peer
     }
 
+    /// Whether of this node and the one that is linked at `address` this one dials for bulk: the one that began later, for what
+    /// comes then comes to it.
+    pub(super) fn dials_bulk_first(&self, address: SocketAddr) -> bool {
+        let live = self.sessions().into_iter().find(|session| session.class == Class::Live && session.dial == address);
+        live.is_some_and(|live| (live.theirs.generation, &live.peer) < (self.generation, &self.me))
+    }
+
     /// Refuses a peer whose node id a living process has: this one, or one that is linked and answers. One that is
     /// linked and does not answer is gone: its links end here.
     pub(super) async fn check_twin(&self, peer: &NodeId, theirs: &Greeting, at: SocketAddr) -> Result<(), Refused> {

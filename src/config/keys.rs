@@ -165,7 +165,8 @@ pub const KEYS: &[Key] = &[
         "What becomes of a request for an AoR: \"redirect\" answers 302 with its contacts, for an SBC that follows them; \
          \"proxy\" is not built yet."),
     key("cluster.listen", Kind::Text, "\"\"",
-        "Where the other nodes reach this one, UDP: \"10.0.0.1:7060\". Empty: no cluster, the node runs alone."),
+        "Where the other nodes reach this one, UDP: \"10.0.0.1:7060\". Empty: no cluster, the node runs alone. They \
+         send to this port from theirs and, whole tables, from one that their system chose."),
     key("cluster.advertise", Kind::Text, "\"\"",
         "The address it tells them, as \"10.0.0.1:7060\"; must be given when cluster.listen is 0.0.0.0 or [::]. Empty: cluster.listen."),
     key("cluster.seeds", Kind::List, "[]",

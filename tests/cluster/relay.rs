@@ -1,11 +1,12 @@
 //! A network that can be cut: a UDP relay in front of each node, which others know only by the relay's address.
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use aorta::cli::layout;
 use aorta_proto::frame::Class;
 
 use super::{CLUSTER, Ca, DEADLINE, Node, Start};
@@ -23,8 +24,9 @@ struct State {
     stopped: AtomicBool,
 }
 
+/// Below the ports that the system gives to whoever asks for any.
 fn free() -> SocketAddr {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    (Ipv4Addr::LOCALHOST, layout::free_ports(1).unwrap()[0].cluster).into()
 }
 
 fn socket() -> UdpSocket {
