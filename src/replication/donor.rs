@@ -13,8 +13,9 @@ use crate::location::{Location, Parcel};
 /// Questions that an opener may have under way at a time; a correct one has fewer.
 const QUESTIONS_MAX: usize = 16;
 
-/// Entries put into one frame, bytes.
-pub(super) const ENTRIES_BYTES: usize = 64 * 1024;
+/// Entries put into one frame, bytes: so few that who merges them lets phones go first every tenth of a millisecond or so, so
+/// many that a table of a million contacts is no more than some ten thousand frames.
+pub(super) const ENTRIES_BYTES: usize = 16 * 1024;
 
 /// One exchange, answered.
 #[derive(Debug)]
