@@ -124,10 +124,13 @@ impl Dialer {
             });
             let live = addresses.into_iter().map(|address| (address, Class::Live));
             let bulk = self.bulk_due();
-            tries.retain(|key, this| this.under_way > 0 || key.1 == Class::Live || bulk.contains(key));
+            tries.retain(|key, this| this.under_way > 0 || key.1 == Class::Live || bulk.contains_key(&key.0));
+            let bulk = bulk.into_iter().map(|(address, first)| ((address, Class::Bulk), first));
             let mut due = Vec::new();
-            for key in live.chain(bulk.iter().copied()) {
-                let this = tries.entry(key).or_default();
+            for (key, first) in live.map(|key| (key, true)).chain(bulk) {
+                let this = tries
+                    .entry(key)
+                    .or_insert_with(|| Try { pause: (!first).then(|| now + RACE_EVERY), ..Try::default() });
                 let shunned = this.peer.as_ref().is_some_and(|peer| self.board.shuns_us(peer, REFUSED_PAUSE));
                 let waits = shunned || this.under_way >= DIALS_MAX || this.pause.is_some_and(|until| now < until);
                 if waits || (key.1 == Class::Live && self.is_linked(key.0, this.peer.as_ref())) {
@@ -135,12 +138,12 @@ impl Dialer {
                 }
                 this.pause = Some(now + RACE_EVERY);
                 this.under_way += 1;
-                due.push(key);
+                due.push((key, first && key.1 == Class::Bulk));
             }
             due
         };
-        for (address, class) in due {
-            self.dial(address, class);
+        for ((address, class), aside) in due {
+            self.dial(address, class, aside);
         }
     }
 
@@ -159,21 +162,21 @@ impl Dialer {
         self.board.sessions().iter().any(|session| session.is_healthy() && leads(session, address, peer))
     }
 
-    /// Where a bulk link is missing beside a healthy live one. One side dials at once; the other only when that has not
-    /// helped, so that there are rarely two.
-    fn bulk_due(&self) -> BTreeSet<(SocketAddr, Class)> {
+    /// Where a bulk link is missing beside a healthy live one, and whether this side dials first: the other dials only when that
+    /// has not helped, so that there are rarely two, and from where it listens, so that who takes nothing from other ports can
+    /// be linked all the same.
+    fn bulk_due(&self) -> BTreeMap<SocketAddr, bool> {
         let sessions = self.board.sessions();
         let live = sessions.iter().filter(|session| session.class == Class::Live && session.is_healthy());
-        live.filter(|live| self.board.dials_bulk_first(live.dial) || live.age() >= RACE_EVERY)
-            .filter(|live| !self.board.session(&live.peer, Class::Bulk).is_some_and(|bulk| bulk.is_healthy()))
-            .map(|live| (live.dial, Class::Bulk))
+        live.filter(|live| !self.board.session(&live.peer, Class::Bulk).is_some_and(|bulk| bulk.is_healthy()))
+            .map(|live| (live.dial, self.board.dials_bulk_first(live)))
             .collect()
     }
 
-    fn dial(&self, address: SocketAddr, class: Class) {
+    fn dial(&self, address: SocketAddr, class: Class, aside: bool) {
         let (board, endpoint, tries) = (Arc::clone(&self.board), Arc::clone(&self.endpoint), Arc::clone(&self.tries));
         self.board.spawn(async move {
-            let dialled = endpoint.dial(address, class, &board).await;
+            let dialled = endpoint.dial(address, class, aside, &board).await;
             if let Some(this) = tries.lock().get_mut(&(address, class)) {
                 this.remember(dialled, Instant::now());
             }

@@ -150,12 +150,14 @@ impl Endpoint {
         let mut endpoint = EndpointConfig::default();
         // Fails only above what UDP can carry.
         let _ = endpoint.max_udp_payload_size(PACKET_BYTES_MAX);
+        let mut beside_listen = listen;
+        beside_listen.set_port(0);
         let open = |at, server| {
             let (endpoint, drivers) = (endpoint.clone(), Arc::<Drivers>::clone(&drivers));
             quinn::Endpoint::new(endpoint, server, socket(at)?, drivers)
         };
         let quinn = open(listen, Some(server)).map_err(refuse)?;
-        let aside = driven_on(beside, || open(SocketAddr::new(listen.ip(), 0), None)).map_err(refuse)?;
+        let aside = driven_on(beside, || open(beside_listen, None)).map_err(refuse)?;
         let local = quinn.local_addr().map_err(refuse)?;
         Ok(Self { quinn, aside, live, bulk, local })
     }
@@ -190,15 +192,19 @@ impl Endpoint {
         }
     }
 
-    /// Dials `address`; returns once it is linked, or not. A link goes on in a task of its own.
-    ///
-    /// For bulk the first to dial does so from aside; who dials because that did not help, from the port that is listened on:
-    /// who takes no packets but from there can be linked all the same.
-    pub(super) async fn dial(&self, address: SocketAddr, class: Class, board: &Arc<Switchboard>) -> Dialled {
-        let (from, config) = match class {
-            Class::Live => (&self.quinn, &self.live),
-            Class::Bulk if board.dials_bulk_first(address) => (&self.aside, &self.bulk),
-            Class::Bulk => (&self.quinn, &self.bulk),
+    /// Dials `address`, from `aside` or from where this node listens; returns once it is linked, or not. A link goes on in a
+    /// task of its own.
+    pub(super) async fn dial(
+        &self,
+        address: SocketAddr,
+        class: Class,
+        aside: bool,
+        board: &Arc<Switchboard>,
+    ) -> Dialled {
+        let from = if aside { &self.aside } else { &self.quinn };
+        let config = match class {
+            Class::Live => &self.live,
+            Class::Bulk => &self.bulk,
         };
         let dial = || from.connect_with(config.clone(), address, "aorta");
         let Ok(connecting) = driven_on(&board.runtime(class), dial) else { return Dialled::Lost };

@@ -146,7 +146,7 @@ pub(super) async fn run(
     let (peers, frames) = (board.peers(), board.runtime(session.class));
     tasks.spawn_on(read_frames(Arc::clone(session), recv, Arc::clone(peers)), &frames);
     tasks.spawn_on(write_frames(Arc::clone(session), send, Arc::clone(peers)), &frames);
-    tasks.spawn(datagrams(Arc::clone(session), Arc::clone(board)));
+    tasks.spawn_on(datagrams(Arc::clone(session), Arc::clone(board)), &frames);
     if session.class == Class::Live {
         tasks.spawn(gossip_out(Arc::clone(session)));
         tasks.spawn(gossip_in(Arc::clone(session), Arc::clone(board)));

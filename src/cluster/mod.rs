@@ -1,6 +1,6 @@
 //! Peers on the wire: who they are, how they are reached, how frames get to them. Frames are opaque bytes here.
 //!
-//! One QUIC endpoint a node plays both roles. Between two nodes there are two connections, [`Class::Live`] (deltas, acks,
+//! One QUIC endpoint a node plays both roles; a second one only dials for bulk. Between two nodes there are two connections, [`Class::Live`] (deltas, acks,
 //! gossip) and [`Class::Bulk`] (donor and anti-entropy), for bulk among deltas would cost these a millisecond. What is
 //! said in frames, and when, is `replication`'s; this room pulls them when it can write ([`Peers::transmit`]) and hands
 //! over what it read ([`Peers::received`]).
@@ -65,7 +65,7 @@ pub struct ClusterSettings {
     pub generation: u64,
     /// What this node says of itself from the first gossip on.
     pub gossip: BTreeMap<String, String>,
-    /// Where links of [`Class::Bulk`] run; everything else runs where [`Cluster::start`] is polled.
+    /// Where links of [`Class::Bulk`] are driven, read and written; everything else runs where [`Cluster::start`] is polled.
     pub bulk: Handle,
 }
 

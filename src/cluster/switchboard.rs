@@ -122,7 +122,7 @@ impl Switchboard {
         self.tasks.spawn(link);
     }
 
-    /// Where the frames of a link are read and written.
+    /// Where a link is read, written and driven.
     pub(super) fn runtime(&self, class: Class) -> Handle {
         match class {
             Class::Live => Handle::current(),
@@ -190,11 +190,10 @@ impl Switchboard {
         self.me < *peer
     }
 
-    /// Whether of this node and the one that is linked at `address` this one dials for bulk: the one that began later, for what
-    /// comes then comes to it.
-    pub(super) fn dials_bulk_first(&self, address: SocketAddr) -> bool {
-        let live = self.sessions().into_iter().find(|session| session.class == Class::Live && session.dial == address);
-        live.is_some_and(|live| (live.theirs.generation, &live.peer) < (self.generation, &self.me))
+    /// Whether of the two nodes of a live link this one is to dial for bulk: the one that began later, for what comes then
+    /// comes to it.
+    pub(super) fn dials_bulk_first(&self, live: &Session) -> bool {
+        (live.theirs.generation, &live.peer) < (self.generation, &self.me)
     }
 
     /// Refuses a peer whose node id a living process has: this one, or one that is linked and answers. One that is

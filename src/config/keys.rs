@@ -166,7 +166,7 @@ pub const KEYS: &[Key] = &[
          \"proxy\" is not built yet."),
     key("cluster.listen", Kind::Text, "\"\"",
         "Where the other nodes reach this one, UDP: \"10.0.0.1:7060\". Empty: no cluster, the node runs alone. They \
-         send to this port from theirs and, whole tables, from one that their system chose."),
+         send to this port from theirs and, for comparing tables, from one that their system chose."),
     key("cluster.advertise", Kind::Text, "\"\"",
         "The address it tells them, as \"10.0.0.1:7060\"; must be given when cluster.listen is 0.0.0.0 or [::]. Empty: cluster.listen."),
     key("cluster.seeds", Kind::List, "[]",

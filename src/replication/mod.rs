@@ -243,7 +243,7 @@ impl<R> Replication<R> {
         why
     }
 
-    /// Appends whole frames that are due to `buf`, about 64 KiB at a time; `false` when there was nothing: the writer then
+    /// Appends whole frames that are due to `buf`, at most about 64 KiB at a time; `false` when there was nothing: the writer then
     /// sleeps until [`Effects::wake`] names its link.
     pub fn transmit(&self, peer: &NodeId, class: Class, buf: &mut Vec<u8>, now: Now) -> bool {
         if class == Class::Live {
