@@ -105,7 +105,7 @@ impl Location {
     #[must_use]
     pub fn new(digest_key: [u8; 16], snapshots: bool) -> Self {
         let dirty = snapshots.then(Arc::<DirtyStripes>::default);
-        let words = Arc::<Words>::default();
+        let words = Arc::new(Words::new(digest_key));
         Self {
             digester: Digester::new(digest_key),
             stripes: (0..STRIPES).map(|at| RwLock::new(Stripe::new(&words, dirty.as_ref(), at))).collect(),

@@ -114,7 +114,7 @@ proptest! {
     fn what_is_packed_comes_back_whether_its_texts_are_words_or_not(
         records in prop::collection::vec((records(), select(vec!["alice@example.com", "a@b@c", "bob", "@", "\u{e9}@x"])), 1..4),
     ) {
-        let (words, mut scratch) = (Words::default(), Scratch::default());
+        let (words, mut scratch) = (Words::new([0; 16]), Scratch::default());
         let mut packed: Vec<Packed> = Vec::new();
         for round in 0..4 {
             for (at, (record, aor)) in records.iter().enumerate() {
@@ -215,7 +215,7 @@ proptest! {
         record in records(),
         refreshes in prop::collection::vec((refreshes(), prop::option::weighted(0.2, stamps())), 1..5),
     ) {
-        let (words, mut scratch) = (Words::default(), Scratch::default());
+        let (words, mut scratch) = (Words::new([0; 16]), Scratch::default());
         // What is merged is in normal form.
         let mut record = { let mut normal = Record::EMPTY; normal.merge(&record); normal };
         scratch.record = record.clone();
@@ -287,7 +287,7 @@ fn desk_phone(phone: u32, refreshed_us: u64) -> (Aor, Record) {
 
 #[test]
 fn a_contact_takes_less_than_two_hundred_bytes_and_a_removal_a_few_dozen() {
-    let (words, mut scratch) = (Words::fixed(), Scratch::default());
+    let (words, mut scratch) = (Words::new([0; 16]), Scratch::default());
     let bytes = |scratch: &mut Scratch, (aor, record): (Aor, Record)| {
         scratch.record = record;
         scratch.pack(&words, aor.as_str(), 0).told.len()

@@ -9,6 +9,7 @@ use std::hash::BuildHasher as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 
+use foldhash::SharedSeed;
 use foldhash::fast::SeedableRandomState;
 use parking_lot::Mutex;
 
@@ -68,7 +69,6 @@ impl Kind {
 }
 
 /// The words of one table of contacts.
-#[derive(Default)]
 pub(in crate::location) struct Words {
     hasher: SeedableRandomState,
     kinds: [OnceLock<Lexicon>; KINDS],
@@ -87,11 +87,12 @@ struct Lexicon {
 }
 
 impl Words {
-    /// With places that are the same in every process. Elsewhere they are drawn, and then two texts share one now and then, so that
-    /// neither is a word as long as they come in turns.
-    #[cfg(test)]
-    pub(super) fn fixed() -> Self {
-        Self { hasher: SeedableRandomState::fixed(), ..Self::default() }
+    /// Two texts that share a place are no words as long as they come in turns. Which do, depends on the key, so that who does not
+    /// know it cannot choose them; and on nothing else, so that what a table tells another is the same when all is done again.
+    pub(in crate::location) fn new(key: [u8; 16]) -> Self {
+        let (seed, _) = key.split_first_chunk().unwrap_or((&[0; 8], &[]));
+        let hasher = SeedableRandomState::with_seed(u64::from_le_bytes(*seed), SharedSeed::global_fixed());
+        Self { hasher, kinds: Default::default() }
     }
 
     /// The number of a text, if it is a word or becomes one.
@@ -185,7 +186,7 @@ mod tests {
 
     #[test]
     fn what_is_met_often_is_a_word_for_ever() {
-        let words = Words::default();
+        let words = Words::new([0; 16]);
         assert_eq!(words.number(Kind::UserAgent, b"phone/1.0"), None);
         let number = met_often(&words, Kind::UserAgent, "phone/1.0").expect("a word");
         for other in 0..100 {
@@ -198,7 +199,7 @@ mod tests {
 
     #[test]
     fn what_comes_round_after_many_others_never_is() {
-        let words = Words::default();
+        let words = Words::new([0; 16]);
         for _ in 0..2 * MEETINGS {
             let rare =
                 (0..50 * MET_MAX).filter(|at| words.number(Kind::Source, format!("udp:{at}").as_bytes()).is_some());
@@ -209,7 +210,7 @@ mod tests {
 
     #[test]
     fn there_are_so_many_and_no_more_and_none_is_too_long_or_too_short() {
-        let words = Words::default();
+        let words = Words::new([0; 16]);
         let texts: Vec<String> = (0..WORDS_MAX + 10).map(|at| format!("agent {at}")).collect();
         let numbers: Vec<_> = texts.iter().filter_map(|text| met_often(&words, Kind::UserAgent, text)).collect();
         assert!(numbers.iter().copied().eq(0..WORDS_MAX as u16));
@@ -222,7 +223,7 @@ mod tests {
 
     #[test]
     fn threads_that_meet_the_same_texts_agree_on_their_numbers() {
-        let words = Words::default();
+        let words = Words::new([0; 16]);
         let texts: Vec<String> = (0..300).map(|at| format!("agent {at}")).collect();
         std::thread::scope(|scope| {
             for _ in 0..4 {
