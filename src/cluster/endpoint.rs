@@ -2,7 +2,7 @@
 //! socket from which bulk is dialled. With `link` the only file that names quinn.
 //!
 //! **2026-11, bulk beside what is live.** A joiner gets a whole table in a second. On the socket and the thread of the live
-//! links its packets took a third of that thread, and each delta waited behind those that had come before it. Whoever dials
+//! links its packets took a third of that thread, and each delta waited behind those that had come before it. Who dials first
 //! for bulk therefore does so from another port, and at both ends the drivers of such connections run elsewhere
 //! ([`drivers`]). Refused: a second port to listen on, which every firewall would have to learn.
 
@@ -370,14 +370,19 @@ mod tests {
         Endpoint::bind("127.0.0.1:0".parse().unwrap(), &identity, &Handle::current()).unwrap()
     }
 
-    #[tokio::test]
-    async fn what_waits_for_a_link_leaves_in_pieces_that_the_system_takes() {
+    /// Of one cluster.
+    fn two_ends() -> (Endpoint, Endpoint) {
         let now_s = i64::try_from(clock::wall_us() / 1_000_000).unwrap();
         let ca = Authority::create("blue", now_s, AUTHORITY_DAYS).unwrap();
         let authority = Authority::load(&ca.certificate, &ca.key).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let end = |name| endpoint(name, &authority, &ca.certificate, now_s, folder.path());
-        let (one, two) = (end("a"), end("b"));
+        (end("a"), end("b"))
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_link_leaves_in_pieces_that_the_system_takes() {
+        let (one, two) = two_ends();
         let dialled = one.quinn.connect_with(one.live.clone(), two.local(), "aorta").unwrap();
         let accepted = async { two.quinn.accept().await.unwrap().await };
         let (dialled, accepted) = tokio::join!(dialled, accepted);
@@ -397,12 +402,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_dialled_sees_what_for() {
-        let now_s = i64::try_from(clock::wall_us() / 1_000_000).unwrap();
-        let ca = Authority::create("blue", now_s, AUTHORITY_DAYS).unwrap();
-        let authority = Authority::load(&ca.certificate, &ca.key).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let end = |name| endpoint(name, &authority, &ca.certificate, now_s, folder.path());
-        let (one, two) = (end("a"), end("b"));
+        let (one, two) = two_ends();
         let mut under_way = Vec::new();
         for (config, class) in [(&one.live, Class::Live), (&one.bulk, Class::Bulk)] {
             let dialled = one.aside.connect_with(config.clone(), two.local(), "aorta").unwrap();

@@ -4,8 +4,9 @@
 //! driver of its connection, at the other end the endpoint, the connection, the reader, then the writer again with the ack.
 //! On a runtime of several threads each of them may wake another thread for a few microseconds of work; on one thread they
 //! follow one another, and the thread is woken once for a datagram. Exchanges in bulk go beside it: their
-//! packets are opened and their frames merged on the runtime of the node, so that deltas never wait behind a chunk of them. What would change
-//! our mind: a node whose deltas keep a whole processor busy, which is some hundred thousand changes a second.
+//! packets are opened and their frames merged on the runtime of the node, so that deltas never wait behind a chunk of them.
+//! What would change our mind: a node whose deltas keep a whole processor busy, which is some hundred thousand changes a
+//! second.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};

@@ -243,8 +243,8 @@ impl<R> Replication<R> {
         why
     }
 
-    /// Appends whole frames that are due to `buf`, at most about 64 KiB at a time; `false` when there was nothing: the writer then
-    /// sleeps until [`Effects::wake`] names its link.
+    /// Appends whole frames that are due to `buf`, at most about 64 KiB at a time; `false` when there was nothing: the writer
+    /// then sleeps until [`Effects::wake`] names its link.
     pub fn transmit(&self, peer: &NodeId, class: Class, buf: &mut Vec<u8>, now: Now) -> bool {
         if class == Class::Live {
             return self.live.lock().transmit(peer, buf, now);

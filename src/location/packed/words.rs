@@ -90,8 +90,7 @@ impl Words {
     /// Two texts that share a place are no words as long as they come in turns. Which do, depends on the key, so that who does not
     /// know it cannot choose them; and on nothing else, so that what a table tells another is the same when all is done again.
     pub(in crate::location) fn new(key: [u8; 16]) -> Self {
-        let (seed, _) = key.split_first_chunk().unwrap_or((&[0; 8], &[]));
-        let hasher = SeedableRandomState::with_seed(u64::from_le_bytes(*seed), SharedSeed::global_fixed());
+        let hasher = SeedableRandomState::with_seed(u128::from_le_bytes(key) as u64, SharedSeed::global_fixed());
         Self { hasher, kinds: Default::default() }
     }
 
