@@ -38,7 +38,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use aorta_proto::digest::{AorHash, BUCKETS};
 use aorta_proto::mutant::{Mutant, is};
 use aorta_proto::{Aor, Digester, Merged, Record, Refresh};
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockWriteGuard};
 
 use dirty::DirtyStripes;
 use packed::{Glossary, Packed, Scratch, Words};
@@ -182,7 +182,9 @@ impl Location {
     pub fn apply(&self, aor: &Aor, delta: Record) -> Applied {
         let hash = self.digester.aor(aor);
         let mut stripe = self.stripe(hash).write();
-        self.apply_locked(&mut stripe, hash, aor, delta)
+        let applied = self.apply_locked(&mut stripe, hash, aor, delta);
+        give_back(stripe);
+        applied
     }
 
     /// As [`Location::apply`] of the same delta, which changed the table then and was no conflict, but faster: `true` when it only
@@ -301,16 +303,18 @@ impl Location {
         let Some(first) = tags.first() else { return 0 };
         let mut stripe = self.tagged(*first).write();
         let beside = |tag: &&AorTag| stripe::locate(tag.bucket()).0 == stripe::locate(first.bucket()).0;
-        let beside = tags.iter().take(TAKEN_AT_ONCE).take_while(beside).count();
-        stripe::touch(tags[..beside].iter().map(|tag| (&*stripe, *tag)));
-        for (at, tag) in (1..).zip(&tags[..beside]) {
+        let mut taken = tags.iter().take(TAKEN_AT_ONCE).take_while(beside).count();
+        stripe::touch(tags[..taken].iter().map(|tag| (&*stripe, *tag)));
+        for (at, tag) in (1..).zip(&tags[..taken]) {
             let mut goes_on = true;
             stripe.take_each(*tag, |packed| goes_on &= write(packed));
             if !goes_on {
-                return at;
+                taken = at;
+                break;
             }
         }
-        beside
+        give_back(stripe);
+        taken
     }
 
     /// Makes AoRs dirty again that were taken and could not be written.
@@ -390,6 +394,13 @@ impl Location {
     fn load_floor(&self) -> u64 {
         self.floor_us.load(Ordering::Acquire)
     }
+}
+
+/// Unlocks a stripe for who waits for it. Whoever works through a table (an exchange, a snapshot) comes back to the same stripe
+/// at once, thousands of times, and is awake: it would have the lock again before a phone's thread that waits for it has
+/// woken up, for milliseconds.
+fn give_back(stripe: RwLockWriteGuard<'_, Stripe>) {
+    RwLockWriteGuard::unlock_fair(stripe);
 }
 
 impl std::fmt::Debug for Location {

@@ -6,8 +6,8 @@ use aorta_proto::aor::AOR_BYTES_MAX;
 use aorta_proto::mutant::is_any;
 use aorta_proto::{Aor, Record};
 
-use super::Location;
 use super::packed::{Explained, Glossary, Scratch, row};
+use super::{Location, give_back};
 
 /// Records of one table that another is to get. Bounded by whoever fills it.
 #[derive(Default)]
@@ -134,6 +134,7 @@ impl Location {
         }
         self.note_lifetimes(record);
         stripe.add(&self.digester, hash, scratch);
+        give_back(stripe);
         true
     }
 }
