@@ -306,8 +306,10 @@ impl Snapshot {
                 loaded.members = open.database.get(MEMBERS)?.map(|bytes| bytes.to_vec());
                 self.shelf = load::load(&open, location, loaded)?;
                 // Sled's memory of what was read goes with it.
-                drop(open);
-                open = open_past_damage(&path)?;
+                if loaded.aors > 0 {
+                    drop(open);
+                    open = open_past_damage(&path)?;
+                }
             }
             // Only now: what is left of it is as good as ever.
             match open.saves()? {
