@@ -1,9 +1,9 @@
 //! Peers on the wire: who they are, how they are reached, how frames get to them. Frames are opaque bytes here.
 //!
-//! One QUIC endpoint a node plays both roles; a second one only dials for bulk. Between two nodes there are two connections, [`Class::Live`] (deltas, acks,
-//! gossip) and [`Class::Bulk`] (donor and anti-entropy), for bulk among deltas would cost these a millisecond. What is
-//! said in frames, and when, is `replication`'s; this room pulls them when it can write ([`Peers::transmit`]) and hands
-//! over what it read ([`Peers::received`]).
+//! One QUIC endpoint a node plays both roles; a second one only dials for bulk. Between two nodes there are two connections,
+//! [`Class::Live`] (deltas, acks, gossip) and [`Class::Bulk`] (donor and anti-entropy), for bulk among deltas would cost
+//! these a millisecond. What is said in frames, and when, is `replication`'s; this room pulls them when it can write
+//! ([`Peers::transmit`]) and hands over what it read ([`Peers::received`]).
 //!
 //! [`identity`] and [`certificate`] names in certificates, and issuing them · `verify` who is let in · `greeting` the
 //! first bytes of a link · `endpoint` and `link` (the only files that name quinn) · `session` a link as the others see it

@@ -262,9 +262,7 @@ impl Location {
         let mut dirty = Vec::new();
         for stripe in self.dirty_stripes() {
             let taken = stripe.write().take_dirty();
-            let (first, others) = taken.as_slices();
-            dirty.extend_from_slice(first);
-            dirty.extend_from_slice(others);
+            dirty.extend(taken);
             // Of a table that has just come it takes milliseconds: phones go first.
             std::thread::yield_now();
         }

@@ -305,8 +305,8 @@ impl Snapshot {
             if !self.loaded {
                 loaded.members = open.database.get(MEMBERS)?.map(|bytes| bytes.to_vec());
                 self.shelf = load::load(&open, location, loaded)?;
-                // Sled's memory of what was read goes with it.
                 if loaded.aors > 0 {
+                    // Sled's memory of what was read goes with it.
                     drop(open);
                     open = open_past_damage(&path)?;
                 }
