@@ -6,6 +6,7 @@
 //! for bulk therefore does so from another port, and at both ends the drivers of such connections run elsewhere
 //! ([`drivers`]). Refused: a second port to listen on, which every firewall would have to learn.
 
+mod congestion;
 mod drivers;
 mod greet;
 
@@ -14,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aorta_proto::NodeId;
-use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     AckFrequencyConfig, ClientConfig, Connection, EndpointConfig, IdleTimeout, Incoming, MtuDiscoveryConfig,
@@ -24,6 +24,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use congestion::Congestion;
 use drivers::{Drivers, class_of, driven_on, first_id_for_bulk};
 use greet::{Link, greet_accepted, greet_dialled, name, refused, settle};
 
@@ -65,11 +66,6 @@ const ROUND_TRIP_GUESS: Duration = Duration::from_millis(100);
 /// is lost: quinn's receiver remembers no more numbers, and takes it for one that it has.
 const OVERTAKEN_BY_PACKETS: u32 = 128;
 const OVERTAKEN_FOR_ROUND_TRIPS: f32 = 2.0;
-
-/// Bytes sent before the first ack of a connection, and under way until there is a loss. QUIC's usual 14 KB a round trip are
-/// plenty where that is short, so they never grow; where it then becomes long, what a loaded node writes in one has to fit. More
-/// would lie for seconds before what matters on a link of 1 Mbit/s.
-const FIRST_WINDOW_BYTES: u64 = 64 * 1024;
 
 /// Unread bytes that a peer may have on its way to this node, a stream and a connection.
 const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
@@ -244,8 +240,6 @@ impl Endpoint {
 }
 
 fn transport() -> TransportConfig {
-    let mut congestion = CubicConfig::default();
-    congestion.initial_window(FIRST_WINDOW_BYTES);
     let mut transport = TransportConfig::default();
     let mut paths = MtuDiscoveryConfig::default();
     paths.upper_bound(PACKET_BYTES_MAX);
@@ -259,7 +253,7 @@ fn transport() -> TransportConfig {
         .initial_rtt(ROUND_TRIP_GUESS)
         .packet_threshold(OVERTAKEN_BY_PACKETS)
         .time_threshold(OVERTAKEN_FOR_ROUND_TRIPS)
-        .congestion_controller_factory(Arc::new(congestion))
+        .congestion_controller_factory(Arc::new(Congestion::new()))
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(GOSSIP_STREAMS_MAX))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))

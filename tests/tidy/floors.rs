@@ -22,11 +22,12 @@ const FLOORS: [(&str, u8); 14] = [
 ];
 
 /// Foreign crates and the only paths that may name them.
-const HOMES: [(&str, &[&str]); 9] = [
+const HOMES: [(&str, &[&str]); 10] = [
     ("rsip", &["src/sip/message"]),
     ("sled", &["src/location/snapshot"]),
     ("chitchat", &["src/cluster/membership"]),
     ("quinn", &["src/cluster/endpoint", "src/cluster/link"]),
+    ("quinn_proto", &["src/cluster/endpoint"]),
     ("rcgen", &["src/cluster/certificate"]),
     ("axum", &["src/admin"]),
     ("ureq", &["src/cli"]),
