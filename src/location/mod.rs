@@ -65,6 +65,8 @@ pub struct Location {
     stripes: Box<[RwLock<Stripe>]>,
     /// `None` when there are no snapshots.
     dirty: Option<Arc<DirtyStripes>>,
+    /// AoRs that a snapshot took and has not flushed yet.
+    unflushed: AtomicU64,
     /// What has a stamp at or below this does not exist, microseconds of cluster time.
     floor_us: AtomicU64,
     lifetimes: lifetimes::Lifetimes,
@@ -92,7 +94,7 @@ pub struct Counts {
     pub live: u64,
     /// Entries kept as removals.
     pub gone: u64,
-    /// AoRs that changed since a snapshot last took them; one may count twice.
+    /// AoRs that changed since they were last written to disk; one may count twice, as when it changes again while it is written.
     pub dirty: u64,
     /// Memory that all this takes, bytes: as the allocator rounds each piece, and within a hundredth of what it gives out;
     /// but for texts that contacts share, 2 MiB at most.
@@ -111,6 +113,7 @@ impl Location {
             stripes: (0..STRIPES).map(|at| RwLock::new(Stripe::new(&words, dirty.as_ref(), at))).collect(),
             words,
             dirty,
+            unflushed: AtomicU64::new(0),
             floor_us: AtomicU64::new(0),
             lifetimes: lifetimes::Lifetimes::default(),
             sweep_at: AtomicU32::new(0),
@@ -251,6 +254,8 @@ impl Location {
             counts.dirty += dirty;
             counts.bytes += bytes;
         }
+        // After the stripes, from which they are taken.
+        counts.dirty += self.unflushed.load(Ordering::Acquire);
         counts
     }
 
@@ -267,6 +272,11 @@ impl Location {
             std::thread::yield_now();
         }
         dirty
+    }
+
+    /// So many of those that a snapshot took, or is about to take, are not on disk yet: they count as dirty.
+    fn note_unflushed(&self, count: usize) {
+        self.unflushed.store(count as u64, Ordering::Release);
     }
 
     /// Somebody waits until what is known of an AoR is on disk: if it is not, it is among the next that

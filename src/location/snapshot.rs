@@ -37,7 +37,7 @@ use std::path::{Path, PathBuf};
 
 use aorta_proto::NodeId;
 
-use super::{AorTag, Location};
+use super::{AorTag, Counts, Location};
 use blocks::Block;
 use database::{FORMER_RECORDS, Open, Trouble, guard, open_past_damage};
 use directory::{at, claim, set_aside};
@@ -150,16 +150,24 @@ impl Snapshot {
         mut meanwhile: impl FnMut(&mut Self) -> Result<(), SnapshotError>,
     ) -> Result<Saved, SnapshotError> {
         self.open_again(location)?;
-        let renewing = self.renew(location);
+        let counts = location.counts();
+        let renewing = self.renew(location, counts);
+        // While they are taken they are neither here nor there.
+        location.note_unflushed(usize::try_from(counts.dirty).unwrap_or(usize::MAX));
         let dirty = location.take_dirty();
+        location.note_unflushed(dirty.len());
         let mut saved = Saved::default();
         for unflushed in (0..dirty.len()).step_by(FLUSH_RECORDS) {
             let until = dirty.len().min(unflushed + FLUSH_RECORDS);
             let written = self.write(location, &dirty[unflushed..until], &mut meanwhile);
             match written.and_then(|written| self.flush().map(|()| written)) {
-                Ok(written) => saved.written += written,
+                Ok(written) => {
+                    saved.written += written;
+                    location.note_unflushed(dirty.len() - until);
+                }
                 Err(error) => {
                     location.put_back(&dirty[unflushed..]);
+                    location.note_unflushed(0);
                     self.shelf.put_off();
                     self.close();
                     return Err(error);
@@ -174,8 +182,7 @@ impl Snapshot {
     }
 
     /// Makes dirty what is to be written anew with this save. Returns whether there is such a thing.
-    fn renew(&mut self, location: &Location) -> bool {
-        let counts = location.counts();
+    fn renew(&mut self, location: &Location, counts: Counts) -> bool {
         if self.shelf.begin_renewal(counts.aors) {
             location.begin_renewal();
         }

@@ -149,6 +149,27 @@ fn a_commit_does_not_wait_behind_a_long_save_and_flushes_what_that_has_written()
 }
 
 #[test]
+fn what_a_save_took_counts_as_dirty_until_it_is_flushed() {
+    let dir = TempDir::new().unwrap();
+    let (location, mut snapshot, ..) = open(dir.path());
+    let several = 2 * FLUSH_RECORDS;
+    fill(&location, 0..several);
+    let mut seen = Vec::new();
+    let saved = snapshot.save_and(&location, |_| {
+        seen.push(location.counts().dirty as usize);
+        Ok(())
+    });
+    saved.unwrap();
+    seen.dedup();
+    assert_eq!(seen, [several, FLUSH_RECORDS]);
+    assert_eq!(location.counts().dirty, 0);
+    fill(&location, several..several + 1000);
+    let broken = snapshot.save_and(&location, |snapshot| Err(at(&snapshot.dir, io::ErrorKind::StorageFull.into())));
+    assert!(broken.is_err());
+    assert_eq!(location.counts().dirty, 1000);
+}
+
+#[test]
 fn what_a_broken_commit_and_the_save_around_it_took_is_saved_by_the_next() {
     let dir = TempDir::new().unwrap();
     let (location, mut snapshot, ..) = open(dir.path());
