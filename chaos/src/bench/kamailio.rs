@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use aorta::cli::layout;
 
 use crate::kamailio::{self, Kamailio};
@@ -42,23 +42,25 @@ impl KamailioNodes {
         ensure!(Self::is_here(), "kamailio and kamcmd are not installed (Debian: kamailio)");
         let folder = layout::FreshFolder::make("kamailio-bench")?;
         let ports = layout::free_ports(count)?;
-        let (host, seed) = (Ipv4Addr::LOCALHOST, ports.first().context("a cluster of no nodes")?.cluster);
+        let host = Ipv4Addr::LOCALHOST;
         let mut nodes: Vec<Kamailio> = Vec::new();
-        for (number, ports) in (1..).zip(&ports) {
-            let defines = [
-                format!("SIP_PORT={}", ports.sip),
-                format!("DMQ_PORT={}", ports.cluster),
-                format!("DMQ_ADDRESS=\"sip:{host}:{}\"", ports.cluster),
-                format!("SEED=\"sip:{host}:{seed}\""),
+        for (number, own) in (1..).zip(&ports) {
+            let mut defines = vec![
+                format!("SIP_PORT={}", own.sip),
+                format!("DMQ_PORT={}", own.cluster),
+                format!("DMQ_ADDRESS=\"sip:{host}:{}\"", own.cluster),
                 format!("WORKERS={workers}"),
             ];
+            // The first other one: a node that is its own seed tells each change to itself as well.
+            let seed = ports.iter().find(|other| other.cluster != own.cluster);
+            defines.extend(seed.map(|seed| format!("SEED=\"sip:{host}:{}\"", seed.cluster)));
             let own = folder.path().join(format!("node{number}"));
             let spawn = |command: &mut Command| Ok(command.spawn()?);
             nodes.push(Kamailio::start(&own, CONFIGURATION, &defines, &MEMORY_MIB, spawn)?);
             // A node asks the seed once for the others.
             let known = |node: &Kamailio| node.lines("dmq.list_nodes", |line| line == "status: active");
             for node in &mut nodes {
-                node.until("find its peers", PATIENCE, |node| known(node) >= number)?;
+                node.until("find its peers", PATIENCE, |node| known(node) == number)?;
             }
         }
         let sips = ports.iter().map(|ports| SocketAddr::from((host, ports.sip))).collect();
