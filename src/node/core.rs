@@ -199,7 +199,7 @@ impl Core {
         match reply {
             Waiting::Sip { mut bytes, path, via, since_us } => {
                 self.uas.say_acks(&mut bytes, Acks { got, asked, short }, || !self.serving().absence);
-                replies.push(&path, &bytes, &via);
+                replies.push(&path, bytes, &via);
                 self.gauges.acked(now.mono_us.saturating_sub(since_us));
             }
             // An operator who went away needs no answer.

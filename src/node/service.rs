@@ -5,7 +5,6 @@ use std::cell::Cell;
 
 use crate::clock::wall_us;
 use crate::replication::Publications;
-use crate::sip::message::reuse;
 use crate::sip::transport::{Batch, Replies, Service};
 use crate::sip::uas::{Answer, Moment};
 
@@ -24,10 +23,7 @@ impl Service for Core {
         batch.for_each(|message, flow, path| {
             match self.uas.answer(message, flow, moment, || self.replication.reserve()) {
                 Answer::Silent => {}
-                Answer::Reply { bytes, via } => {
-                    replies.push(&path, &bytes, &via);
-                    reuse(bytes);
-                }
+                Answer::Reply { bytes, via } => replies.push(&path, bytes, &via),
                 Answer::AfterAcks { aor, delta, reply, via, slot } => {
                     let reply = Waiting::Sip { bytes: reply, path, via, since_us: now.mono_us };
                     self.replication.add(&mut publications, slot, &aor, &delta, reply);

@@ -197,6 +197,7 @@ impl<R> Live<R> {
         };
         let up_to = up_to.unwrap_or(self.outbox.head());
         let on_disk = self.awaits_disks();
+        self.effects.released.reserve(self.replies.partition_point(|waiting| waiting.seq <= up_to));
         while let Some(waiting) = self.replies.pop_front_if(|waiting| waiting.seq <= up_to) {
             let seq = waiting.seq;
             let got = self.peers.values().filter_map(|peer| peer.subscriber.as_ref());

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 
 use aorta_proto::uri::push_decimal;
+use parking_lot::Mutex;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
@@ -22,7 +23,7 @@ impl Reply {
     /// RFC 3581 §4 add to the top one; the To gets `to_tag` when it has no tag (but a 100 gets none).
     #[must_use]
     pub fn to(request: &Request<'_>, peer: SocketAddr, status: u16, reason: &str, to_tag: &str) -> Self {
-        let mut bytes = SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(REPLY_BYTES));
+        let mut bytes = buffer();
         bytes.extend_from_slice(b"SIP/2.0 ");
         push_decimal(&mut bytes, status.into());
         bytes.push(b' ');
@@ -109,13 +110,39 @@ thread_local! {
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Takes back the bytes of a reply that was sent: the next one that this thread writes uses them.
+/// What threads that send more than they write leave to those that write more than they send: a reply that waits for acks is
+/// written where its request came in, and sent where the last ack did.
+static DEPOT: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+
+/// Buffers that are there at most: those of the replies of some milliseconds.
+const DEPOT_MAX: usize = 1024;
+
+/// Buffers that go there, or come from there, at once.
+const DEPOT_AT_ONCE: usize = SPARE_MAX / 2;
+
+/// An empty buffer for a reply.
+fn buffer() -> Vec<u8> {
+    let spare = SPARE.with_borrow_mut(|spare| {
+        if spare.is_empty() {
+            let mut depot = DEPOT.lock();
+            let left = depot.len().saturating_sub(DEPOT_AT_ONCE);
+            spare.extend(depot.drain(left..));
+        }
+        spare.pop()
+    });
+    spare.unwrap_or_else(|| Vec::with_capacity(REPLY_BYTES))
+}
+
+/// Takes back the bytes of a reply that was sent: a later one is written to them.
 pub fn reuse(mut reply: Vec<u8>) {
     if reply.capacity() <= 4 * REPLY_BYTES {
         reply.clear();
         SPARE.with_borrow_mut(|spare| {
-            if spare.len() < SPARE_MAX {
-                spare.push(reply);
+            spare.push(reply);
+            if spare.len() > SPARE_MAX {
+                let mut depot = DEPOT.lock();
+                let room = DEPOT_MAX.saturating_sub(depot.len());
+                depot.extend(spare.drain(SPARE_MAX - DEPOT_AT_ONCE..).take(room));
             }
         });
     }
@@ -144,4 +171,33 @@ pub fn push_http_date(unix_s: u64, out: &mut Vec<u8>) {
         }
         out.extend_from_slice(date.as_bytes());
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn buffers_go_from_the_thread_that_sends_to_the_thread_that_writes_and_are_bounded() {
+        let written: Vec<_> = (0..DEPOT_MAX / 2).map(|_| buffer()).collect();
+        let places: HashSet<_> = written.iter().map(|bytes| bytes.as_ptr() as usize).collect();
+        let sends = move || {
+            written.into_iter().for_each(|mut bytes| {
+                bytes.extend_from_slice(b"SIP/2.0 200 OK");
+                reuse(bytes);
+            });
+            // The sender stays, and keeps some, while another writes.
+            let again: Vec<_> = thread::spawn(|| (0..DEPOT_MAX / 4).map(|_| buffer()).collect()).join().unwrap();
+            assert!(again.iter().all(Vec::is_empty));
+            let kept = again.iter().filter(|bytes| places.contains(&(bytes.as_ptr() as usize)));
+            assert!(kept.count() > DEPOT_MAX / 8, "other tests may have taken some");
+            (0..4 * DEPOT_MAX).for_each(|_| reuse(Vec::with_capacity(REPLY_BYTES)));
+            assert!(SPARE.with_borrow(Vec::len) <= SPARE_MAX);
+            assert!(DEPOT.lock().len() <= DEPOT_MAX);
+        };
+        thread::spawn(sends).join().unwrap();
+    }
 }

@@ -122,7 +122,7 @@ impl ReplyPath {
     /// the source address at the sent-by port. A reply that cannot be sent is counted and lost, as on any network.
     pub fn send(&self, reply: &[u8], via: &ViaTarget) {
         let mut replies = Replies::default();
-        replies.push(self, reply, via);
+        replies.push(self, reply.to_vec(), via);
         replies.send();
     }
 }
