@@ -14,7 +14,7 @@ use crate::kamailio::{self, Kamailio};
 const CONFIGURATION: &str = include_str!("../../bench/kamailio.cfg");
 /// Shared memory of a node, and memory of each of its processes alone, MiB.
 const MEMORY_MIB: [&str; 4] = ["-m", "4096", "-M", "16"];
-/// Worker processes for each socket and for DMQ, as when the figures in `targets` were taken; other numbers were not compared.
+/// Worker processes for each socket and for DMQ, as when the figures in `targets` were taken: `chaos/README.md` compares others.
 pub(super) const WORKERS: usize = 2;
 /// Longest wait until every node knows all others.
 const PATIENCE: Duration = Duration::from_secs(60);
