@@ -94,8 +94,8 @@ const PACKET_BYTES_MAX: u16 = PIECE_BYTES_MAX / PACKETS_IN_ONE_PIECE;
 /// unless they ride along with what it says anyway. Without this it would be every second one.
 const PACKETS_UNACKED_MAX: u32 = 10;
 
-/// It waits no longer than this for them. Where packets are lost, no more than two may be under way: with QUIC's usual 25 ms
-/// each such pair would take that long.
+/// It waits no longer than this for them. Where packets are lost, little may be under way ([`congestion`]): with QUIC's usual 25 ms
+/// all that waits for room would wait that long.
 const UNACKED_FOR_MAX: Duration = Duration::from_millis(2);
 
 /// The socket buffers asked of the system, bytes; what it grants is enough to start with.

@@ -275,8 +275,8 @@ impl Location {
     }
 
     /// So many of those that a snapshot took, or is about to take, are not on disk yet: they count as dirty.
-    fn note_unflushed(&self, count: usize) {
-        self.unflushed.store(count as u64, Ordering::Release);
+    fn note_unflushed(&self, count: u64) {
+        self.unflushed.store(count, Ordering::Release);
     }
 
     /// Somebody waits until what is known of an AoR is on disk: if it is not, it is among the next that

@@ -153,9 +153,9 @@ impl Snapshot {
         let counts = location.counts();
         let renewing = self.renew(location, counts);
         // While they are taken they are neither here nor there.
-        location.note_unflushed(usize::try_from(counts.dirty).unwrap_or(usize::MAX));
+        location.note_unflushed(counts.dirty);
         let dirty = location.take_dirty();
-        location.note_unflushed(dirty.len());
+        location.note_unflushed(dirty.len() as u64);
         let mut saved = Saved::default();
         for unflushed in (0..dirty.len()).step_by(FLUSH_RECORDS) {
             let until = dirty.len().min(unflushed + FLUSH_RECORDS);
@@ -163,7 +163,7 @@ impl Snapshot {
             match written.and_then(|written| self.flush().map(|()| written)) {
                 Ok(written) => {
                     saved.written += written;
-                    location.note_unflushed(dirty.len() - until);
+                    location.note_unflushed((dirty.len() - until) as u64);
                 }
                 Err(error) => {
                     location.put_back(&dirty[unflushed..]);

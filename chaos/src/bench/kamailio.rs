@@ -44,15 +44,15 @@ impl KamailioNodes {
         let ports = layout::free_ports(count)?;
         let host = Ipv4Addr::LOCALHOST;
         let mut nodes: Vec<Kamailio> = Vec::new();
-        for (number, own) in (1..).zip(&ports) {
+        for (number, here) in (1..).zip(&ports) {
             let mut defines = vec![
-                format!("SIP_PORT={}", own.sip),
-                format!("DMQ_PORT={}", own.cluster),
-                format!("DMQ_ADDRESS=\"sip:{host}:{}\"", own.cluster),
+                format!("SIP_PORT={}", here.sip),
+                format!("DMQ_PORT={}", here.cluster),
+                format!("DMQ_ADDRESS=\"sip:{host}:{}\"", here.cluster),
                 format!("WORKERS={workers}"),
             ];
             // The first other one: a node that is its own seed tells each change to itself as well.
-            let seed = ports.iter().find(|other| other.cluster != own.cluster);
+            let seed = ports.iter().find(|other| other.cluster != here.cluster);
             defines.extend(seed.map(|seed| format!("SEED=\"sip:{host}:{}\"", seed.cluster)));
             let own = folder.path().join(format!("node{number}"));
             let spawn = |command: &mut Command| Ok(command.spawn()?);

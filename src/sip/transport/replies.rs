@@ -59,8 +59,8 @@ impl Replies {
         }
     }
 
-    /// Sends what was gathered. What goes one way side by side, and of it what is of one length: so most of
-    /// it leaves in one piece. UDP promises no order, and a phone awaits one reply at a time.
+    /// Sends what was gathered. What goes one way side by side, and of it what is of one length: so most of it leaves in one
+    /// piece. UDP promises no order, and a phone awaits one reply at a time.
     pub fn send(mut self) {
         let way = |waiting: &Waiting| (Arc::as_ptr(&waiting.desk.port), waiting.from, waiting.to, waiting.bytes.len());
         self.waiting.sort_by_key(way);
