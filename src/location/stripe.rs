@@ -47,8 +47,11 @@ struct Bucket {
     oldest_us: u64,
 }
 
-/// A bucket grows by this part of what it holds: one that doubled would be empty by a third, on average.
-const GROWTH: usize = 8;
+/// Places that a full bucket of so many records moves to: a quarter more and two, and what else the allocator gives out with
+/// them. One that grew by less would move at most REGISTERs of new phones; one that doubled would be empty by a third.
+pub(super) fn places_beyond(records: usize) -> usize {
+    taken((records + records / 4 + 2) * size_of::<Packed>()) / size_of::<Packed>()
+}
 
 impl Bucket {
     fn empty() -> Self {
@@ -69,7 +72,8 @@ impl Bucket {
     fn add(&mut self, record: Packed, tally: &mut Tally) -> usize {
         let (before, taken) = (self.places_taken(), record.taken());
         if self.records.len() == self.records.capacity() {
-            self.records.reserve_exact(self.records.len() / GROWTH + 1);
+            let more = places_beyond(self.records.len()) - self.records.len();
+            self.records.reserve_exact(more);
         }
         self.records.push(record);
         tally.aors += 1;
