@@ -114,7 +114,7 @@ fn a_register_allocates_no_more_than_is_said_here() {
                     .is_some_and(|(aor, refresh)| peer.location.refresh(&peer.location.seek(aor), &refresh))
                 {
                     let (aor, record) = decode_change(&bytes).expect("as it was encoded");
-                    assert!(peer.location.apply(&aor, record).changed);
+                    assert!(peer.location.apply_sought(&peer.location.seek(aor), record).changed);
                 }
             });
             bytes.clear();

@@ -167,14 +167,14 @@ impl Location {
                     return judged;
                 }
             }
-            let at = stripe.read_settled(&self.digester, (hash, aor), (found, self.floor_us()), scratch);
+            let at = stripe.read_settled(&self.digester, (hash, aor.as_str()), (found, self.floor_us()), scratch);
             let answer = judge(&scratch.record);
             let Some(delta) = delta(&answer) else { return answer };
             let refreshed = at.zip(Refresh::of(delta)).is_some_and(|(at, refresh)| {
                 stripe.refresh(&self.digester, (hash, at), (&refresh, self.floor_us()), scratch)
             });
             if !refreshed {
-                stripe.absorb(&self.digester, (hash, aor), (at, scratch), delta);
+                stripe.absorb(&self.digester, (hash, aor.as_str()), (at, scratch), delta);
             }
             answer
         })
@@ -183,7 +183,12 @@ impl Location {
     /// Merges what came from elsewhere: a delta, a repair, a donor's chunk. What is at or below the floor is ignored,
     /// whoever sends it.
     pub fn apply(&self, aor: &Aor, delta: Record) -> Applied {
-        let hash = self.digester.aor(aor);
+        self.apply_sought(&self.seek(aor.as_str()), delta)
+    }
+
+    /// [`Location::apply`] for an AoR that was sought already.
+    pub fn apply_sought(&self, sought: &Sought<'_>, delta: Record) -> Applied {
+        let Sought { aor, hash } = *sought;
         let mut stripe = self.stripe(hash).write();
         let applied = self.apply_locked(&mut stripe, hash, aor, delta);
         give_back(stripe);
@@ -221,9 +226,9 @@ impl Location {
         let hash = self.digester.aor(aor);
         let mut stripe = self.stripe(hash).write();
         let all_from_disk = !stripe.is_unsaved(hash, aor);
-        let applied = self.apply_locked(&mut stripe, hash, aor, record);
+        let applied = self.apply_locked(&mut stripe, hash, aor.as_str(), record);
         if all_from_disk && applied.ignored == 0 {
-            stripe.clean(hash, aor);
+            stripe.clean(hash, aor.as_str());
         } else {
             stripe.soil(hash, aor);
         }
@@ -362,7 +367,7 @@ impl Location {
         }
     }
 
-    fn apply_locked(&self, stripe: &mut Stripe, hash: AorHash, aor: &Aor, mut delta: Record) -> Applied {
+    fn apply_locked(&self, stripe: &mut Stripe, hash: AorHash, aor: &str, mut delta: Record) -> Applied {
         // Read under the lock: whoever raises the floor later finds what is merged here, whoever settled this stripe
         // earlier had raised it before.
         let floor_us = self.floor_us();
@@ -377,7 +382,7 @@ impl Location {
         }
         self.note_lifetimes(&delta);
         let Merged { changed, conflict } = Scratch::with(|scratch| {
-            let found = stripe.find(hash, aor.as_str());
+            let found = stripe.find(hash, aor);
             let at = stripe.read_settled(&self.digester, (hash, aor), (found, floor_us), scratch);
             stripe.absorb(&self.digester, (hash, aor), (at, scratch), &delta)
         });

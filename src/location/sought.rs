@@ -27,6 +27,12 @@ impl<'a> Sought<'a> {
     pub fn aor(&self) -> &'a str {
         self.aor
     }
+
+    /// Where it is.
+    #[must_use]
+    pub fn hash(&self) -> AorHash {
+        self.hash
+    }
 }
 
 impl Location {
@@ -38,8 +44,8 @@ impl Location {
 
     /// Looks at the first [`SOUGHT_AT_ONCE`] of these, for whoever changes them in a moment. Changes nothing, and never waits:
     /// what somebody else has just locked is left out.
-    pub fn touch<'a>(&self, sought: impl Iterator<Item = &'a Sought<'a>>) {
-        let free = |sought: &Sought<'_>| Some((self.stripe(sought.hash).try_read()?, AorTag::of(sought.hash)));
+    pub fn touch(&self, sought: impl Iterator<Item = AorHash>) {
+        let free = |hash| Some((self.stripe(hash).try_read()?, AorTag::of(hash)));
         let locked: SmallVec<[_; SOUGHT_AT_ONCE]> = sought.take(SOUGHT_AT_ONCE).filter_map(free).collect();
         stripe::touch(locked.iter().map(|(stripe, tag)| (&**stripe, *tag)));
     }

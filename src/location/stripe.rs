@@ -154,7 +154,7 @@ impl Stripe {
     pub(super) fn read_settled(
         &mut self,
         digester: &Digester,
-        (hash, aor): (AorHash, &Aor),
+        (hash, aor): (AorHash, &str),
         (found, floor_us): (Option<usize>, u64),
         scratch: &mut Scratch,
     ) -> Option<usize> {
@@ -163,7 +163,7 @@ impl Stripe {
             return Some(at);
         }
         self.forget_bucket(digester, place(hash), floor_us);
-        self.read(hash, aor.as_str(), scratch)
+        self.read(hash, aor, scratch)
     }
 
     /// What is known of an AoR, where it is.
@@ -247,7 +247,7 @@ impl Stripe {
     pub(super) fn absorb(
         &mut self,
         digester: &Digester,
-        (hash, aor): (AorHash, &Aor),
+        (hash, aor): (AorHash, &str),
         (at, scratch): (Option<usize>, &mut Scratch),
         delta: &Record,
     ) -> Merged {
@@ -264,11 +264,11 @@ impl Stripe {
             Some(at) => {
                 let packed = &mut bucket.records[at];
                 let before = packed.taken();
-                scratch.pack_again(words, aor.as_str(), packed);
+                scratch.pack_again(words, aor, packed);
                 tally.resize(before, packed.taken());
                 at
             }
-            None => bucket.add(scratch.pack(words, aor.as_str(), AorTag::of(hash).piece()), tally),
+            None => bucket.add(scratch.pack(words, aor, AorTag::of(hash).piece()), tally),
         };
         soil(AorTag::of(hash), &mut bucket.records[at], dirty.as_mut());
         merged
@@ -471,9 +471,9 @@ impl Stripe {
     }
 
     /// Takes the latest change of an AoR, which was not dirty before it, as seen by the disk.
-    pub(super) fn clean(&mut self, hash: AorHash, aor: &Aor) {
+    pub(super) fn clean(&mut self, hash: AorHash, aor: &str) {
         let Self { buckets, words, dirty: Some(dirty), .. } = self else { return };
-        if let Some(packed) = find_mut(buckets, words, hash, aor.as_str()) {
+        if let Some(packed) = find_mut(buckets, words, hash, aor) {
             dirty.clean(AorTag::of(hash), packed);
         }
     }

@@ -152,7 +152,7 @@ impl Both {
             Step::Refresh(name, delta) => {
                 let names: Vec<Aor> = (0..6).map(aor).collect();
                 let sought: Vec<Sought<'_>> = names.iter().map(|name| self.location.seek(name.as_str())).collect();
-                self.location.touch(sought.iter());
+                self.location.touch(sought.iter().map(Sought::hash));
                 if Refresh::of(&delta).is_some_and(|refresh| self.location.refresh(&sought[name], &refresh)) {
                     assert!(self.expect(name, delta), "refreshed, and not changed");
                 }
@@ -435,9 +435,9 @@ fn who_looks_ahead_waits_for_nobody() {
     names.iter().for_each(|name| _ = location.apply(name, entry(1, 100, Some(60)).into()));
     let sought: Vec<Sought<'_>> = names.iter().map(|name| location.seek(name.as_str())).collect();
     // A judgement runs under the lock of its AoR, and nobody would ever release it.
-    location.update(&names[0], |_| location.touch(sought.iter()), |()| None);
+    location.update(&names[0], |_| location.touch(sought.iter().map(Sought::hash)), |()| None);
     let twice = [sought[1], sought[1]];
-    location.touch(twice.iter());
+    location.touch(twice.iter().map(Sought::hash));
     location.update(&names[1], |_| (), |()| None);
 }
 
@@ -452,7 +452,7 @@ fn writers_and_readers_from_many_threads_lose_nothing() {
             scope.spawn(move || {
                 for round in 0..2000_usize {
                     let seconds = 1 + (round * 4 + thread) as u64;
-                    location.touch(sought[round % 50..].iter());
+                    location.touch(sought[round % 50..].iter().map(Sought::hash));
                     let refreshed = |_: &Record| Record::from(entry(thread, seconds, Some(60)));
                     location.update(&aor(round % 50), refreshed, |refreshed| Some(refreshed));
                     location.sweep(at(1), 64);

@@ -237,7 +237,7 @@ mod tests {
             Frame::Records { records, .. } => assert_eq!(into.apply_parcel(records, |_| true), Some(0)),
             Frame::Entries { changes, .. } => changes.iter().for_each(|change| {
                 let (aor, record) = decode_change(change).expect("a change");
-                into.apply(&aor, record);
+                into.apply(&Aor::from_canonical(aor), record);
             }),
             other => return matches!(other, Frame::Done { .. }),
         }

@@ -46,8 +46,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use aorta_proto::frame::{Class, Frame, FrameError, LastKnown, Packed, decode_change, decode_refresh};
-use aorta_proto::{Aor, NodeId, Record};
+use aorta_proto::frame::{Class, Frame, FrameError, LastKnown, Packed, change_aor, decode_change, decode_refresh};
+use aorta_proto::{Aor, NodeId, Record, Refresh};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
@@ -435,37 +435,39 @@ impl<R> Replication<R> {
 /// Applies changes that came from elsewhere, without any lock of this room. Those with a stamp too far ahead are left.
 fn take_in(location: &Location, changes: Packed<'_>, admitted: Admitted) -> Result<Took, String> {
     let mut took = Took::default();
-    let refresh_of = |change| {
-        let (aor, refresh) = decode_refresh(change).filter(|_| !cfg!(feature = "break-replication"))?;
-        (refresh.stamp.time_us <= admitted.up_to_us).then(|| (location.seek(aor), refresh))
+    let admits =
+        |refresh: &Refresh<'_>| refresh.stamp.time_us <= admitted.up_to_us && !cfg!(feature = "break-replication");
+    let seek = |change| {
+        let refresh = decode_refresh(change).filter(|(_, refresh)| admits(refresh));
+        let aor = refresh.as_ref().map_or_else(|| change_aor(change), |(aor, _)| Ok(aor));
+        aor.map(|aor| (location.seek(aor), change, refresh.map(|(_, refresh)| refresh)))
     };
-    let mut coming = changes.iter().map(|change| (change, refresh_of(change)));
+    let mut coming = changes.iter().map(seek);
     let mut several: SmallVec<[_; SOUGHT_AT_ONCE]> = SmallVec::new();
     loop {
         several.clear();
-        several.extend(coming.by_ref().take(SOUGHT_AT_ONCE));
+        for change in coming.by_ref().take(SOUGHT_AT_ONCE) {
+            several.push(change.map_err(|error| error.to_string())?);
+        }
         if several.is_empty() {
             return Ok(took);
         }
-        location.touch(several.iter().filter_map(|(_, refresh)| Some(&refresh.as_ref()?.0)));
-        for (change, refresh) in &several {
+        location.touch(several.iter().map(|(sought, ..)| sought.hash()));
+        for (sought, change, refresh) in &several {
             took.records += 1;
-            if let Some((sought, refresh)) = refresh
+            if let Some(refresh) = refresh
                 && location.refresh(sought, refresh)
             {
                 took.latest_us = took.latest_us.max(refresh.stamp.time_us);
-                if admitted.awaited_on_disk {
-                    location.await_on_disk(sought.aor());
+            } else {
+                let (_, record) = decode_change(change).map_err(|error| error.to_string())?;
+                if !took.admits(&record, admitted.up_to_us) {
+                    continue;
                 }
-                continue;
+                took.conflicts += u64::from(location.apply_sought(sought, record).conflict);
             }
-            let (aor, record) = decode_change(change).map_err(|error| error.to_string())?;
-            if !took.admits(&record, admitted.up_to_us) {
-                continue;
-            }
-            took.conflicts += u64::from(location.apply(&aor, record).conflict);
             if admitted.awaited_on_disk {
-                location.await_on_disk(aor.as_str());
+                location.await_on_disk(sought.aor());
             }
         }
     }

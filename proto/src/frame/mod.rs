@@ -17,7 +17,7 @@ pub mod packed;
 
 pub use codec::{encode_deltas, encode_entries};
 pub use messages::{Buckets, Hello, LastKnown, PeerState, RefuseReason, RejoinReason, Span, State};
-pub use packed::{Lengths, Packed, append_changes, decode_change, decode_refresh, encode_changes};
+pub use packed::{Lengths, Packed, append_changes, change_aor, decode_change, decode_refresh, encode_changes};
 
 use crate::stamp::NodeId;
 

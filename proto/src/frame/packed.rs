@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 
+use bincode::error::DecodeError;
 use serde::de::DeserializeOwned;
 use smallvec::{SmallVec, smallvec};
 
@@ -138,20 +139,37 @@ thread_local! {
     static ENCODED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Decodes one change.
+/// Decodes one change: the canonical text of its AoR, where it lies, and what is said of it.
 ///
 /// # Errors
 /// Whatever is not exactly one change, or an AoR that is empty or longer than [`AOR_BYTES_MAX`].
-pub fn decode_change(bytes: &[u8]) -> Result<(Aor, Record), FrameError> {
-    let (change, used): ((Aor, Record), usize) = bincode::serde::decode_from_slice(bytes, codec())
-        .map_err(|error| FrameError::Body { kind: 0, why: error.to_string() })?;
-    if used != bytes.len() {
-        return Err(FrameError::Trailing(bytes.len() - used));
+pub fn decode_change(bytes: &[u8]) -> Result<(&str, Record), FrameError> {
+    let (aor, used) = decode_aor(bytes)?;
+    let rest = bytes.get(used..).unwrap_or_default();
+    let (record, used) = bincode::serde::decode_from_slice(rest, codec()).map_err(no_change)?;
+    if used != rest.len() {
+        return Err(FrameError::Trailing(rest.len() - used));
     }
-    if !(1..=AOR_BYTES_MAX).contains(&change.0.as_str().len()) {
-        return Err(FrameError::Range("length of an AoR"));
-    }
-    Ok(change)
+    Ok((aor, record))
+}
+
+/// Whose change it is: no more of it is read.
+///
+/// # Errors
+/// As [`decode_change`], of what it begins with.
+pub fn change_aor(bytes: &[u8]) -> Result<&str, FrameError> {
+    decode_aor(bytes).map(|(aor, _)| aor)
+}
+
+/// The AoR that a change begins with, and how many bytes that takes.
+fn decode_aor(bytes: &[u8]) -> Result<(&str, usize), FrameError> {
+    let (aor, used): (&str, usize) = bincode::serde::borrow_decode_from_slice(bytes, codec()).map_err(no_change)?;
+    if (1..=AOR_BYTES_MAX).contains(&aor.len()) { Ok((aor, used)) } else { Err(FrameError::Range("length of an AoR")) }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "as an error is mapped")]
+fn no_change(error: DecodeError) -> FrameError {
+    FrameError::Body { kind: 0, why: error.to_string() }
 }
 
 /// Reads a change that is a [`Refresh`] of an AoR, where it lies; `None` for any other, and for what [`decode_change`] refuses.

@@ -1,6 +1,6 @@
 //! A change read where it lies is the change that is read out of it.
 
-use aorta_proto::frame::{decode_change, decode_refresh, encode_changes};
+use aorta_proto::frame::{change_aor, decode_change, decode_refresh, encode_changes};
 use aorta_proto::{Record, Refresh};
 use proptest::prelude::*;
 
@@ -34,9 +34,12 @@ proptest! {
         }
         bytes.truncate(bytes.len().saturating_sub(cut.saturating_sub(1)));
         let read = decode_change(&bytes);
+        if let Ok((of, _)) = &read {
+            prop_assert_eq!(change_aor(&bytes).ok(), Some(*of));
+        }
         if let Some((aor, refresh)) = decode_refresh(&bytes) {
             let (of, record) = read.as_ref().expect("a change");
-            prop_assert_eq!((of.as_str(), Refresh::of(record)), (aor, Some(refresh)));
+            prop_assert_eq!((*of, Refresh::of(record)), (aor, Some(refresh)));
         }
     }
 }
