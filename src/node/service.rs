@@ -4,6 +4,7 @@
 use std::cell::Cell;
 
 use crate::clock::wall_us;
+use crate::location::SOUGHT_AT_ONCE;
 use crate::replication::Publications;
 use crate::sip::transport::{Batch, Replies, Service};
 use crate::sip::uas::{Answer, Moment};
@@ -20,7 +21,8 @@ impl Service for Core {
         let now = self.clock.now();
         let moment = Moment { now, wall_us: wall_us(), serving: self.serving() };
         let (mut replies, mut publications) = (Replies::default(), PUBLISHED.take());
-        batch.for_each(|message, flow, path| {
+        let foresee = |messages: &[&[u8]]| self.uas.foresee(messages);
+        batch.for_each((SOUGHT_AT_ONCE, foresee), |message, flow, path| {
             match self.uas.answer(message, flow, moment, || self.replication.reserve()) {
                 Answer::Silent => {}
                 Answer::Reply { bytes, via } => replies.push(&path, bytes, &via),

@@ -26,15 +26,21 @@ pub(crate) enum Event {
 
 pub(crate) type Act = Box<dyn Fn(&[u8], &ReplyPath) + Send + Sync>;
 
+pub(crate) type Foresee = Box<dyn Fn(&[&[u8]]) + Send + Sync>;
+
+/// Messages that it foresees together.
+pub(crate) const TOGETHER: usize = 16;
+
 /// Tells the test what it hears, after having acted on it.
 pub(crate) struct Ear {
     events: Mutex<mpsc::Sender<Event>>,
+    foresee: Foresee,
     act: Act,
 }
 
 impl Service for Ear {
     fn handle(&self, batch: Batch<'_>) {
-        batch.for_each(|message, flow, reply| {
+        batch.for_each((TOGETHER, &self.foresee), |message, flow, reply| {
             (self.act)(message, &reply);
             let event = Event::Message { bytes: message.to_vec(), flow: *flow, thread: thread::current().id(), reply };
             // The test may be over.
@@ -56,6 +62,14 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new(listen: &[(Transport, &str)], change: impl FnOnce(&mut Settings), act: Act) -> Self {
+        Self::foreseeing(listen, change, (Box::new(|_| ()), act))
+    }
+
+    pub(crate) fn foreseeing(
+        listen: &[(Transport, &str)],
+        change: impl FnOnce(&mut Settings),
+        (foresee, act): (Foresee, Act),
+    ) -> Self {
         let listen = listen.iter().map(|(transport, addr)| (*transport, addr.parse().expect("an address"))).collect();
         let mut settings = Settings { listen, udp_threads: 2, max_age: DEADLINE, ..Settings::default() };
         change(&mut settings);
@@ -63,7 +77,7 @@ impl Rig {
         let time_us = Arc::new(AtomicU64::new(1_000_000));
         let clock = Arc::new(Clock::manual(Arc::clone(&time_us), BootId(1)));
         let (sender, events) = mpsc::channel();
-        let ear = Arc::new(Ear { events: Mutex::new(sender), act });
+        let ear = Arc::new(Ear { events: Mutex::new(sender), foresee, act });
         let bound = Bound::bind(settings).expect("free ports");
         let transports = bound.start(ear, clock, runtime.handle()).expect("threads");
         Self { runtime, transports, events, time_us }

@@ -26,7 +26,9 @@ struct Teller;
 
 impl Service for Teller {
     fn handle(&self, batch: Batch<'_>) {
-        batch.for_each(|message, _, _| println!("\nchild heard {}", String::from_utf8_lossy(message)));
+        batch.for_each((1, |_: &[&[u8]]| {}), |message, _, _| {
+            println!("\nchild heard {}", String::from_utf8_lossy(message))
+        });
     }
 
     fn slept(&self, gap_us: u64) {

@@ -1,9 +1,10 @@
 //! UDP: which thread hears, who is heard, where replies go and come from, and what a sleep does.
 
 use std::collections::HashSet;
+use std::iter;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
-use std::sync::{Barrier, mpsc};
+use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use aorta::sip::message::ViaTarget;
 use aorta::sip::transport::{Settings, Transport};
 use parking_lot::Mutex;
 
-use crate::rig::{Act, DEADLINE, Event, RPORT, Rig, phone, receive};
+use crate::rig::{Act, DEADLINE, Event, Foresee, RPORT, Rig, TOGETHER, phone, receive};
 
 #[test]
 fn one_source_address_is_spread_over_all_threads() {
@@ -182,4 +183,38 @@ fn a_panic_costs_one_message_and_no_reader() {
     phone.send_to(b"good", rig.addr()).expect("sent");
     assert_eq!(rig.message().0, b"good");
     assert_eq!(rig.transports.counts().dropped_panicked, 1);
+}
+
+#[test]
+fn what_waits_is_foreseen_in_small_numbers_and_handled_whatever_comes_of_it() {
+    let (seen, (go, waits)) = (Arc::new(Mutex::new(Vec::new())), mpsc::channel());
+    let waits = Mutex::new(waits);
+    let foresee: Foresee = Box::new({
+        let seen = Arc::clone(&seen);
+        move |messages| {
+            seen.lock().push(messages.iter().map(|message| message.to_vec()).collect::<Vec<_>>());
+            assert!(!messages.contains(&&b"bad"[..]));
+        }
+    });
+    let act: Act = Box::new(move |bytes, _| {
+        if bytes == b"first" {
+            waits.lock().recv_timeout(DEADLINE).expect("all were sent");
+        }
+    });
+    let listen = [(Transport::Udp, "127.0.0.1:0")];
+    let rig = Rig::foreseeing(&listen, |settings| settings.udp_threads = 1, (foresee, act));
+    let phone = phone("127.0.0.1:0");
+    let names: Vec<Vec<u8>> = (0..40).map(|n| if n == 20 { b"bad".to_vec() } else { format!("{n}").into() }).collect();
+    for bytes in iter::once(&b"first".to_vec()).chain(&names) {
+        phone.send_to(bytes, rig.addr()).expect("sent");
+    }
+    go.send(()).expect("it waits");
+    assert_eq!(rig.message().0, b"first");
+    let handled: Vec<Vec<u8>> = names.iter().map(|_| rig.message().0).collect();
+    assert_eq!(handled, names);
+    let seen = seen.lock();
+    assert!(seen.iter().all(|together| (2..=TOGETHER).contains(&together.len())), "{seen:?}");
+    assert!(seen.iter().flatten().any(|bytes| bytes == b"bad"), "{seen:?}");
+    assert!(seen.iter().flatten().is_sorted_by_key(|bytes| names.iter().position(|name| name == bytes)), "{seen:?}");
+    assert_eq!(rig.transports.counts().dropped_panicked, 0, "of the message itself nothing panicked");
 }

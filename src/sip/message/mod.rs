@@ -17,6 +17,7 @@
 
 mod contact;
 mod framer;
+mod glance;
 mod headers;
 mod lines;
 mod parse;
@@ -28,6 +29,7 @@ pub mod vocabulary;
 
 pub use contact::{Contact, Contacts, Lifetime, params_without};
 pub use framer::{Framed, Framer};
+pub use glance::glance;
 pub use headers::{Header, Headers};
 pub use lines::{Name, Unfolded};
 pub use parse::{Framing, HEADERS_MAX, Message, ParseError, Response};

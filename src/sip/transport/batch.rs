@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use tracing::error;
 
 use super::connection::Connection;
@@ -26,20 +27,33 @@ pub(super) enum Read<'a> {
 }
 
 impl Batch<'_> {
-    /// Has each message handled, in order. A panic in there is counted and said, and the next message is handled.
-    pub fn for_each(self, mut handle: impl FnMut(&[u8], &Flow, ReplyPath)) {
+    /// Has each message handled, in order. A panic in there is counted and said, and the next message is handled. Where there
+    /// are several, `foresee` sees up to `together` of them before the first of these is handled; of some it may be the last that
+    /// is seen.
+    pub fn for_each(
+        self,
+        (together, foresee): (usize, impl Fn(&[&[u8]])),
+        mut handle: impl FnMut(&[u8], &Flow, ReplyPath),
+    ) {
         match self.0 {
             Read::Datagrams { reader, room, datagrams } => {
                 let desk = &reader.desk;
-                for datagram in datagrams {
-                    let bytes = room.bytes_of(datagram);
-                    let (peer, local, received_age_us) = (datagram.peer, datagram.local, datagram.age_us());
-                    if !reader.admits(bytes, peer.ip(), received_age_us) {
-                        continue;
+                for datagrams in datagrams.chunks(together) {
+                    let messages: SmallVec<[_; 16]> =
+                        datagrams.iter().map(|datagram| room.bytes_of(datagram)).collect();
+                    if messages.len() > 1 {
+                        // What makes it panic is met again where it is handled.
+                        _ = catch_unwind(AssertUnwindSafe(|| foresee(&messages)));
                     }
-                    let flow = Flow { transport: Transport::Udp, peer, local, received_age_us };
-                    let way = Way::Udp { desk: Arc::clone(desk), peer, local: local.ip() };
-                    guarded(&desk.sheet, bytes, || handle(bytes, &flow, ReplyPath(way)));
+                    for (datagram, bytes) in datagrams.iter().zip(messages) {
+                        let (peer, local, received_age_us) = (datagram.peer, datagram.local, datagram.age_us());
+                        if !reader.admits(bytes, peer.ip(), received_age_us) {
+                            continue;
+                        }
+                        let flow = Flow { transport: Transport::Udp, peer, local, received_age_us };
+                        let way = Way::Udp { desk: Arc::clone(desk), peer, local: local.ip() };
+                        guarded(&desk.sheet, bytes, || handle(bytes, &flow, ReplyPath(way)));
+                    }
                 }
             }
             Read::Message { bytes, connection, tcp } => {

@@ -24,7 +24,7 @@ use std::hash::Hasher as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use aorta_proto::uri::{Host, Scheme, StackBytes, Uri, unescape};
+use aorta_proto::uri::{Host, Scheme, StackBytes, Uri, aor_text, unescape};
 use aorta_proto::{Aor, Record};
 use siphasher::sip::SipHasher13;
 
@@ -38,7 +38,7 @@ use crate::config::NotReadyOptions;
 use crate::config::bounds::DATAGRAM_BYTES_MAX;
 use crate::location::{Location, Room};
 use crate::registrar::RegistrarLimits;
-use crate::sip::message::{Fault, Framing, Message, Name, Reply, Request, Unfolded, ViaTarget, vocabulary};
+use crate::sip::message::{Fault, Framing, Message, Name, Reply, Request, Unfolded, ViaTarget, glance, vocabulary};
 use crate::sip::transport::{Flow, Transport};
 
 /// What a request may make a reply repeat (Via, From, To, Call-ID, CSeq), bytes; a request with more is refused.
@@ -184,6 +184,15 @@ impl Uas {
                 asked.fault(error.fault)
             }
         }
+    }
+
+    /// Looks at what is known of the AoRs that these messages, which are answered next, ask for.
+    pub fn foresee(&self, messages: &[&[u8]]) {
+        let hash = |message: &&[u8]| {
+            let aor = aor_text(&glance(message)?, &self.settings.rules).ok()?;
+            Some(self.location.seek(aor.as_str()).hash())
+        };
+        self.location.touch(messages.iter().filter_map(hash));
     }
 
     fn asked<'a, 'm>(&'a self, request: &'a Request<'m>, flow: &'a Flow, moment: Moment) -> Asked<'a, 'm> {

@@ -363,6 +363,24 @@ fn the_aor_of_a_register_is_that_of_its_to() {
 }
 
 #[test]
+fn a_glance_tells_whom_a_request_is_for() {
+    let raw = |message: &str| glance(message.as_bytes()).map(|uri| show(uri.raw));
+    assert_eq!(raw(&register("")).as_deref(), Some("sip:john.doe@example.com"));
+    let register =
+        |to: &str| raw(&format!("REGISTER sip:example.com SIP/2.0\r\nFrom: <sip:bob@b>;tag=1\r\n{to}\r\n\r\n"));
+    for to in ["To: <sip:a@b>", "t:sip:a@b;tag=2", "TO:\t\"To: <x>\" < sip:a@b >", "to:sip:a@b", "T: sip:a@b"] {
+        assert_eq!(register(to).as_deref(), Some("sip:a@b"), "{to}");
+    }
+    for none in ["Tos: <sip:a@b>", "To: <>", "To:", "X: To:sip:a@b", "To: \"<sip:a@b>"] {
+        assert_eq!(register(none), None, "{none}");
+    }
+    assert_eq!(raw("INVITE sip:a@b SIP/2.0\r\nTo: <sip:c@d>\r\n\r\n").as_deref(), Some("sip:a@b"));
+    assert_eq!(raw("REGISTER "), None);
+    assert_eq!(raw("INVITE"), None);
+    assert_eq!(raw(""), None);
+}
+
+#[test]
 fn a_to_is_read_alike_beside_any_from() {
     let read = |from: &str, to: &str| {
         let message = register("").replace("From: <sip:john.doe@example.com>;tag=1", &format!("From: {from}"));

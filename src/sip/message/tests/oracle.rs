@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use rsip::prelude::{HeadersExt, ToTypedHeader, UntypedHeader};
 
-use super::{Contacts, Lifetime, show, with};
+use super::{Contacts, Lifetime, glance, show, with};
 
 #[derive(Debug, Clone)]
 struct Plain {
@@ -56,6 +56,7 @@ proptest! {
         let cseq = theirs.cseq_header().expect("a CSeq").typed().expect("rsip reads it");
         let contact = theirs.contact_header().expect("a Contact").typed().expect("rsip reads it");
         with(&message, |ours| {
+            assert_eq!(glance(message.as_bytes()), Some(ours.to.uri));
             assert_eq!(show(ours.method), theirs.method.to_string());
             assert_eq!(show(ours.uri_raw), theirs.uri.to_string());
             assert_eq!(show(ours.via.branch), via.branch().expect("a branch").value());

@@ -96,6 +96,7 @@ fn mutated(corpus: &[Vec<u8>], dice: &mut fastrand::Rng) -> Vec<u8> {
 fn exercise(bytes: &[u8]) -> bool {
     let text = Unfolded::new(bytes);
     assert_eq!(text.as_bytes().len(), bytes.len());
+    _ = glance(bytes);
     let mut read = false;
     for framing in [Framing::Datagram, Framing::Stream] {
         match Message::parse(&text, framing) {
