@@ -47,10 +47,11 @@ struct Bucket {
     oldest_us: u64,
 }
 
-/// Places that a full bucket of so many records moves to: a quarter more and two, and what else the allocator gives out with
-/// them. One that grew by less would move at most REGISTERs of new phones; one that doubled would be empty by a third.
+/// Places that a full bucket of so many records moves to: four, then a quarter more and two, and what else the allocator gives
+/// out with them. One that grew by less would move at most REGISTERs of new phones; one that doubled would be empty by a third.
 pub(super) fn places_beyond(records: usize) -> usize {
-    taken((records + records / 4 + 2) * size_of::<Packed>()) / size_of::<Packed>()
+    let places = (records + records / 4 + 2).max(4);
+    taken(places * size_of::<Packed>()) / size_of::<Packed>()
 }
 
 impl Bucket {
