@@ -375,6 +375,7 @@ fn a_glance_tells_whom_a_request_is_for() {
         assert_eq!(register(none), None, "{none}");
     }
     assert_eq!(raw("INVITE sip:a@b SIP/2.0\r\nTo: <sip:c@d>\r\n\r\n").as_deref(), Some("sip:a@b"));
+    assert_eq!(register(&format!("X: {}\r\nTo: <sip:a@b>", "x".repeat(2000))), None, "far away");
     assert_eq!(raw("REGISTER "), None);
     assert_eq!(raw("INVITE"), None);
     assert_eq!(raw(""), None);
