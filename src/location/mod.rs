@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `mod` | reading and writing one AoR; the changes that a disk has not seen yet |
 //! | `stripe` | what one lock guards: records, sums, counts |
+//! | `bucket` | the few dozen records of one bucket |
 //! | `packed` | a record in few bytes |
 //! | `dirty` | which AoRs the disk has not taken yet |
 //! | `expiry` | the floor, slimming, sweeping |
@@ -19,6 +20,7 @@
 //! | `sought` | AoRs that are changed one after the other |
 //! | [`snapshot`] | the disk; one floor up, and the only one that does I/O |
 
+mod bucket;
 mod compare;
 mod dirty;
 mod expiry;

@@ -9,15 +9,13 @@ use aorta_proto::mutant::{Mutant, is, is_any};
 use aorta_proto::record::Change;
 use aorta_proto::{Aor, ContactKey, Digester, Merged, Record, Refresh, Stamp};
 
+use super::bucket::{Bucket, NEVER_US};
 use super::dirty::{AorTag, Dirty, DirtyStripes};
 use super::memory::taken;
 use super::packed::{Known, Packed, Scratch, Unsaved, View, Words};
 
 /// Buckets under one lock.
 pub(super) const BUCKETS: usize = aorta_proto::digest::BUCKETS as usize / super::STRIPES;
-
-/// No deadline: nothing in the bucket will lapse.
-pub(super) const NEVER_US: u64 = u64::MAX;
 
 /// 256 buckets.
 pub(super) struct Stripe {
@@ -34,71 +32,6 @@ pub(super) struct Stripe {
     /// The least of its buckets' own: whoever has nothing to do here need not look at each. May be too early, never too late.
     lapses_us: u64,
     oldest_us: u64,
-}
-
-/// One leaf of the digest tree. In one line of a processor's cache: few of them are there when they are asked for.
-#[repr(align(64))]
-struct Bucket {
-    records: Vec<Packed>,
-    sum: u128,
-    /// Nothing in it lapses before this, cluster time in microseconds. May be too early, never too late.
-    lapses_us: u64,
-    /// No stamp in it is before this. May be too early, never too late.
-    oldest_us: u64,
-}
-
-/// Places that a full bucket of so many records moves to: four, then a quarter more and two, and what else the allocator gives
-/// out with them. One that grew by less would move at most REGISTERs of new phones; one that doubled would be empty by a third.
-pub(super) fn places_beyond(records: usize) -> usize {
-    let places = (records + records / 4 + 2).max(4);
-    taken(places * size_of::<Packed>()) / size_of::<Packed>()
-}
-
-impl Bucket {
-    fn empty() -> Self {
-        Self { records: Vec::new(), sum: 0, lapses_us: NEVER_US, oldest_us: NEVER_US }
-    }
-
-    fn find(&self, words: &Words, hash: AorHash, aor: &str) -> Option<usize> {
-        let piece = AorTag::of(hash).piece();
-        self.records.iter().position(|record| record.piece == piece && record.is_of(words, aor))
-    }
-
-    /// All records that a tag names.
-    fn tagged(&mut self, tag: AorTag) -> impl Iterator<Item = &mut Packed> {
-        self.records.iter_mut().filter(move |record| record.piece == tag.piece())
-    }
-
-    /// Adds the record of another AoR; where it is.
-    fn add(&mut self, record: Packed, tally: &mut Tally) -> usize {
-        let (before, taken) = (self.places_taken(), record.taken());
-        if self.records.len() == self.records.capacity() {
-            let more = places_beyond(self.records.len()) - self.records.len();
-            self.records.reserve_exact(more);
-        }
-        self.records.push(record);
-        tally.aors += 1;
-        tally.resize(before, self.places_taken() + taken);
-        self.records.len() - 1
-    }
-
-    /// What is in it changed by so much, and with it the sum of all.
-    fn shift(&mut self, sum: &mut u128, by: u128) {
-        self.sum = self.sum.wrapping_add(by);
-        *sum = sum.wrapping_add(by);
-    }
-
-    /// What the places for its records take of memory, bytes.
-    fn places_taken(&self) -> u64 {
-        taken(self.records.capacity() * size_of::<Packed>()) as u64
-    }
-
-    fn remove(&mut self, at: usize) {
-        self.records.swap_remove(at);
-        if self.records.capacity() > 2 * self.records.len() {
-            self.records.shrink_to_fit();
-        }
-    }
 }
 
 /// How much a stripe holds.
@@ -269,7 +202,7 @@ impl Stripe {
                 tally.resize(before, packed.taken());
                 at
             }
-            None => bucket.add(scratch.pack(words, aor, AorTag::of(hash).piece()), tally),
+            None => add(bucket, scratch.pack(words, aor, AorTag::of(hash).piece()), tally),
         };
         soil(AorTag::of(hash), &mut bucket.records[at], dirty.as_mut());
         merged
@@ -283,7 +216,7 @@ impl Stripe {
         let mut shift = 0;
         scratch.record.steps(|change| account(digester, hash, &change, &mut shift, tally));
         bucket.shift(sum, shift);
-        let at = bucket.add(scratch.packed(AorTag::of(hash).piece()), tally);
+        let at = add(bucket, scratch.packed(AorTag::of(hash).piece()), tally);
         soil(AorTag::of(hash), &mut bucket.records[at], dirty.as_mut());
     }
 
@@ -531,6 +464,15 @@ fn find_mut<'a>(buckets: &'a mut [Bucket], words: &Words, hash: AorHash, aor: &s
 /// All records that a tag names, seldom more than one.
 fn tagged(buckets: &mut [Bucket], tag: AorTag) -> impl Iterator<Item = &mut Packed> {
     buckets.get_mut(locate(tag.bucket()).1).into_iter().flat_map(move |bucket| bucket.tagged(tag))
+}
+
+/// Adds the record of another AoR to a bucket; where it is.
+fn add(bucket: &mut Bucket, record: Packed, tally: &mut Tally) -> usize {
+    let (before, taken) = (bucket.places_taken(), record.taken());
+    let at = bucket.add(record);
+    tally.aors += 1;
+    tally.resize(before, bucket.places_taken() + taken);
+    at
 }
 
 fn soil(tag: AorTag, packed: &mut Packed, dirty: Option<&mut Dirty>) {

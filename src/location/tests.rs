@@ -421,14 +421,6 @@ fn without_snapshots_nothing_is_remembered_for_them() {
 }
 
 #[test]
-fn a_bucket_moves_seldom_and_is_never_half_empty() {
-    let moves = std::iter::successors(Some(0), |full| Some(stripe::places_beyond(*full)));
-    let places: Vec<usize> = moves.take_while(|places| *places <= 64).collect();
-    assert!((5..=12).contains(&places.len()), "{places:?}");
-    assert!(places.windows(2).skip(1).all(|two| two[1] <= 2 * two[0]), "{places:?}");
-}
-
-#[test]
 fn who_looks_ahead_waits_for_nobody() {
     let location = Location::new(KEY, true);
     let names: Vec<Aor> = (0..2 * SOUGHT_AT_ONCE).map(aor).collect();
