@@ -99,6 +99,7 @@ impl From<Size> for Finding {
             .with("fill_per_s", size.fill_per_s)
             .latencies("calm_", &size.calm)
             .latencies("joining_", &size.joining)
+            .latencies("after_join_", &size.after_join)
     }
 }
 

@@ -17,6 +17,8 @@ use super::processes::{self, Watch};
 const JOIN_RATE: f64 = 2000.0;
 /// How long they are measured before.
 const CALM: Duration = Duration::from_secs(5);
+/// How long after: the joiner's disk takes what it was given.
+const AFTER: Duration = Duration::from_secs(4);
 /// Longest wait for nodes that hold and have written everything.
 const SETTLED_PATIENCE: Duration = Duration::from_secs(600);
 /// Between two looks.
@@ -49,6 +51,8 @@ pub struct Size {
     pub calm: Latencies,
     /// Latencies of those from the start of the process until it is ready.
     pub joining: Latencies,
+    /// Latencies of those of the 4 s after that.
+    pub after_join: Latencies,
     /// Requests that failed meanwhile.
     pub join_failed: u64,
     /// From the start of a process whose disk holds everything until it is ready, seconds.
@@ -123,10 +127,12 @@ fn join_under_load(size: &mut Size, nodes: &mut AortaNodes, filled: Population, 
     let calm = running.look()?;
     size.join_loaded_s = watched(&mut size.void, nodes, cores)?;
     let joining = running.look()?;
+    thread::sleep(AFTER);
+    let after = running.look()?;
     running.stop()?;
-    (size.calm, size.joining) = (calm.latencies(), joining.latencies());
+    (size.calm, size.joining, size.after_join) = (calm.latencies(), joining.latencies(), after.latencies());
     let failed = |tally: &Tally| tally.refused + tally.lost + tally.overrun;
-    size.join_failed = failed(&joining);
+    size.join_failed = failed(&joining) + failed(&after);
     let before = failed(&calm);
     size.void.extend((before > 0).then(|| format!("{before} of {} requests failed before the join", calm.sent)));
     size.void.extend(own_processor(&calm).or_else(|| own_processor(&joining)));

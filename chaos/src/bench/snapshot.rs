@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 
 use super::finding::{Finding, middle};
 use super::load::{Latencies, Mix, Pace, Population, Running, Work};
@@ -15,7 +15,7 @@ use super::servers::{Kind, Servers};
 const RATE: f64 = 20_000.0;
 /// Before the measuring.
 const WARM_UP: Duration = Duration::from_secs(3);
-/// So often a cluster with snapshots and one without are measured, in turns: what else the machine does comes to both.
+/// So often a cluster without snapshots and one with them are measured, in turns: what else the machine does comes to both.
 const TURNS: usize = 3;
 /// Snapshots as they are by default, and practically none.
 const OFTEN: &str = "snapshot_interval_ms = 1000";
@@ -54,15 +54,16 @@ pub(super) fn measure(
     plan: Plan,
     say: impl Fn(String),
 ) -> anyhow::Result<Finding> {
-    let mut sides = [Side::start(meter, start(NEVER)?, plan)?, Side::start(meter, start(OFTEN)?, plan)?];
-    let mut void = Vec::new();
+    let (mut calm, mut with, mut void) = (Vec::new(), Vec::new(), Vec::new());
     for turn in 1..=TURNS {
-        for (side, which) in sides.iter_mut().zip(["without", "with"]) {
+        for (which, interval, turns) in [("without", NEVER, &mut calm), ("with", OFTEN, &mut with)] {
             say(format!("{which} snapshots, turn {turn} of {TURNS}"));
-            void.extend(side.paced(meter, plan)?);
+            let (latencies, why) = paced(meter, &start(interval)?, plan)?;
+            turns.push(latencies);
+            void.extend(why);
         }
     }
-    let [calm, with] = sides.map(|side| side.typical());
+    let (calm, with) = (typical(calm), typical(with));
     let growth = grown(meter, &start(OFTEN)?, plan, &say)?;
     let finding = Finding { void, ..Finding::default() }
         .with("p99_rise", with.p99_ms / calm.p99_ms.max(0.001))
@@ -87,45 +88,30 @@ fn work(servers: &Servers, pace: Pace, phones: u32) -> Work {
     }
 }
 
-/// A cluster, its phones, and what they met at a fixed rate.
-struct Side {
-    servers: Servers,
-    phones: Option<Population>,
-    turns: Vec<Latencies>,
+/// Latencies at a fixed rate, and why they must not be believed.
+fn paced(meter: &Meter, servers: &Servers, plan: Plan) -> anyhow::Result<(Latencies, Vec<String>)> {
+    let population = filled(meter, servers, plan)?;
+    let work = work(servers, Pace::Open { per_s: RATE, poisson: false }, plan.phones);
+    let running = Running::start(work, population, &meter.cores)?;
+    thread::sleep(WARM_UP);
+    let (pids, cores) = (servers.pids(), &meter.cores.servers);
+    running.look()?;
+    let watch = Watch::begin(cores, &pids);
+    thread::sleep(plan.lasts);
+    let mut void = watch.end(&pids).void();
+    let tally = running.look()?;
+    running.stop()?;
+    let failed = tally.refused + tally.lost + tally.overrun;
+    void.extend((failed > 0).then(|| format!("{failed} of {} requests failed", tally.sent)));
+    void.extend(servers.left_service().into_iter().filter(|_| tally.refused > 0));
+    void.extend(own_processor(&tally));
+    Ok((tally.latencies(), void))
 }
 
-impl Side {
-    fn start(meter: &Meter, servers: Servers, plan: Plan) -> anyhow::Result<Self> {
-        let phones = Some(filled(meter, &servers, plan)?);
-        Ok(Self { servers, phones, turns: Vec::new() })
-    }
-
-    /// One turn; returns why it must not be believed.
-    fn paced(&mut self, meter: &Meter, plan: Plan) -> anyhow::Result<Vec<String>> {
-        let work = work(&self.servers, Pace::Open { per_s: RATE, poisson: false }, plan.phones);
-        let phones = self.phones.take().context("an earlier turn failed")?;
-        let running = Running::start(work, phones, &meter.cores)?;
-        thread::sleep(WARM_UP);
-        let (pids, cores) = (self.servers.pids(), &meter.cores.servers);
-        running.look()?;
-        let watch = Watch::begin(cores, &pids);
-        thread::sleep(plan.lasts);
-        let mut void = watch.end(&pids).void();
-        let tally = running.look()?;
-        self.phones = Some(running.stop()?.1);
-        let failed = tally.refused + tally.lost + tally.overrun;
-        void.extend((failed > 0).then(|| format!("{failed} of {} requests failed", tally.sent)));
-        void.extend(self.servers.left_service().into_iter().filter(|_| tally.refused > 0));
-        void.extend(own_processor(&tally));
-        self.turns.push(tally.latencies());
-        Ok(void)
-    }
-
-    /// The turn in the middle, by p99.
-    fn typical(mut self) -> Latencies {
-        self.turns.sort_by(|one, two| one.p99_ms.total_cmp(&two.p99_ms));
-        self.turns.get(self.turns.len() / 2).copied().unwrap_or_default()
-    }
+/// The turn in the middle, by p99.
+fn typical(mut turns: Vec<Latencies>) -> Latencies {
+    turns.sort_by(|one, two| one.p99_ms.total_cmp(&two.p99_ms));
+    turns.get(turns.len() / 2).copied().unwrap_or_default()
 }
 
 /// By how much the memory of all nodes grew with the updates, percent.
