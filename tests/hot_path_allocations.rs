@@ -96,6 +96,18 @@ fn a_look_up_allocates_nothing() {
 }
 
 #[test]
+fn to_look_ahead_allocates_nothing_and_finds_whom_a_message_is_for() {
+    let node = Node::new(1);
+    drop(node.change(&register(1, 1)));
+    let (register, invite) = (register(1, 2), invite(1, 3));
+    let sought = node.location.seek("user1@example.com").hash();
+    assert_eq!(node.uas.foreseen(register.as_bytes()), Some(sought));
+    assert_eq!(node.uas.foreseen(invite.as_bytes()), Some(sought));
+    let together = [register.as_bytes(), invite.as_bytes()];
+    assert_eq!((0..ROUNDS).map(|_| allocations(|| node.uas.foresee(&together))).min(), Some(0));
+}
+
+#[test]
 fn a_register_allocates_no_more_than_is_said_here() {
     let (node, peer) = (Node::new(1), Node::new(2));
     let (mut bytes, mut rows) = (Vec::new(), Vec::new());

@@ -1,6 +1,6 @@
 //! The location service (RFC 3261 §10): AoR → [`Record`], whole, in memory. Judges no request, reads no clock, speaks to
-//! nobody; [`Location::apply`] is the door for what comes from elsewhere, and [`Location::refresh`] and
-//! [`Location::apply_parcel`] are shorter ways to what it would do.
+//! nobody; [`Location::apply`] is the door for what comes from elsewhere (also [`Location::apply_sought`]), and
+//! [`Location::refresh`] and [`Location::apply_parcel`] are shorter ways to what it would do.
 //!
 //! 65 536 buckets, chosen by the top bits of a keyed hash of the AoR, each its own small table, under 256 locks. A bucket
 //! is a leaf of the digest tree, so listing one touches a few dozen records and never scans what its lock guards.

@@ -43,11 +43,13 @@ impl Location {
         Sought { aor, hash: self.digester.aor_text(aor) }
     }
 
-    /// Looks at the first [`SOUGHT_AT_ONCE`] of these, for whoever changes them in a moment. Changes nothing, and never waits:
-    /// what somebody else has just locked is left out.
-    pub fn touch(&self, sought: impl Iterator<Item = AorHash>) {
-        let free = |hash| Some((self.stripe(hash).try_read()?, AorTag::of(hash)));
-        let locked: SmallVec<[_; SOUGHT_AT_ONCE]> = sought.take(SOUGHT_AT_ONCE).filter_map(free).collect();
+    /// Looks at what the first [`SOUGHT_AT_ONCE`] of these hashes name, for whoever reads or changes it in a moment. Changes
+    /// nothing, and never waits: what somebody else has just locked is left out.
+    pub fn touch(&self, hashes: impl Iterator<Item = AorHash>) {
+        // All of them first: what comes of an iterator may take its time, and others may want the locks.
+        let hashes: SmallVec<[_; SOUGHT_AT_ONCE]> = hashes.take(SOUGHT_AT_ONCE).collect();
+        let free = |hash: &AorHash| Some((self.stripe(*hash).try_read()?, AorTag::of(*hash)));
+        let locked: SmallVec<[_; SOUGHT_AT_ONCE]> = hashes.iter().filter_map(free).collect();
         stripe::touch(locked.iter().map(|(stripe, tag)| (&**stripe, *tag)));
     }
 }

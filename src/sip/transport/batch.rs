@@ -28,8 +28,8 @@ pub(super) enum Read<'a> {
 
 impl Batch<'_> {
     /// Has each message handled, in order. A panic in there is counted and said, and the next message is handled. Where there
-    /// are several, `foresee` sees up to `together` of them before the first of these is handled; of some it may be the last that
-    /// is seen.
+    /// are several, `foresee` sees up to `together` of them before the first of these is handled; one that has waited too long may
+    /// be seen and then not handled.
     pub fn for_each(
         self,
         (together, foresee): (usize, impl Fn(&[&[u8]])),
@@ -38,14 +38,18 @@ impl Batch<'_> {
         match self.0 {
             Read::Datagrams { reader, room, datagrams } => {
                 let desk = &reader.desk;
-                for datagrams in datagrams.chunks(together) {
-                    let messages: SmallVec<[_; 16]> =
-                        datagrams.iter().map(|datagram| room.bytes_of(datagram)).collect();
+                for datagrams in datagrams.chunks(together.max(1)) {
+                    let seen = |datagram: &Datagram| {
+                        let bytes = room.bytes_of(datagram);
+                        reader.may_admit(bytes, datagram.peer.ip()).then_some(bytes)
+                    };
+                    let messages: SmallVec<[_; 16]> = datagrams.iter().filter_map(seen).collect();
                     if messages.len() > 1 {
-                        // What makes it panic is met again where it is handled.
+                        // A guess: where it fails all are handled as well.
                         _ = catch_unwind(AssertUnwindSafe(|| foresee(&messages)));
                     }
-                    for (datagram, bytes) in datagrams.iter().zip(messages) {
+                    for datagram in datagrams {
+                        let bytes = room.bytes_of(datagram);
                         let (peer, local, received_age_us) = (datagram.peer, datagram.local, datagram.age_us());
                         if !reader.admits(bytes, peer.ip(), received_age_us) {
                             continue;

@@ -71,6 +71,12 @@ impl Reader {
         }
     }
 
+    /// Whether a datagram is handled if it has not waited too long, and is not empty.
+    pub(super) fn may_admit(&self, message: &[u8], peer: IpAddr) -> bool {
+        let settings = &self.desk.settings;
+        settings.allows(peer) && message.len() <= settings.max_message_bytes
+    }
+
     /// Whether a datagram is handled, now: one may have waited for those before it while the process slept.
     pub(super) fn admits(&self, message: &[u8], peer: IpAddr, age_us: u64) -> bool {
         let (sheet, settings) = (&self.desk.sheet, &self.desk.settings);

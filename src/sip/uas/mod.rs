@@ -2,6 +2,8 @@
 //! server. It keeps nothing between two messages, sends nothing and reads no clock. What a REGISTER may change is judged
 //! by `registrar`, where a caller is sent is found by `redirect`.
 //!
+//! Before any is answered, what is known of those that came together is looked at ([`Uas::foresee`]): that changes nothing.
+//!
 //! The order of checks: ACK and responses, silence · readiness, before anything else is looked at · what the parser
 //! refused · CANCEL · in-dialog requests · then by method. A 5xx means that another node may do better and nothing else.
 //!
@@ -24,6 +26,7 @@ use std::hash::Hasher as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use aorta_proto::digest::AorHash;
 use aorta_proto::uri::{Host, Scheme, StackBytes, Uri, aor_text, unescape};
 use aorta_proto::{Aor, Record};
 use siphasher::sip::SipHasher13;
@@ -188,11 +191,14 @@ impl Uas {
 
     /// Looks at what is known of the AoRs that these messages, which are answered next, ask for.
     pub fn foresee(&self, messages: &[&[u8]]) {
-        let hash = |message: &&[u8]| {
-            let aor = aor_text(&glance(message)?, &self.settings.rules).ok()?;
-            Some(self.location.seek(aor.as_str()).hash())
-        };
-        self.location.touch(messages.iter().filter_map(hash));
+        self.location.touch(messages.iter().filter_map(|message| self.foreseen(message)));
+    }
+
+    /// Where it is, as far as a [glance] tells.
+    #[must_use]
+    pub fn foreseen(&self, message: &[u8]) -> Option<AorHash> {
+        let aor = aor_text(&glance(message)?, &self.settings.rules).ok()?;
+        Some(self.location.seek(aor.as_str()).hash())
     }
 
     fn asked<'a, 'm>(&'a self, request: &'a Request<'m>, flow: &'a Flow, moment: Moment) -> Asked<'a, 'm> {
