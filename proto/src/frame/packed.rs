@@ -175,15 +175,17 @@ fn no_change(error: DecodeError) -> FrameError {
 /// Reads a change that is a [`Refresh`] of an AoR, where it lies; `None` for any other, and for what [`decode_change`] refuses.
 #[must_use]
 pub fn decode_refresh(bytes: &[u8]) -> Option<(&str, Refresh<'_>)> {
-    // The AoR, what was cleared, how many entries; then the one.
-    let ((aor, None, 1), used): ((&str, Option<Cleared>, u64), usize) =
-        bincode::serde::borrow_decode_from_slice(bytes, codec()).ok()?
+    let (aor, used) = decode_aor(bytes).ok()?;
+    let rest = bytes.get(used..)?;
+    // What was cleared, how many entries; then the one.
+    let ((None, 1), used): ((Option<Cleared>, u64), usize) =
+        bincode::serde::borrow_decode_from_slice(rest, codec()).ok()?
     else {
         return None;
     };
-    let rest = bytes.get(used..)?;
+    let rest = rest.get(used..)?;
     let (refresh, used) = bincode::serde::borrow_decode_from_slice(rest, codec()).ok()?;
-    (used == rest.len() && (1..=AOR_BYTES_MAX).contains(&aor.len())).then_some((aor, refresh))
+    (used == rest.len()).then_some((aor, refresh))
 }
 
 /// Splits a body into its head and the changes after it.
