@@ -39,15 +39,7 @@ impl Batch<'_> {
             Read::Datagrams { reader, room, datagrams } => {
                 let desk = &reader.desk;
                 for datagrams in datagrams.chunks(together.max(1)) {
-                    let seen = |datagram: &Datagram| {
-                        let bytes = room.bytes_of(datagram);
-                        reader.may_admit(bytes, datagram.peer.ip()).then_some(bytes)
-                    };
-                    let messages: SmallVec<[_; 16]> = datagrams.iter().filter_map(seen).collect();
-                    if messages.len() > 1 {
-                        // A guess: where it fails all are handled as well.
-                        _ = catch_unwind(AssertUnwindSafe(|| foresee(&messages)));
-                    }
+                    look_ahead(reader, room, datagrams, &foresee);
                     for datagram in datagrams {
                         let bytes = room.bytes_of(datagram);
                         let (peer, local, received_age_us) = (datagram.peer, datagram.local, datagram.age_us());
@@ -66,6 +58,18 @@ impl Batch<'_> {
                 guarded(&tcp.sheet, bytes, || handle(bytes, &connection.flow(), ReplyPath(way)));
             }
         }
+    }
+}
+
+/// Shows those that may be handled, if there are several. A guess: where it fails all are handled as well.
+fn look_ahead(reader: &Reader, room: &Room, datagrams: &[Datagram], foresee: impl Fn(&[&[u8]])) {
+    let seen = |datagram: &Datagram| {
+        let bytes = room.bytes_of(datagram);
+        reader.may_admit(bytes, datagram.peer.ip()).then_some(bytes)
+    };
+    let messages: SmallVec<[_; 16]> = datagrams.iter().filter_map(seen).collect();
+    if messages.len() > 1 {
+        _ = catch_unwind(AssertUnwindSafe(|| foresee(&messages)));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -71,16 +71,22 @@ impl Reader {
         }
     }
 
-    /// Whether a datagram is handled if it has not waited too long, and is not empty.
+    /// Whether a datagram is handled if it has not waited too long.
     pub(super) fn may_admit(&self, message: &[u8], peer: IpAddr) -> bool {
-        let settings = &self.desk.settings;
-        settings.allows(peer) && message.len() <= settings.max_message_bytes
+        std::ptr::eq(self.counter(message, peer, 0), &self.desk.sheet.udp_messages)
     }
 
     /// Whether a datagram is handled, now: one may have waited for those before it while the process slept.
     pub(super) fn admits(&self, message: &[u8], peer: IpAddr, age_us: u64) -> bool {
+        let counter = self.counter(message, peer, age_us);
+        count(counter);
+        std::ptr::eq(counter, &self.desk.sheet.udp_messages)
+    }
+
+    /// Where a datagram of this age counts: among those that are handled, or dropped for some reason.
+    fn counter(&self, message: &[u8], peer: IpAddr, age_us: u64) -> &AtomicU64 {
         let (sheet, settings) = (&self.desk.sheet, &self.desk.settings);
-        let counter = if !settings.allows(peer) {
+        if !settings.allows(peer) {
             &sheet.dropped_not_allowed
         } else if age_us > micros(settings.max_age) {
             &sheet.dropped_aged
@@ -90,9 +96,7 @@ impl Reader {
             &sheet.dropped_empty
         } else {
             &sheet.udp_messages
-        };
-        count(counter);
-        std::ptr::eq(counter, &sheet.udp_messages)
+        }
     }
 }
 
