@@ -53,7 +53,7 @@ pub struct Size {
     pub joining: Latencies,
     /// Latencies of those of the 4 s after that.
     pub after_join: Latencies,
-    /// Requests that failed meanwhile.
+    /// Requests that failed while it joined and in those 4 s.
     pub join_failed: u64,
     /// From the start of a process whose disk holds everything until it is ready, seconds.
     pub restart_s: f64,
