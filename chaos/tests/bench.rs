@@ -171,3 +171,26 @@ fn an_open_loop_counts_from_the_moment_that_a_request_was_due() {
     assert!(latencies.p50_ms >= late.as_secs_f64() * 1000.0, "{latencies:?}");
     assert!(tally.answered >= 150 && tally.overrun == 0, "{} answered", tally.answered);
 }
+
+#[test]
+fn what_nobody_answers_is_told_while_it_waits() {
+    let cores = Cores::here().expect("two processors");
+    let registrar = Registrar::start(Some(2), Duration::ZERO, None);
+    let pace = Pace::Open { per_s: 500.0, poisson: false };
+    let running = Running::start(work(&[&registrar], Mix::QUERY, pace), Population::all_registered(100), &cores);
+    let running = running.expect("started");
+    let begun = Instant::now();
+    let tally = loop {
+        let tally = running.look().expect("a tally");
+        if tally.unanswered > 0 {
+            break tally;
+        }
+        assert!(begun.elapsed() < PATIENCE, "every second request is ignored, and none is overdue");
+        thread::yield_now();
+    };
+    drop(running);
+    registrar.end();
+    assert_eq!((tally.lost, tally.refused), (0, 0), "not given up for half a minute yet");
+    assert_eq!(tally.failed(), tally.unanswered + tally.overrun);
+    assert!(tally.latencies().max_ms >= 500.0, "it counts by the time that it has waited: {:?}", tally.latencies());
+}

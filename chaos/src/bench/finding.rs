@@ -76,6 +76,7 @@ impl From<Row> for Finding {
             .with("again", row.retransmitted as f64)
             .with("refused", row.refused as f64)
             .with("lost", row.lost as f64)
+            .with("unanswered", row.unanswered as f64)
             .with("dropped", row.dropped as f64)
             .with("ceiling_per_s", row.ceiling_per_s)
             .with("node_mib", row.node_mib);

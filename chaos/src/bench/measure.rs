@@ -66,6 +66,8 @@ pub struct Row {
     pub retransmitted: u64,
     /// Requests given up.
     pub lost: u64,
+    /// Requests sent again and not answered yet.
+    pub unanswered: u64,
     /// Datagrams that found no room in a socket.
     pub dropped: u64,
     /// What the load itself could have done.
@@ -202,6 +204,7 @@ fn judged(plan: &Plan, tally: &Tally, watched: &Watched, ceiling_per_s: f64) -> 
         refused: tally.refused,
         retransmitted: tally.retransmitted,
         lost: tally.lost,
+        unanswered: tally.unanswered,
         dropped: watched.busy.dropped,
         ceiling_per_s,
         foreign_share: watched.foreign_share,
@@ -209,10 +212,13 @@ fn judged(plan: &Plan, tally: &Tally, watched: &Watched, ceiling_per_s: f64) -> 
         void: watched.void(),
     };
     let mut void = |holds: bool, why: String| row.void.extend(holds.then_some(why));
-    let failed = (tally.refused + tally.lost) as f64 / tally.sent.max(1) as f64;
-    let (refused, last) = (tally.refused, tally.last_refused);
+    let (refused, last, unanswered) = (tally.refused, tally.last_refused, tally.unanswered);
+    let failed = (refused + tally.lost + unanswered) as f64 / tally.sent.max(1) as f64;
     void(tally.answered == 0, "no answer".to_owned());
-    void(failed > FAILED_SHARE_MAX, format!("{refused} refused (the last with {last}), {} lost", tally.lost));
+    void(
+        failed > FAILED_SHARE_MAX,
+        format!("{refused} refused (the last with {last}), {} lost, {unanswered} unanswered", tally.lost),
+    );
     void(tally.overrun > 0, format!("{} requests were due and not sent", tally.overrun));
     if matches!(plan.pace, Pace::Closed { .. }) {
         let share = tally.per_s() / ceiling_per_s;

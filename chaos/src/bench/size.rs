@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::cores::Cores;
-use super::load::{Latencies, Mix, Pace, Population, Running, Tally, Work};
+use super::load::{Latencies, Mix, Pace, Population, Running, Work};
 use super::measure::{Meter, own_processor};
 use super::nodes::AortaNodes;
 use super::processes::{self, Watch};
@@ -123,7 +123,10 @@ fn join_under_load(size: &mut Size, nodes: &mut AortaNodes, filled: Population, 
     let running = Running::start(work, filled, cores)?;
     thread::sleep(Duration::from_secs(1));
     running.look()?;
+    let watch = Watch::begin(&cores.servers, &nodes.pids());
     thread::sleep(CALM);
+    // A calm that something disturbed makes what follows look better than it is.
+    size.void.extend(watch.end(&nodes.pids()).void());
     let calm = running.look()?;
     size.join_loaded_s = watched(&mut size.void, nodes, cores)?;
     let joining = running.look()?;
@@ -131,9 +134,8 @@ fn join_under_load(size: &mut Size, nodes: &mut AortaNodes, filled: Population, 
     let after = running.look()?;
     running.stop()?;
     (size.calm, size.joining, size.after_join) = (calm.latencies(), joining.latencies(), after.latencies());
-    let failed = |tally: &Tally| tally.refused + tally.lost + tally.overrun;
-    size.join_failed = failed(&joining) + failed(&after);
-    let before = failed(&calm);
+    size.join_failed = joining.failed() + after.failed();
+    let before = calm.failed();
     size.void.extend((before > 0).then(|| format!("{before} of {} requests failed before the join", calm.sent)));
     size.void.extend(own_processor(&calm).or_else(|| own_processor(&joining)));
     Ok(())

@@ -101,7 +101,7 @@ fn paced(meter: &Meter, servers: &Servers, plan: Plan) -> anyhow::Result<(Latenc
     let mut void = watch.end(&pids).void();
     let tally = running.look()?;
     running.stop()?;
-    let failed = tally.refused + tally.lost + tally.overrun;
+    let failed = tally.failed();
     void.extend((failed > 0).then(|| format!("{failed} of {} requests failed", tally.sent)));
     void.extend(servers.left_service().into_iter().filter(|_| tally.refused > 0));
     void.extend(own_processor(&tally));

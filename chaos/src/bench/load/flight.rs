@@ -88,6 +88,11 @@ impl Flight {
         Some(request)
     }
 
+    /// When they were due, of all that have been sent again: they have waited for longer than anybody should.
+    pub(super) fn overdue_ns(&self) -> impl Iterator<Item = u64> + '_ {
+        self.places.iter().flatten().filter(|request| request.wait_ns > T1_NS).map(|request| request.due_ns)
+    }
+
     /// Hands over every request that waited too long.
     pub(super) fn late(&mut self, now_ns: u64, mut each: impl FnMut(Request, Late)) {
         for (place, held) in self.places.iter_mut().enumerate() {
@@ -147,6 +152,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_sent_again_is_overdue_until_it_is_answered() {
+        let mut flight = Flight::new(0);
+        let first = flight.begin(request(1), 0).expect("room");
+        flight.begin(request(2), 300_000_000).expect("room");
+        flight.late(499_999_999, |_, _| panic!("nothing is late yet"));
+        assert_eq!(flight.overdue_ns().count(), 0);
+        flight.late(500_000_000, |request, _| assert_eq!(request.values.phone, 1));
+        assert_eq!(flight.overdue_ns().collect::<Vec<_>>(), [0]);
+        flight.end(first.values.branch);
+        assert_eq!(flight.overdue_ns().count(), 0);
+    }
+
+    #[test]
     fn what_waits_is_sent_again_ever_more_seldom_and_then_given_up() {
         let mut flight = Flight::new(0);
         flight.begin(request(1), 0).expect("room");
@@ -154,6 +172,7 @@ mod tests {
         for ms in (0..40_000_u64).step_by(100) {
             flight.late(ms * 1_000_000, |_, late| said.push((ms, late)));
         }
+        assert_eq!(flight.overdue_ns().count(), 0, "given up");
         let again: Vec<u64> = said.iter().filter(|(_, late)| *late == Late::Again).map(|(ms, _)| *ms).collect();
         assert_eq!(again[..5], [500, 1500, 3500, 7500, 11_500]);
         assert_eq!(said.last().map(|(_, late)| *late), Some(Late::GivenUp));

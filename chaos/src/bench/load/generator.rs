@@ -347,6 +347,12 @@ impl Generator {
         tally.on_processor =
             (processor.saturating_sub(self.processor_before)).as_secs_f64() / tally.span.as_secs_f64().max(1e-9);
         tally.lost += std::mem::take(&mut self.sockets.refused);
+        // Without them the slowest would be missing, and nobody would see that they are.
+        let now_ns = self.now_ns();
+        for due_ns in self.book.flight.overdue_ns() {
+            tally.unanswered += 1;
+            tally.latency(now_ns.saturating_sub(due_ns));
+        }
         (self.looked, self.processor_before) = (now, processor);
         Ok(tally)
     }

@@ -26,6 +26,8 @@ pub struct Tally {
     pub retransmitted: u64,
     /// Requests given up.
     pub lost: u64,
+    /// Requests that have been sent again at least once and have no answer yet; the latencies have the time so far of each.
+    pub unanswered: u64,
     /// Requests that were due and found no room: the load could not keep its pace.
     pub overrun: u64,
     /// Times from sending (closed loop) or from being due (open loop) to the answer, tenths of microseconds.
@@ -64,6 +66,7 @@ impl Tally {
             last_refused: 0,
             retransmitted: 0,
             lost: 0,
+            unanswered: 0,
             overrun: 0,
             latencies: Histogram::new_with_bounds(1, LATENCY_MAX_US * 10, DIGITS)?,
             span: Duration::ZERO,
@@ -74,6 +77,12 @@ impl Tally {
     /// Counts a latency. Allocates nothing.
     pub(super) fn latency(&mut self, ns: u64) {
         self.latencies.saturating_record(ns / 100);
+    }
+
+    /// Requests that came to nothing, or have not come to anything yet.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.refused + self.lost + self.unanswered + self.overrun
     }
 
     /// Answers a second.
@@ -98,7 +107,8 @@ impl Tally {
 
 impl fmt::Debug for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = (self.sent, self.answered, self.refused, self.retransmitted, self.lost, self.overrun);
+        let counts =
+            (self.sent, self.answered, self.refused, self.retransmitted, self.lost, self.unanswered, self.overrun);
         f.debug_struct("Tally").field("counts", &counts).field("latencies", &self.latencies()).finish_non_exhaustive()
     }
 }
