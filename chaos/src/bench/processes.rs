@@ -86,7 +86,7 @@ pub(super) struct Look {
 /// What changed between two looks.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Busy {
-    /// Time in which the processors were not idle, all together.
+    /// Time in which the processors were not idle, all together, and the hypervisor did not have them.
     pub(super) busy: Duration,
     /// Time that the hypervisor took, of all that there was.
     pub(super) stolen_share: f64,
@@ -118,7 +118,7 @@ impl Look {
         };
         let all = span * u32::try_from(self.idle.len()).unwrap_or(u32::MAX);
         Busy {
-            busy: all.saturating_sub(change(|(idle, _)| *idle)),
+            busy: all.saturating_sub(change(|(idle, stolen)| idle + stolen)),
             stolen_share: change(|(_, stolen)| *stolen).as_secs_f64() / all.as_secs_f64().max(1e-9),
             dropped: self.dropped.saturating_sub(before.dropped),
             span,
@@ -255,13 +255,13 @@ mod tests {
     }
 
     #[test]
-    fn a_processor_is_busy_when_it_is_not_idle_whatever_the_samples_say() {
+    fn a_processor_is_busy_when_it_is_neither_idle_nor_stolen() {
         let at = Instant::now();
         let before = Look { at, idle: vec![(1000, 5), (2000, 7)], dropped: 3 };
         let later = Look { at: at + Duration::from_secs(2), idle: vec![(1150, 5), (2190, 17)], dropped: 4 };
         let tick = Duration::from_secs(1) / u32::try_from(ticks_per_s()).expect("few");
         let seen = later.since(&before);
-        assert_eq!(seen.busy, Duration::from_secs(4) - 340 * tick);
+        assert_eq!(seen.busy, Duration::from_secs(4) - 350 * tick);
         assert!((seen.stolen_share - (10 * tick).as_secs_f64() / 4.0).abs() < 1e-6, "{}", seen.stolen_share);
         assert_eq!((seen.dropped, seen.span), (1, Duration::from_secs(2)));
     }
