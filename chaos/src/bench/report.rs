@@ -56,8 +56,7 @@ impl Report {
     /// The table of targets.
     #[must_use]
     pub fn lines(&self) -> Vec<Line> {
-        let (ours, kamailio) = self.medians();
-        targets::lines(&ours, &kamailio)
+        targets::lines(&self.medians(), &self.runs)
     }
 
     /// Kamailio beside its baselines.
@@ -66,11 +65,11 @@ impl Report {
         targets::baselines(&self.medians().1)
     }
 
-    /// Whether Kamailio was measured, and is near its baselines.
+    /// Whether Kamailio was measured, so that all of it may be believed, and is near its baselines.
     #[must_use]
     pub fn is_valid(&self) -> bool {
-        let baselines = self.baselines();
-        !baselines.is_empty() && baselines.iter().all(|baseline| baseline.is_near)
+        let near = self.baselines().iter().all(|baseline| baseline.is_near);
+        near && targets::unknown(&self.medians().1).is_empty()
     }
 
     /// Whether the run is valid and every target was met.
@@ -125,7 +124,9 @@ impl Report {
             let sign = if *is_near { "" } else { " (too far)" };
             format!("{name} {} where {} was expected{sign}", short(*measured), short(*expected))
         });
-        format!("\nThe run is {word}: Kamailio's {}.\n", each.collect::<Vec<_>>().join("; "))
+        let unknown = targets::unknown(&self.medians().1).into_iter();
+        let unknown = unknown.map(|name| format!("{name} was not measured, or is void"));
+        format!("\nThe run is {word}: Kamailio's {}.\n", each.chain(unknown).collect::<Vec<_>>().join("; "))
     }
 
     fn voids(&self) -> String {
@@ -203,6 +204,8 @@ mod tests {
                 ("lookup".to_owned(), finding(17.0, 94_000.0)),
                 ("refresh".to_owned(), finding(110.0, 25_000.0)),
                 ("refresh-64".to_owned(), finding(119.0, 24_500.0)),
+                ("new-one".to_owned(), finding(240.0, 3000.0)),
+                ("refresh-one".to_owned(), finding(190.0, 3000.0)),
             ])
         };
         let runs = vec![(ours(9.0), theirs()), (ours(30.0), theirs()), (ours(8.0), theirs())];
@@ -227,6 +230,16 @@ mod tests {
             kamailio.insert("refresh-64".to_owned(), Finding::default().with("cpu_us", 200.0));
         }
         assert!(!report.is_valid() && report.markdown().contains("NOT valid"));
+    }
+
+    #[test]
+    fn a_kamailio_that_may_not_be_believed_makes_a_run_invalid() {
+        let mut report = report();
+        for (_, kamailio) in &mut report.runs {
+            kamailio.get_mut("new-one").expect("there").void.push("busy".to_owned());
+        }
+        let text = report.markdown();
+        assert!(!report.is_valid() && text.contains("NOT valid") && text.contains("new-one cpu_us was not measured"));
     }
 
     #[test]

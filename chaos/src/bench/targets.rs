@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::finding::Finding;
+use super::finding::{Finding, middle};
 
 /// Findings by the name of their experiment.
 pub type Findings = BTreeMap<String, Finding>;
@@ -156,17 +156,22 @@ pub struct Line {
     pub verdict: Verdict,
 }
 
-/// Every target beside what was found.
+/// One run: of our nodes, and of Kamailio's.
+pub type Run = (Findings, Findings);
+
+/// Every target beside what was found: `median` of all `runs`.
 #[must_use]
-pub fn lines(ours: &Findings, kamailio: &Findings) -> Vec<Line> {
-    TARGETS.iter().map(|target| target.line(ours, kamailio)).collect()
+pub fn lines(median: &Run, runs: &[Run]) -> Vec<Line> {
+    TARGETS.iter().map(|target| target.line(median, runs)).collect()
 }
 
 impl Target {
-    fn line(&self, ours: &Findings, kamailio: &Findings) -> Line {
+    fn line(&self, (ours, kamailio): &Run, runs: &[Run]) -> Line {
         let finding = ours.get(self.experiment);
         let measured = figure(ours, self.experiment, self.figure);
-        let (other, ratio, ratio_asked) = self.beside(measured, kamailio);
+        let (experiment, name) = self.other();
+        let other = figure(kamailio, experiment, name);
+        let (ratio, ratio_asked) = (self.ratio(runs), self.relative.asked());
         let bound = self.bound(ours);
         let in_bound = match (measured, bound) {
             (Some(value), Some((true, most))) => value <= most,
@@ -179,8 +184,12 @@ impl Target {
             None => Verdict::Absent,
             Some(_) if measured.is_none() => Verdict::Absent,
             Some(finding) if !finding.void.is_empty() => Verdict::Void,
+            // Both were measured, and never both to be believed.
+            Some(_) if ratio_asked.is_some() && other.is_some() && ratio.is_none() => Verdict::Void,
             Some(_) if in_bound && in_ratio => Verdict::Met,
-            Some(_) if ratio.is_some() && in_ratio && scale(kamailio) > SLOWER => Verdict::InRatio,
+            Some(_) if ratio.is_some() && in_ratio && self.relative.is_of_speed() && scale(kamailio) > SLOWER => {
+                Verdict::InRatio
+            }
             Some(_) => Verdict::Missed,
         };
         let asked = match bound {
@@ -202,22 +211,47 @@ impl Target {
         }
     }
 
-    /// Kamailio's value, by how many times ours is better, and by how many it should be.
-    fn beside(&self, measured: Option<f64>, kamailio: &Findings) -> (Option<f64>, Option<f64>, Option<f64>) {
-        let theirs = || figure(kamailio, self.experiment, self.figure);
-        let (other, asked, ratio): (_, _, fn(f64, f64) -> f64) = match self.relative {
-            Alone => return (theirs(), None, None),
-            Less(asked) => (theirs(), asked, |ours, theirs| theirs / ours),
-            More(asked) => (theirs(), asked, |ours, theirs| ours / theirs),
-            LessThanMemory(asked) => (figure(kamailio, "memory", "contact_bytes"), asked, |ours, theirs| theirs / ours),
+    /// What it is held against of Kamailio's: experiment and figure.
+    fn other(&self) -> (&'static str, &'static str) {
+        if self.relative.is_of_speed() { (self.experiment, self.figure) } else { ("memory", "contact_bytes") }
+    }
+
+    /// By how many times ours is better, the median of those runs in which both may be believed. Within a run the two follow
+    /// each other at once; from run to run the host gives more or less.
+    fn ratio(&self, runs: &[Run]) -> Option<f64> {
+        self.relative.asked()?;
+        let (experiment, name) = self.other();
+        let times = |(ours, kamailio): &Run| {
+            let ours = sound(ours, self.experiment, self.figure).filter(|ours| *ours > 0.0)?;
+            let theirs = sound(kamailio, experiment, name).filter(|theirs| *theirs > 0.0)?;
+            Some(if matches!(self.relative, More(_)) { ours / theirs } else { theirs / ours })
         };
-        let both = measured.zip(other).filter(|(ours, theirs)| *ours > 0.0 && *theirs > 0.0);
-        (other, both.map(|(ours, theirs)| ratio(ours, theirs)), Some(asked))
+        middle(runs.iter().filter_map(times).collect())
+    }
+}
+
+impl Relative {
+    /// By how many times ours should be better.
+    fn asked(self) -> Option<f64> {
+        match self {
+            Alone => None,
+            Less(asked) | More(asked) | LessThanMemory(asked) => Some(asked),
+        }
+    }
+
+    /// Whether a slower machine changes it. Of memory it does not.
+    fn is_of_speed(self) -> bool {
+        !matches!(self, LessThanMemory(_))
     }
 }
 
 fn figure(findings: &Findings, experiment: &str, figure: &str) -> Option<f64> {
     findings.get(experiment).and_then(|finding| finding.figure(figure))
+}
+
+/// A value that may be believed.
+fn sound(findings: &Findings, experiment: &str, figure: &str) -> Option<f64> {
+    findings.get(experiment).filter(|finding| finding.void.is_empty()).and_then(|finding| finding.figure(figure))
 }
 
 /// Kamailio 5.6.3 as it was measured when the targets were written (2026-11, four processors): experiment, figure, value.
@@ -256,12 +290,19 @@ fn scale(kamailio: &Findings) -> f64 {
     figure(kamailio, "lookup", "cpu_us").map_or(1.0, |cpu_us| cpu_us / LOOKUP_BASELINE_US)
 }
 
-/// Kamailio's figures beside their baselines, as far as there are any.
+/// Of which of its baselines there is no figure that may be believed.
+#[must_use]
+pub fn unknown(kamailio: &Findings) -> Vec<String> {
+    let is_unknown = |(experiment, name, _): &&(&str, &str, f64)| sound(kamailio, experiment, name).is_none();
+    BASELINES.iter().filter(is_unknown).map(|(experiment, name, _)| format!("{experiment} {name}")).collect()
+}
+
+/// Kamailio's figures beside their baselines, as far as there are any that may be believed.
 #[must_use]
 pub fn baselines(kamailio: &Findings) -> Vec<Baseline> {
     let scale = scale(kamailio);
     let beside = |(experiment, name, then): &(&str, &str, f64)| {
-        let measured = figure(kamailio, experiment, name)?;
+        let measured = sound(kamailio, experiment, name)?;
         // A machine that takes longer for each request takes fewer of them.
         let expected = if *name == "per_s" { then / scale } else { then * scale };
         let is_near = (measured / expected - 1.0).abs() <= BASELINE_TOLERANCE;
@@ -301,7 +342,8 @@ mod tests {
     }
 
     fn verdict(ours: &Findings, kamailio: &Findings, nth: usize) -> (Verdict, Option<f64>) {
-        let line = &lines(ours, kamailio)[nth];
+        let run = (ours.clone(), kamailio.clone());
+        let line = &lines(&run, std::slice::from_ref(&run))[nth];
         (line.verdict, line.ratio)
     }
 
@@ -327,8 +369,41 @@ mod tests {
         assert_eq!(verdict(&ours(17.0), &kamailio(24.0), 0).0, Verdict::InRatio);
         assert_eq!(verdict(&ours(19.0), &kamailio(24.0), 0).0, Verdict::Missed, "not ten times");
         assert_eq!(verdict(&ours(17.0), &kamailio(17.5), 0).0, Verdict::Missed, "as fast a machine");
-        let growth = lines(&ours(17.0), &kamailio(24.0)).into_iter().find(|line| line.unit == "%");
+        let run = (ours(17.0), kamailio(24.0));
+        let growth = lines(&run, std::slice::from_ref(&run)).into_iter().find(|line| line.unit == "%");
         assert_eq!(growth.map(|line| line.verdict), Some(Verdict::Missed), "there is no ratio");
+    }
+
+    #[test]
+    fn memory_is_no_matter_of_speed() {
+        let kamailio = found(&[("memory", "contact_bytes", 2000.0), ("lookup", "cpu_us", 24.0)]);
+        let of = |bytes| lines_of(&found(&[("size", "joined_bytes", bytes)]), &kamailio, "B");
+        assert_eq!([of(300.0), of(400.0)], [(Verdict::Met, Some(2000.0 / 300.0)), (Verdict::Missed, Some(5.0))]);
+    }
+
+    fn lines_of(ours: &Findings, kamailio: &Findings, unit: &str) -> (Verdict, Option<f64>) {
+        let run = (ours.clone(), kamailio.clone());
+        let lines = lines(&run, std::slice::from_ref(&run));
+        let line = lines.into_iter().find(|line| line.unit == unit).expect("a target has this unit");
+        (line.verdict, line.ratio)
+    }
+
+    #[test]
+    fn only_what_was_measured_side_by_side_is_compared() {
+        let run = |ours, kamailio, void: &[&str]| {
+            let mut theirs = found(&[("refresh", "cpu_us", kamailio)]);
+            theirs.get_mut("refresh").expect("there").void.extend(void.iter().map(|why| (*why).to_owned()));
+            (found(&[("refresh", "cpu_us", ours)]), theirs)
+        };
+        // The host gives the second run half of the time; the medians, 15 and 160, would say 10.7.
+        let runs = [run(10.0, 110.0, &[]), run(20.0, 230.0, &[]), run(15.0, 160.0, &[])];
+        let line = &lines(&run(15.0, 160.0, &[]), &runs)[0];
+        assert_eq!(line.ratio, Some(11.0));
+        let runs = [run(10.0, 110.0, &["busy"]), run(20.0, 240.0, &[])];
+        assert_eq!(lines(&run(15.0, 240.0, &[]), &runs)[0].ratio, Some(12.0));
+        let runs = [run(9.0, 110.0, &["busy"])];
+        let line = &lines(&runs[0], &runs)[0];
+        assert_eq!((line.ratio, line.verdict), (None, Verdict::Void), "met by its bound, with nothing to compare");
     }
 
     #[test]
@@ -345,6 +420,10 @@ mod tests {
         let near: Vec<(String, bool)> = baselines(&twice).into_iter().map(|line| (line.name, line.is_near)).collect();
         let expected = [("refresh-64 cpu_us", true), ("refresh-64 per_s", false), ("lookup cpu_us", true)];
         assert_eq!(near, expected.map(|(name, near)| (name.to_owned(), near)));
+        assert_eq!(unknown(&twice), ["new-one cpu_us", "refresh-one cpu_us"]);
+        let mut void = twice;
+        void.get_mut("refresh-64").expect("there").void.push("busy".to_owned());
+        assert_eq!((baselines(&void).len(), unknown(&void).len()), (1, 4));
     }
 
     #[test]
