@@ -54,7 +54,7 @@ pub struct Row {
     pub per_s: f64,
     /// Processor time of the whole cluster for one of them, microseconds.
     pub cpu_us: f64,
-    /// Time in which the servers' processors were not idle, for one of them, microseconds: with what the kernel did for them.
+    /// Time in which the servers' processors were neither idle nor stolen, for one of them, microseconds: with what the kernel did.
     pub busy_us: f64,
     /// From sending, or in an open loop from being due.
     pub latencies: Latencies,
