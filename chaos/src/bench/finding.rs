@@ -94,7 +94,7 @@ impl From<Size> for Finding {
             .with("grown_bytes", size.grown_bytes)
             .with("join_s", size.join_s)
             .with("join_loaded_s", size.join_loaded_s)
-            .with("join_p99_rise", size.joining.p99_ms / size.calm.p99_ms.max(0.001))
+            .with("join_p99_rise", size.joining.p99_rise(&size.calm))
             .with("join_failed", size.join_failed as f64)
             .with("restart_s", size.restart_s)
             .with("fill_per_s", size.fill_per_s)

@@ -65,9 +65,8 @@ pub(super) fn measure(
     }
     let (calm, with) = (typical(calm), typical(with));
     let growth = grown(meter, &start(OFTEN)?, plan, &say)?;
-    let finding = Finding { void, ..Finding::default() }
-        .with("p99_rise", with.p99_ms / calm.p99_ms.max(0.001))
-        .with("growth_percent", growth);
+    let finding =
+        Finding { void, ..Finding::default() }.with("p99_rise", with.p99_rise(&calm)).with("growth_percent", growth);
     Ok(finding.latencies("without_", &calm).latencies("with_", &with))
 }
 

@@ -53,6 +53,14 @@ pub struct Latencies {
     pub max_ms: f64,
 }
 
+impl Latencies {
+    /// How many times the p99 of these was that of `calm`.
+    #[must_use]
+    pub fn p99_rise(&self, calm: &Self) -> f64 {
+        self.p99_ms / calm.p99_ms.max(0.001)
+    }
+}
+
 impl Tally {
     /// Nothing yet.
     ///
