@@ -8,17 +8,19 @@ use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::cores::Cores;
-use super::load::{Latencies, Mix, Pace, Population, Running, Work};
+use super::load::{Latencies, Mix, Pace, Population, Running, Tally, Work};
 use super::measure::{Meter, own_processor};
 use super::nodes::AortaNodes;
 use super::processes::{self, Watch};
 
 /// Refreshes a second of phones at the other nodes while one joins.
 const JOIN_RATE: f64 = 2000.0;
-/// How long they are measured before.
+/// How long they are measured before: while all three nodes serve, and while the joiner is gone.
 const CALM: Duration = Duration::from_secs(5);
 /// How long after: the joiner's disk takes what it was given.
 const AFTER: Duration = Duration::from_secs(4);
+/// Records that changed since the last snapshot or the one before it, each second one, while those refreshes go on.
+const UNDER_WAY: f64 = 2.0 * JOIN_RATE;
 /// Longest wait for nodes that hold and have written everything.
 const SETTLED_PATIENCE: Duration = Duration::from_secs(600);
 /// Between two looks.
@@ -49,7 +51,9 @@ pub struct Size {
     pub join_s: f64,
     /// The same under refreshes at the other nodes, in the typical one of three turns, as all of the following.
     pub join_loaded_s: f64,
-    /// Latencies of those before.
+    /// Latencies of those while all three nodes served.
+    pub whole: Latencies,
+    /// Latencies of those after one of them was gone, before it came back empty.
     pub calm: Latencies,
     /// Latencies of those from the start of the process until it is ready.
     pub joining: Latencies,
@@ -87,29 +91,28 @@ pub(super) fn measure(
     })?;
     size.fill_per_s = f64::from(contacts) / begun.elapsed().as_secs_f64();
     say("waiting until all is on disk".to_owned());
-    settle(&nodes, contacts)?;
+    settle(&nodes, contacts, 0.0)?;
     size.grown_bytes = (mib(&nodes, 0)? + mib(&nodes, 1)?) / 2.0 * f64::from(1 << 20) / f64::from(contacts);
 
     say("restarting a node".to_owned());
     nodes.kill(JOINER, false)?;
     thread::sleep(DROPPED);
     size.restart_s = watched(&mut size.void, &mut nodes, cores)?;
-    settle(&nodes, contacts)?;
+    settle(&nodes, contacts, 0.0)?;
     size.restarted_bytes = per_contact(&nodes, contacts)?;
 
     say("an empty node joins".to_owned());
     nodes.kill(JOINER, true)?;
     thread::sleep(DROPPED);
     size.join_s = watched(&mut size.void, &mut nodes, cores)?;
-    settle(&nodes, contacts)?;
+    settle(&nodes, contacts, 0.0)?;
     size.joined_bytes = per_contact(&nodes, contacts)?;
 
     let running = Running::start(refreshes(&nodes, contacts), filled, cores)?;
     let mut turns = Vec::new();
     for turn in 1..=TURNS {
         say(format!("an empty node joins under load, turn {turn} of {TURNS}"));
-        nodes.kill(JOINER, true)?;
-        thread::sleep(DROPPED);
+        settle(&nodes, contacts, UNDER_WAY)?;
         turns.push(join_under_load(&running, &mut nodes, cores)?);
     }
     running.stop()?;
@@ -134,6 +137,7 @@ fn refreshes(nodes: &AortaNodes, contacts: u32) -> Work {
 /// One join under load.
 #[derive(Debug, Default)]
 struct Turn {
+    whole: Latencies,
     calm: Latencies,
     joining: Latencies,
     after: Latencies,
@@ -153,29 +157,48 @@ impl Size {
         let middle = turns.len() / 2;
         self.void.extend(turns.iter().flat_map(|turn| turn.void.iter().cloned()));
         if let Some(turn) = turns.get(middle) {
-            (self.calm, self.joining, self.after_join) = (turn.calm, turn.joining, turn.after);
+            (self.whole, self.calm) = (turn.whole, turn.calm);
+            (self.joining, self.after_join) = (turn.joining, turn.after);
             self.join_loaded_s = turn.took_s;
         }
     }
 }
 
+/// The joiner goes, and comes back empty.
 fn join_under_load(running: &Running, nodes: &mut AortaNodes, cores: &Cores) -> anyhow::Result<Turn> {
-    running.look()?;
-    let watch = Watch::begin(&cores.servers, &nodes.pids());
-    thread::sleep(CALM);
-    // A calm that something disturbed makes what follows look better than it is.
-    let mut void = watch.end(&nodes.pids()).void();
-    let calm = running.look()?;
+    let mut void = Vec::new();
+    let whole = undisturbed(&mut void, running, nodes, cores)?;
+    nodes.kill(JOINER, true)?;
+    thread::sleep(DROPPED);
+    let calm = undisturbed(&mut void, running, nodes, cores)?;
     let took_s = watched(&mut void, nodes, cores)?;
     let joining = running.look()?;
     thread::sleep(AFTER);
     let after = running.look()?;
-    let before = calm.failed();
-    void.extend((before > 0).then(|| format!("{before} of {} requests failed before the join", calm.sent)));
-    void.extend(own_processor(&calm).or_else(|| own_processor(&joining)));
+    void.extend(own_processor(&joining));
     let failed = joining.failed() + after.failed();
-    let (calm, joining, after) = (calm.latencies(), joining.latencies(), after.latencies());
-    Ok(Turn { calm, joining, after, took_s, failed, void })
+    Ok(Turn {
+        whole: whole.latencies(),
+        calm: calm.latencies(),
+        joining: joining.latencies(),
+        after: after.latencies(),
+        took_s,
+        failed,
+        void,
+    })
+}
+
+/// What phones notice of nothing. One that something disturbed makes what follows look better than it is.
+fn undisturbed(void: &mut Vec<String>, running: &Running, nodes: &AortaNodes, cores: &Cores) -> anyhow::Result<Tally> {
+    running.look()?;
+    let watch = Watch::begin(&cores.servers, &nodes.pids());
+    thread::sleep(CALM);
+    void.extend(watch.end(&nodes.pids()).void());
+    let calm = running.look()?;
+    let failed = calm.failed();
+    void.extend((failed > 0).then(|| format!("{failed} of {} requests failed before the join", calm.sent)));
+    void.extend(own_processor(&calm));
+    Ok(calm)
 }
 
 /// Starts the joiner and waits until it is ready: how long that took, seconds; and why that must not be believed.
@@ -186,13 +209,13 @@ fn watched(void: &mut Vec<String>, nodes: &mut AortaNodes, cores: &Cores) -> any
     Ok(took_s)
 }
 
-/// Waits until every node holds all contacts and has written them.
-fn settle(nodes: &AortaNodes, contacts: u32) -> anyhow::Result<()> {
+/// Waits until every node holds all contacts and has written them, but for so many.
+fn settle(nodes: &AortaNodes, contacts: u32, unwritten_max: f64) -> anyhow::Result<()> {
     let begun = Instant::now();
     for node in 0..=JOINER {
         loop {
             let (held, dirty) = (nodes.metric(node, "aorta_contacts")?, nodes.metric(node, "aorta_records_dirty")?);
-            if held >= f64::from(contacts) && dirty < 1.0 {
+            if held >= f64::from(contacts) && dirty <= unwritten_max {
                 break;
             }
             let waited = begun.elapsed();
