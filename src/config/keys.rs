@@ -144,7 +144,8 @@ pub const KEYS: &[Key] = &[
     key("sip.allow_any", Kind::Flag, "false",
         "Takes SIP from everybody. Whoever can send it a packet can take over any phone's calls."),
     key("sip.threads", whole(0, 1024), "0",
-        "Threads that read SIP over UDP. 0: one a core."),
+        "Threads that read SIP over UDP, for each address: first the one that the links run on, under load others too. 0: one a \
+         core, two at least."),
     key("sip.udp_buffer_bytes", whole(64 * KIB, KIB * MIB), "4194304",
         "Socket buffer asked of the kernel, each way; the kernel gives no more than net.core.rmem_max and wmem_max allow."),
     key("sip.max_message_bytes", whole(1300, 65_535), "65535",

@@ -108,7 +108,7 @@ pub struct SipConfig {
     pub allow: Vec<IpNet>,
     /// Everybody may talk.
     pub allow_any: bool,
-    /// UDP threads; 0: one a core.
+    /// Threads that read a UDP address; 0: one a core, two at least.
     pub threads: usize,
     /// Socket buffer asked for, bytes.
     pub udp_buffer_bytes: usize,

@@ -7,7 +7,7 @@
 //! | `settings` | from the configuration to what each room takes |
 //! | `core` | what the parts share, and what follows from replication's effects |
 //! | `service`, `peers`, `operator` | SIP's, the links' and HTTP's way in |
-//! | `links` | the cluster room and its thread |
+//! | `sockets`, `links` | the thread of SIP over UDP and of the links; the cluster room |
 //! | `disk`, `members` | the threads that write; members remembered over restarts |
 //! | `gauges`, `events`, `clocks` | what an operator reads |
 
@@ -22,6 +22,7 @@ mod operator;
 mod peers;
 mod service;
 mod settings;
+mod sockets;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ use self::links::Links;
 use self::members::KeptMember;
 use self::settings::Keys;
 pub use self::settings::digest_key_hash;
+use self::sockets::Sockets;
 use crate::admin::{Admin, Settings as AdminSettings, Shown};
 use crate::clock::{Clock, WallClocks, wall_us};
 use crate::cluster::{Identity, IdentityError};
@@ -115,6 +117,7 @@ impl Bearings {
 /// A running node.
 struct Node {
     core: Arc<Core>,
+    sockets: Sockets,
     transports: Arc<Transports>,
     links: Option<Links>,
     http: Option<tokio::task::JoinHandle<std::io::Result<()>>>,
@@ -167,19 +170,21 @@ impl Node {
         let interval = Duration::from_millis(config.snapshot_interval_ms);
         let snapshot = disk::keep_snapshot(&core, snapshot, interval).context("starting the snapshot's thread")?;
         let runtime = tokio::runtime::Handle::current();
-        let transports = sip.start(Arc::clone(&core), Arc::clone(&clock), &runtime).context("starting SIP")?;
+        let sockets = Sockets::start()?;
+        let transports =
+            sip.start(Arc::clone(&core), Arc::clone(&clock), &sockets.handle, &runtime).context("starting SIP")?;
         let transports = Arc::new(transports);
         for (transport, address) in transports.addresses() {
             info!(%transport, %address, "SIP");
         }
-        let links = Links::start(config, &bearings.node, bearings.identity, &core, generation).await?;
+        let links = Links::start(config, &bearings.node, bearings.identity, &core, generation, &sockets.handle).await?;
         let stop_http = CancellationToken::new();
         let http = http.map(|admin| {
             info!(address = %admin.address(), "HTTP");
             tokio::spawn(admin.serve(shown(&core), stop_http.clone()))
         });
         let lookers = lookers(&core, &transports).context("starting the node's threads")?;
-        Ok(Self { core, transports, links, http, stop_http, lookers, snapshot, ceiling })
+        Ok(Self { core, sockets, transports, links, http, stop_http, lookers, snapshot, ceiling })
     }
 
     /// Waits for an order to leave, and leaves.
@@ -216,7 +221,7 @@ impl Node {
 
     /// Last snapshot, good-bye, silence.
     async fn leave(self) {
-        let Self { core, transports, links, http, stop_http, lookers, snapshot, ceiling } = self;
+        let Self { core, sockets, transports, links, http, stop_http, lookers, snapshot, ceiling } = self;
         let now = core.clock.now();
         let effects = core.replication.leave(now);
         core.act(effects, now);
@@ -240,6 +245,7 @@ impl Node {
             Ok(transports) => transports.stop().await,
             Err(_) => error!("the SIP transports are still in use"),
         }
+        sockets.stop().await;
         info!("left");
     }
 }

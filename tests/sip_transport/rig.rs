@@ -79,7 +79,7 @@ impl Rig {
         let (sender, events) = mpsc::channel();
         let ear = Arc::new(Ear { events: Mutex::new(sender), foresee, act });
         let bound = Bound::bind(settings).expect("free ports");
-        let transports = bound.start(ear, clock, runtime.handle()).expect("threads");
+        let transports = bound.start(ear, clock, runtime.handle(), runtime.handle()).expect("threads");
         Self { runtime, transports, events, time_us }
     }
 

@@ -42,7 +42,7 @@ fn child() {
     let listen = vec![(Transport::Udp, "127.0.0.1:0".parse().expect("an address"))];
     let bound = Bound::bind(Settings { listen, udp_threads: 4, ..Settings::default() }).expect("a port");
     let clock = Arc::new(Clock::system(BootId(1)));
-    let transports = bound.start(Arc::new(Teller), clock, runtime.handle()).expect("threads");
+    let transports = bound.start(Arc::new(Teller), clock, runtime.handle(), runtime.handle()).expect("threads");
     println!("\nchild listens {}", transports.addresses()[0].1);
     // Standard input ends with the parent.
     std::io::stdin().lines().for_each(drop);

@@ -44,6 +44,23 @@ fn one_source_address_is_spread_over_all_threads() {
 }
 
 #[test]
+fn the_first_reader_needs_no_thread_of_its_own() {
+    let (name, names) = mpsc::channel();
+    let name = Mutex::new(name);
+    let act: Act = Box::new(move |_, _| {
+        // The test may be over.
+        let _gone = name.lock().send(thread::current().name().map(str::to_owned));
+    });
+    let rig = Rig::new(&[(Transport::Udp, "127.0.0.1:0")], |settings| settings.udp_threads = 1, act);
+    let phone = phone("127.0.0.1:0");
+    for _ in 0..10 {
+        phone.send_to(b"hello", rig.addr()).expect("sent");
+        let name = names.recv_timeout(DEADLINE).expect("heard").expect("a name");
+        assert!(name.starts_with("tokio-"), "{name}");
+    }
+}
+
+#[test]
 fn a_burst_is_answered_to_the_last() {
     const BURST: usize = 200;
     let rig = Rig::echo(Transport::Udp, |settings| settings.udp_threads = 1);

@@ -28,6 +28,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 use tracing::error;
 
 pub use self::batch::Batch;
@@ -35,7 +37,7 @@ use self::connection::Connection;
 use self::counts::Sheet;
 pub use self::counts::TransportCounts;
 pub use self::meter::TransportMeter;
-use self::reader::{Desk, Reader};
+use self::reader::{Brought, Desk, Reader};
 pub use self::replies::Replies;
 pub use self::settings::{Settings, TcpSettings};
 use self::tcp::Tcp;
@@ -193,15 +195,17 @@ impl Bound {
         self.ports.iter().map(|(transport, port)| (*transport, address(port))).collect()
     }
 
-    /// Starts to read: threads of their own for UDP, tasks on the given runtime for TCP.
+    /// Starts to read: for each UDP address a task on `sockets`, which is best a runtime of one thread, and threads that join in
+    /// under load; for TCP tasks on `runtime`.
     ///
     /// # Errors
-    /// The system has no thread to give.
+    /// The system has no thread to give, or cannot watch a socket.
     pub fn start<S: Service>(
         self,
         service: Arc<S>,
         clock: Arc<Clock>,
-        runtime: &tokio::runtime::Handle,
+        sockets: &Handle,
+        runtime: &Handle,
     ) -> io::Result<Transports> {
         let addresses = self.addresses();
         let settings = Arc::new(self.settings);
@@ -210,15 +214,26 @@ impl Bound {
         let (shared, told) = (Arc::clone(&settings), Arc::clone(&service));
         let tcp = Tcp::new(shared, told, Arc::clone(&clock), Arc::clone(&tick), runtime);
         let stop = Arc::new(AtomicBool::new(false));
-        let mut started =
-            Transports { addresses, stop, desks: Vec::new(), ports: Vec::new(), readers: Vec::new(), tcp };
+        let (first, others) = (JoinSet::new(), Vec::new());
+        let mut started = Transports { addresses, stop, desks: Vec::new(), ports: Vec::new(), first, others, tcp };
         let mut listeners = Vec::new();
         for (_, port) in self.ports {
             match port {
                 Port::Udp(port) => {
                     started.ports.push(Arc::clone(&port));
-                    for _ in 0..settings.threads_per_port() {
-                        started.read(&port, &settings, &service, &clock, &tick)?;
+                    let call = Arc::default();
+                    for place in 0..settings.readers_per_port() {
+                        let desk =
+                            Desk { port: Arc::clone(&port), sheet: Sheet::default(), settings: Arc::clone(&settings) };
+                        let reader = Reader {
+                            desk: Arc::new(desk),
+                            service: Arc::clone(&service),
+                            clock: Arc::clone(&clock),
+                            tick: Arc::clone(&tick),
+                            call: Arc::clone(&call),
+                            brought: Brought::default(),
+                        };
+                        started.read(reader, (place == 0).then_some(sockets))?;
                     }
                 }
                 Port::Tcp(listener) => listeners.push(listener),
@@ -236,7 +251,8 @@ pub struct Transports {
     stop: Arc<AtomicBool>,
     desks: Vec<Arc<Desk>>,
     ports: Vec<Arc<UdpPort>>,
-    readers: Vec<JoinHandle<()>>,
+    first: JoinSet<()>,
+    others: Vec<JoinHandle<()>>,
     tcp: Arc<Tcp>,
 }
 
@@ -259,37 +275,37 @@ impl Transports {
         totals
     }
 
-    /// Stops reading and accepting, joins the reading threads, lets connections write what is queued for at most a second
+    /// Stops reading and accepting, ends those who read, lets connections write what is queued for at most a second
     /// and closes them. Replies over UDP can still be sent through a [`ReplyPath`] that somebody keeps.
     pub async fn stop(mut self) {
         self.stop.store(true, Ordering::Release);
         self.tcp.stop().await;
-        let readers = std::mem::take(&mut self.readers);
-        let joined = tokio::task::spawn_blocking(move || readers.into_iter().try_for_each(JoinHandle::join));
+        self.first.abort_all();
+        while let Some(ended) = self.first.join_next().await {
+            if ended.is_err_and(|error| error.is_panic()) {
+                error!("the task that reads SIP ended in a panic");
+            }
+        }
+        let others = std::mem::take(&mut self.others);
+        let joined = tokio::task::spawn_blocking(move || others.into_iter().try_for_each(JoinHandle::join));
         if !matches!(joined.await, Ok(Ok(()))) {
             error!("a SIP reading thread ended in a panic");
         }
     }
 
-    fn read(
-        &mut self,
-        port: &Arc<UdpPort>,
-        settings: &Arc<Settings>,
-        service: &Arc<dyn Service>,
-        clock: &Arc<Clock>,
-        tick: &Arc<Tick>,
-    ) -> io::Result<()> {
-        let desk = Arc::new(Desk { port: Arc::clone(port), sheet: Sheet::default(), settings: Arc::clone(settings) });
-        let reader = Reader {
-            desk: Arc::clone(&desk),
-            service: Arc::clone(service),
-            clock: Arc::clone(clock),
-            tick: Arc::clone(tick),
-            stop: Arc::clone(&self.stop),
-        };
-        let name = format!("sip-udp-{}", self.readers.len());
-        self.desks.push(desk);
-        self.readers.push(thread::Builder::new().name(name).spawn(move || reader.run())?);
+    /// Starts a reader: on `sockets`, or else on a thread of its own.
+    fn read(&mut self, reader: Reader, sockets: Option<&Handle>) -> io::Result<()> {
+        self.desks.push(Arc::clone(&reader.desk));
+        if let Some(sockets) = sockets {
+            let watched = {
+                let _there = sockets.enter();
+                reader.desk.port.watched()?
+            };
+            self.first.spawn_on(reader.read_first(watched), sockets);
+        } else {
+            let (name, stop) = (format!("sip-udp-{}", self.others.len()), Arc::clone(&self.stop));
+            self.others.push(thread::Builder::new().name(name).spawn(move || reader.read_when_called(&stop))?);
+        }
         Ok(())
     }
 }

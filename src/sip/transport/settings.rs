@@ -23,7 +23,7 @@ pub struct Settings {
     pub max_age: Duration,
     /// `ack_timeout_ms`: half of it without a beat of a reader means that the process slept.
     pub ack_timeout: Duration,
-    /// `sip.threads`: reading threads for each UDP address; 0: one a core.
+    /// `sip.threads`: who reads each UDP address, the thread of sockets among them; 0: one a core, two at least.
     pub udp_threads: usize,
     /// `sip.udp_buffer_bytes`: asked of the kernel for each UDP socket, each way.
     pub udp_buffer_bytes: usize,
@@ -75,8 +75,10 @@ impl Settings {
         self.allow.iter().any(|net| net.contains(&peer))
     }
 
-    pub(super) fn threads_per_port(&self) -> usize {
-        if self.udp_threads > 0 { self.udp_threads } else { thread::available_parallelism().map_or(1, usize::from) }
+    /// Two at least, unless somebody asked for one: the first may be held up.
+    pub(super) fn readers_per_port(&self) -> usize {
+        let cores = || thread::available_parallelism().map_or(1, usize::from);
+        if self.udp_threads > 0 { self.udp_threads } else { cores().max(2) }
     }
 
     pub(super) fn sleep_limit_us(&self) -> u64 {

@@ -9,19 +9,14 @@
 //! a stalled reader wait), the buffer is one and whole, and no `unsafe` is needed. What would change our mind: machines
 //! with so many cores that the lock of one receive queue shows in a profile.
 //!
-//! A call receives what is there, up to [`DATAGRAMS_AT_ONCE`], and waits only for the first: a batch comes from load, never
-//! from waiting. So do the replies that [`UdpPort::send_all`] sends in one call.
+//! A call receives what is there, up to [`DATAGRAMS_AT_ONCE`], and waits for nothing: a batch comes from load. So do the replies
+//! that [`UdpPort::send_all`] sends in one call.
 //!
 //! **2026-11, datagrams in one piece.** Much of what a datagram costs the kernel it costs once for a piece of many (UDP_GRO):
 //! where the network brought datagrams of one source and one length one behind the other, as from a Session Border
 //! Controller under load, one place of a call takes up to 64 KiB of them.
 //!
-//! **2026-11, readers take turns.** With every idle reader waiting in the socket each datagram wakes a thread of its own,
-//! and batches stay small however high the load. So one reader waits ([`UdpPort::turn`]) and handles what it received
-//! before it reads on; what comes meanwhile is its next batch. Only when a call brought as much as it could, or as one thread
-//! should handle ([`HANDLED_AT_ONCE`]), the turn goes to the next thread: threads join in as load grows. Nobody reads while a
-//! batch is handled, some tens of microseconds; when that lasts longer than a tick, the thread was held up, and others take
-//! what is there without their turn.
+//! Who reads it when is the affair of [`super::reader`].
 
 mod send;
 
@@ -36,13 +31,11 @@ use nix::errno::Errno;
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage, recvmmsg, setsockopt, sockopt,
 };
-use parking_lot::{Mutex, MutexGuard};
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::warn;
 
 pub(super) use send::Outgoing;
 
-use super::tick::TICK;
 use crate::clock;
 
 /// Room for one datagram, or several in one piece: more than UDP can carry (65 507), so none is ever cut.
@@ -66,7 +59,6 @@ pub(super) struct UdpPort {
     socket: Socket,
     local: SocketAddr,
     kernel_drops: AtomicU32,
-    turn: Mutex<()>,
     /// Longer datagrams are not sent in one piece, bytes: the system cannot, or would not take it.
     in_pieces_up_to: AtomicUsize,
 }
@@ -76,7 +68,7 @@ pub(super) struct UdpPort {
 pub(super) struct Room {
     bytes: Vec<u8>,
     datagrams: Vec<Datagram>,
-    /// Every place of the last call was taken.
+    /// Every place of the last call was taken, or it was cut short.
     full: bool,
 }
 
@@ -140,17 +132,20 @@ impl UdpPort {
         setsockopt(&socket, sockopt::RxqOvfl, &1)?;
         // A system that cannot brings datagrams one by one.
         let _one_by_one = setsockopt(&socket, sockopt::UdpGroSegment, &true);
-        socket.set_read_timeout(Some(TICK))?;
+        socket.set_nonblocking(true)?;
         size_buffers(&socket, addr, buffer_bytes);
         socket.bind(&addr.into())?;
         let local = socket.local_addr()?.as_socket().unwrap_or(addr);
         let in_pieces_up_to = AtomicUsize::new(send::in_pieces_up_to(&socket));
-        Ok(Self { socket, local, kernel_drops: AtomicU32::new(0), turn: Mutex::new(()), in_pieces_up_to })
+        Ok(Self { socket, local, kernel_drops: AtomicU32::new(0), in_pieces_up_to })
     }
 
-    /// Waits until it is this thread's turn to receive, at most [`TICK`]; while it is, it is nobody else's.
-    pub(super) fn turn(&self) -> Option<MutexGuard<'_, ()>> {
-        self.turn.try_lock_for(TICK)
+    /// The same socket for the runtime that this is called in, to be told when it is readable.
+    ///
+    /// # Errors
+    /// What the system says when it cannot be watched.
+    pub(super) fn watched(&self) -> io::Result<tokio::net::UdpSocket> {
+        tokio::net::UdpSocket::from_std(self.socket.try_clone()?.into())
     }
 
     /// The address bound, with its port.
@@ -163,12 +158,11 @@ impl UdpPort {
         u64::from(self.kernel_drops.load(Ordering::Relaxed))
     }
 
-    /// Takes the datagrams that are there and puts them into `room`; none when none is. If it `waits`, then for the first,
-    /// at most [`TICK`].
+    /// Takes the datagrams that are there and puts them into `room`; none when none is. Never waits.
     ///
     /// # Errors
     /// What the system says of a socket that no longer serves.
-    pub(super) fn receive(&self, room: &mut Room, waits: bool) -> io::Result<()> {
+    pub(super) fn receive(&self, room: &mut Room) -> io::Result<()> {
         room.datagrams.clear();
         room.full = false;
         let mut rooms = room.bytes.chunks_exact_mut(ROOM_STRIDE);
@@ -179,10 +173,13 @@ impl UdpPort {
         // Made for each call: nix leaves the room for control messages as short as the kernel last used it.
         let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(DATAGRAMS_AT_ONCE, Some(control_space()));
         let fd = self.socket.as_raw_fd();
-        let flags = if waits { MsgFlags::MSG_WAITFORONE } else { MsgFlags::MSG_DONTWAIT };
-        let received = match recvmmsg(fd, &mut headers, parts.iter_mut(), flags, None) {
+        let received = match recvmmsg(fd, &mut headers, parts.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
             Ok(received) => received,
-            Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => return Ok(()),
+            Err(Errno::EAGAIN) => return Ok(()),
+            Err(Errno::EINTR | Errno::ECONNREFUSED) => {
+                room.full = true;
+                return Ok(());
+            }
             Err(error) => return Err(error.into()),
         };
         for (place, message) in received.enumerate() {
@@ -282,7 +279,7 @@ mod tests {
         assert_eq!(failed, 0, "{why:?}");
         let (mut room, mut arrived, mut pieces) = (Room::new(), Vec::new(), 0);
         while arrived.len() < lengths.len() {
-            to.receive(&mut room, true).expect("received");
+            to.receive(&mut room).expect("received");
             let read: Vec<&Datagram> = room.batches().flatten().collect();
             assert!(!read.is_empty(), "no more than {arrived:?} within a tick");
             pieces += read.chunk_by(|one, two| one.bytes.end == two.bytes.start).count();
