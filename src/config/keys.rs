@@ -145,7 +145,7 @@ pub const KEYS: &[Key] = &[
         "Takes SIP from everybody. Whoever can send it a packet can take over any phone's calls."),
     key("sip.threads", whole(0, 1024), "0",
         "Threads that read SIP over UDP, for each address: first the one that the links run on, under load others too. 0: one a \
-         core, two at least."),
+         core, two at least; with 1, SIP waits whenever the links are busy."),
     key("sip.udp_buffer_bytes", whole(64 * KIB, KIB * MIB), "4194304",
         "Socket buffer asked of the kernel, each way; the kernel gives no more than net.core.rmem_max and wmem_max allow."),
     key("sip.max_message_bytes", whole(1300, 65_535), "65535",

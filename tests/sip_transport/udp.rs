@@ -1,12 +1,13 @@
 //! UDP: which thread hears, who is heard, where replies go and come from, and what a sleep does.
 
 use std::collections::HashSet;
+use std::hint;
 use std::iter;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aorta::sip::message::ViaTarget;
 use aorta::sip::transport::{Settings, Transport};
@@ -58,6 +59,32 @@ fn the_first_reader_needs_no_thread_of_its_own() {
         let name = names.recv_timeout(DEADLINE).expect("heard").expect("a name");
         assert!(name.starts_with("tokio-"), "{name}");
     }
+}
+
+#[test]
+fn who_reads_stops_under_more_load_than_is_read() {
+    let slow: Act = Box::new(|_, _| {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_micros(200) {
+            hint::spin_loop();
+        }
+    });
+    let Rig { runtime, transports, events, .. } = Rig::new(&[(Transport::Udp, "127.0.0.1:0")], |_| {}, slow);
+    let (phone, addr, flooding) = (phone("127.0.0.1:0"), transports.addresses()[0].1, AtomicBool::new(true));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while flooding.load(Ordering::Acquire) {
+                // A full buffer is what is wanted.
+                let _full = phone.send_to(b"more", addr);
+            }
+        });
+        for _ in 0..1000 {
+            events.recv_timeout(DEADLINE).expect("it is read");
+        }
+        let stopped = runtime.block_on(async { tokio::time::timeout(DEADLINE, transports.stop()).await });
+        flooding.store(false, Ordering::Release);
+        stopped.expect("it stops");
+    });
 }
 
 #[test]

@@ -84,8 +84,8 @@ impl fmt::Display for Transport {
 /// Who is told of messages.
 pub trait Service: Send + Sync + 'static {
     /// Whole messages that were read at once, on the thread that read them: to be quick and never to wait, for nothing else
-    /// is read meanwhile. Over TCP also the head of a message whose end cannot be told, which
-    /// [`super::message::Message::parse`] refuses.
+    /// is read there meanwhile, and where links run no link is served. Over TCP also the head of a message whose end cannot be
+    /// told, which [`super::message::Message::parse`] refuses.
     fn handle(&self, batch: Batch<'_>);
 
     /// The process slept for `gap_us`: told once, before any message read since is handled.
@@ -279,13 +279,13 @@ impl Transports {
     /// and closes them. Replies over UDP can still be sent through a [`ReplyPath`] that somebody keeps.
     pub async fn stop(mut self) {
         self.stop.store(true, Ordering::Release);
-        self.tcp.stop().await;
         self.first.abort_all();
         while let Some(ended) = self.first.join_next().await {
             if ended.is_err_and(|error| error.is_panic()) {
                 error!("the task that reads SIP ended in a panic");
             }
         }
+        self.tcp.stop().await;
         let others = std::mem::take(&mut self.others);
         let joined = tokio::task::spawn_blocking(move || others.into_iter().try_for_each(JoinHandle::join));
         if !matches!(joined.await, Ok(Ok(()))) {

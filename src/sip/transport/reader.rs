@@ -13,14 +13,12 @@
 //!
 //! [`HANDLED_AT_ONCE`]: super::udp::HANDLED_AT_ONCE
 
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use tokio::io::unix::AsyncFd;
 use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
@@ -89,30 +87,33 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Reads as a task, whenever something comes, as `watched` tells, which is the socket too.
-    pub(super) async fn read_first(mut self, watched: UdpSocket) {
+    /// Reads as a task, whenever `watched`, its port, says that something comes.
+    pub(super) async fn read_first(mut self, watched: AsyncFd<Arc<UdpPort>>) {
         let mut room = Room::new();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
-                ready = watched.readable() => if ready.is_err() {
+                ready = watched.readable() => match ready {
+                    // It counts as read before it is: what comes meanwhile makes it readable again.
+                    Ok(mut ready) => ready.clear_ready(),
                     // The runtime ends.
-                    return;
+                    Err(_) => return,
                 },
                 _ = ticks.tick() => {}
             }
-            // It counts as read before it is: what comes meanwhile makes it readable again.
-            _ = watched.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
-            while self.receive(&mut room) {
+            let mut more = true;
+            while more {
+                more = self.receive(&mut room);
                 for datagrams in room.batches() {
                     self.handle(&room, datagrams);
-                    // What was published is on its way before the next are handled.
-                    yield_now().await;
+                    if more {
+                        // What was published is on its way before the next are handled.
+                        yield_now().await;
+                    }
                 }
             }
-            room.batches().for_each(|datagrams| self.handle(&room, datagrams));
         }
     }
 
@@ -121,10 +122,11 @@ impl Reader {
         let mut room = Room::new();
         while !stop.load(Ordering::Acquire) {
             self.call.wait();
-            while self.receive(&mut room) {
+            let mut more = true;
+            while more && !stop.load(Ordering::Acquire) {
+                more = self.receive(&mut room);
                 room.batches().for_each(|datagrams| self.handle(&room, datagrams));
             }
-            room.batches().for_each(|datagrams| self.handle(&room, datagrams));
         }
     }
 

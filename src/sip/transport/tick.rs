@@ -2,8 +2,8 @@
 //!
 //! Every reader beats the tick each time its wait ends, and waits are short ([`TICK_MS`]). When nobody beat it for half
 //! the ack timeout, the process did not run: it was asleep while it waited, or inside handlings, which take microseconds
-//! when awake. Peers may by then have stopped awaiting this node's acks, so what it answers next must not rest on what it
-//! knew before.
+//! when awake. (Where one reader is alone, what the links do on its thread counts, too.) Peers may by then have stopped awaiting
+//! this node's acks, so what it answers next must not rest on what it knew before.
 //!
 //! **2026-11, one tick for all readers.** A tick of each thread's own would take one thread that was kept waiting by a
 //! busy machine for a sleep, though the others ran and acks flowed; a node would leave service because it is busy. What a
