@@ -5,7 +5,8 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use nix::unistd::{SysconfVar, sysconf};
+
+use crate::host::{ticks, ticks_of};
 
 /// A process and all that it started, itself first.
 pub(super) fn family(pid: u32) -> Vec<u32> {
@@ -48,13 +49,8 @@ fn precise(pid: u32) -> Option<Duration> {
 
 fn in_ticks(pid: u32) -> Option<Duration> {
     let fields = stat(pid)?;
-    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-    Some(Duration::from_millis(ticks * 1000 / ticks_per_s()))
-}
-
-fn ticks_per_s() -> u64 {
-    let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten();
-    ticks.and_then(|ticks| u64::try_from(ticks).ok()).filter(|ticks| *ticks > 0).unwrap_or(100)
+    let ticks_used: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(ticks(ticks_used))
 }
 
 /// Proportional memory of these processes, bytes: what they share counts once.
@@ -103,7 +99,7 @@ impl Look {
         let snmp = fs::read_to_string("/proc/net/snmp").unwrap_or_default();
         Self {
             at: Instant::now(),
-            idle: cores.iter().filter_map(|core| idle_of(&stat, *core)).collect(),
+            idle: cores.iter().filter_map(|core| ticks_of(&stat, *core)).collect(),
             dropped: dropped(&snmp),
         }
     }
@@ -112,9 +108,7 @@ impl Look {
     pub(super) fn since(&self, before: &Self) -> Busy {
         let span = self.at - before.at;
         let change = |of: fn(&(u64, u64)) -> u64| -> Duration {
-            let ticks: u64 =
-                self.idle.iter().zip(&before.idle).map(|(now, then)| of(now).saturating_sub(of(then))).sum();
-            Duration::from_millis(ticks * 1000 / ticks_per_s())
+            ticks(self.idle.iter().zip(&before.idle).map(|(now, then)| of(now).saturating_sub(of(then))).sum())
         };
         let all = span * u32::try_from(self.idle.len()).unwrap_or(u32::MAX);
         Busy {
@@ -173,19 +167,6 @@ impl Watched {
             .then(|| format!("the host took {:.0} %", self.busy.stolen_share * 100.0));
         foreign.into_iter().chain(stolen).collect()
     }
-}
-
-/// Ticks in which a processor was idle, and ticks that the hypervisor took of it; nothing where the kernel does not name it.
-///
-/// Linux measures the time without work (`NO_HZ`), but only samples what the rest went to, 250 times a second: an even load of
-/// 4000 requests a second is in step with that, and any figure from a half to twice the truth comes out.
-fn idle_of(stat: &str, core: usize) -> Option<(u64, u64)> {
-    let name = format!("cpu{core} ");
-    let rest = stat.lines().find_map(|line| line.strip_prefix(&name))?;
-    // user nice system idle iowait irq softirq steal guest guest_nice.
-    let ticks: Vec<u64> = rest.split_whitespace().map(|ticks| ticks.parse().unwrap_or(0)).collect();
-    let at = |place: usize| ticks.get(place).copied().unwrap_or(0);
-    Some((at(3) + at(4), at(7)))
 }
 
 /// RcvbufErrors of UDP.
@@ -259,7 +240,7 @@ mod tests {
         let at = Instant::now();
         let before = Look { at, idle: vec![(1000, 5), (2000, 7)], dropped: 3 };
         let later = Look { at: at + Duration::from_secs(2), idle: vec![(1150, 5), (2190, 17)], dropped: 4 };
-        let tick = Duration::from_secs(1) / u32::try_from(ticks_per_s()).expect("few");
+        let tick = ticks(1);
         let seen = later.since(&before);
         assert_eq!(seen.busy, Duration::from_secs(4) - 350 * tick);
         assert!((seen.stolen_share - (10 * tick).as_secs_f64() / 4.0).abs() < 1e-6, "{}", seen.stolen_share);
@@ -276,9 +257,6 @@ mod tests {
 
     #[test]
     fn what_the_kernel_prints_is_read() {
-        let stat = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu1 100 1 20 1000 50 0 3 7 0 0\ncpu10 1 1 1 1 1 1 1 1 0 0\n";
-        assert_eq!(idle_of(stat, 1), Some((1050, 7)));
-        assert_eq!(idle_of(stat, 2), None);
         let snmp = "Udp: InDatagrams RcvbufErrors SndbufErrors\nUdp: 5 17 3\nUdpLite: InDatagrams\nUdpLite: 0\n";
         assert_eq!(dropped(snmp), 17);
         assert_eq!(dropped(""), 0);

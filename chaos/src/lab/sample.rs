@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use aorta::cli::fleet::Fleet;
 
 use super::home::Home;
+use crate::host::ticks;
 
 /// Time between two looks.
 const EVERY: Duration = Duration::from_millis(250);
@@ -178,13 +179,8 @@ fn cpu(pid: u32) -> Option<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in parentheses, may hold anything; the times are the 12th and 13th after it.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-    Some(Duration::from_millis(ticks * 1000 / ticks_per_second()))
-}
-
-fn ticks_per_second() -> u64 {
-    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten();
-    ticks.and_then(|ticks| u64::try_from(ticks).ok()).filter(|ticks| *ticks > 0).unwrap_or(100)
+    let ticks_used: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(ticks(ticks_used))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use aorta_phones::crowd::{Running, Tally};
 use aorta_phones::stats::Latency;
 
 use super::story::{Flaps, LOOK_S, Quantiles, Sample};
+use crate::host::Host;
 use crate::lab::Lab;
 
 /// A crowd at work, while it is.
@@ -67,6 +68,7 @@ struct Shared {
     begun: Instant,
     cast: Mutex<Cast>,
     seen: Mutex<Seen>,
+    host: Mutex<Host>,
     stop: AtomicBool,
 }
 
@@ -82,6 +84,7 @@ impl Recorder {
             begun,
             cast: Mutex::new(cast),
             seen: Mutex::default(),
+            host: Mutex::new(Host::here()),
             stop: AtomicBool::new(false),
         });
         let looking = Arc::clone(&shared);
@@ -177,6 +180,7 @@ impl Shared {
         let cast = locked(&self.cast).clone();
         let mut sample =
             Sample { at_s: self.begun.elapsed().as_secs_f64(), members: cast.members.len(), ..Sample::default() };
+        sample.taken_ms = u64::try_from(locked(&self.host).taken_since().as_millis()).unwrap_or(u64::MAX);
         for node in 0..self.lab.nodes() {
             self.look_at(node, &mut seen, &mut sample);
         }

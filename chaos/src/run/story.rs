@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 /// Looks are this far apart, seconds.
 pub const LOOK_S: f64 = 0.25;
 
+/// A processor that the hypervisor had for so long within a look stood still, milliseconds: nodes that were held up for 150 take
+/// themselves for asleep, and there may be less to it than the kernel counts in ticks.
+const STANDSTILL_MS: u64 = 100;
+
 /// One run of a scenario.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -97,6 +101,8 @@ pub struct Sample {
     pub suspects: u64,
     /// Members that some ready node does not count, the most.
     pub uncounted: u64,
+    /// Time that the hypervisor took of one of this machine's processors since the last look, the most, milliseconds.
+    pub taken_ms: u64,
 }
 
 /// A fault from its beginning to its end.
@@ -299,6 +305,12 @@ impl Story {
     #[must_use]
     pub fn in_a_split(&self, at_s: f64) -> bool {
         self.bands.iter().any(|band| band.is_split && (band.from_s..=self.over_s(band)).contains(&at_s))
+    }
+
+    /// When the machine stood still: looks before which the hypervisor had one of its processors for so long that whoever was
+    /// on it slept, as nodes see it.
+    pub fn standstills_s(&self) -> impl Iterator<Item = f64> {
+        self.samples.iter().filter(|sample| sample.taken_ms >= STANDSTILL_MS).map(|sample| sample.at_s)
     }
 
     /// Memory of the largest node at its peak, MiB.
