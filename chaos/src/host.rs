@@ -1,10 +1,31 @@
-//! What the kernel tells of processors: what they did, and what the hypervisor took of them. Judges nothing.
+//! What the kernel tells of processors: what they did, for which process, and what the hypervisor took of them. Judges nothing.
 
 use std::fs;
 use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, SysconfVar, sysconf};
+
+/// The processors that this process may use.
+///
+/// # Errors
+/// When the system does not say.
+pub(crate) fn processors() -> nix::Result<Vec<usize>> {
+    let set = sched_getaffinity(Pid::this())?;
+    Ok((0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false)).collect())
+}
+
+/// Fields of `/proc/PID/stat` after the name, which may hold anything; nothing where there is no such process.
+pub(crate) fn stat_of(pid: u32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
+}
+
+/// User and system time of all its threads, those that have ended too; in ticks, which the kernel samples.
+pub(crate) fn time_in_ticks(pid: u32) -> Option<Duration> {
+    let fields = stat_of(pid)?;
+    Some(ticks(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?))
+}
 
 /// Ticks in which a processor was idle, and ticks that the hypervisor took of it; nothing where the kernel does not name it.
 ///
@@ -26,12 +47,12 @@ pub(crate) fn ticks(count: u64) -> Duration {
 
 /// Of the kernel's times in /proc.
 fn ticks_per_s() -> u64 {
-    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten();
+    let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten();
     ticks.and_then(|ticks| u64::try_from(ticks).ok()).filter(|ticks| *ticks > 0).unwrap_or(100)
 }
 
 /// The processors of this process, and what the hypervisor has taken of each so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Host {
     taken: Vec<(usize, Duration)>,
 }
@@ -39,9 +60,8 @@ pub(crate) struct Host {
 impl Host {
     /// Those that this process may use; none where the system does not say.
     pub(crate) fn here() -> Self {
-        let set = sched_getaffinity(Pid::this()).unwrap_or_else(|_| CpuSet::new());
-        let cores = (0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false));
-        let mut host = Self { taken: cores.map(|core| (core, Duration::ZERO)).collect() };
+        let cores = processors().unwrap_or_default();
+        let mut host = Self { taken: cores.into_iter().map(|core| (core, Duration::ZERO)).collect() };
         host.taken_since();
         host
     }

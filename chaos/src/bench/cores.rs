@@ -3,8 +3,10 @@
 use std::fmt;
 
 use anyhow::{Context as _, ensure};
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
+
+use crate::host;
 
 /// Processors that serve, where there are enough.
 const SERVERS: usize = 3;
@@ -24,9 +26,7 @@ impl Cores {
     /// # Errors
     /// When the system does not say, or there is only one: load and servers would measure each other.
     pub fn here() -> anyhow::Result<Self> {
-        let set = sched_getaffinity(Pid::this()).context("asking for this process's processors")?;
-        let allowed: Vec<usize> = (0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false)).collect();
-        Self::of(&allowed)
+        Self::of(&host::processors().context("asking for this process's processors")?)
     }
 
     fn of(allowed: &[usize]) -> anyhow::Result<Self> {

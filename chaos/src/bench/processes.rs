@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use crate::host::{ticks, ticks_of};
+use crate::host::{stat_of, ticks, ticks_of, time_in_ticks};
 
 /// A process and all that it started, itself first.
 pub(super) fn family(pid: u32) -> Vec<u32> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(child) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        if let Some(parent) = stat(child).and_then(|fields| fields.get(1)?.parse().ok()) {
+        if let Some(parent) = stat_of(child).and_then(|fields| fields.get(1)?.parse().ok()) {
             children.entry(parent).or_default().push(child);
         }
     }
@@ -26,16 +26,10 @@ pub(super) fn family(pid: u32) -> Vec<u32> {
     all
 }
 
-/// Fields of `/proc/PID/stat` after the name, which may hold anything.
-fn stat(pid: u32) -> Option<Vec<String>> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    Some(stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
-}
-
 /// User and system time of these processes since their start. In nanoseconds where the kernel keeps them (schedstat), but that
 /// is of threads that live; in its ticks where threads that have ended had more.
 pub(super) fn processor_time(pids: &[u32]) -> Duration {
-    pids.iter().map(|pid| precise(*pid).max(in_ticks(*pid)).unwrap_or_default()).sum()
+    pids.iter().map(|pid| precise(*pid).max(time_in_ticks(*pid)).unwrap_or_default()).sum()
 }
 
 fn precise(pid: u32) -> Option<Duration> {
@@ -45,12 +39,6 @@ fn precise(pid: u32) -> Option<Duration> {
         sum += text.split_whitespace().next()?.parse::<u64>().ok()?;
     }
     Some(Duration::from_nanos(sum))
-}
-
-fn in_ticks(pid: u32) -> Option<Duration> {
-    let fields = stat(pid)?;
-    let ticks_used: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-    Some(ticks(ticks_used))
 }
 
 /// Proportional memory of these processes, bytes: what they share counts once.
@@ -193,7 +181,7 @@ mod tests {
             waste = waste.wrapping_add(begun.elapsed().as_nanos() as u64);
         }
         assert!(waste != 0 && processor_time(&[own]) >= before + Duration::from_millis(5));
-        assert!(in_ticks(own).is_some());
+        assert!(time_in_ticks(own).is_some());
         assert!(memory_bytes(&[own]).expect("said") > 500_000);
         assert!(memory_bytes(&[u32::MAX]).is_err());
         assert_eq!(family(own)[0], own);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use aorta::cli::fleet::Fleet;
 
 use super::home::Home;
-use crate::host::ticks;
+use crate::host::time_in_ticks;
 
 /// Time between two looks.
 const EVERY: Duration = Duration::from_millis(250);
@@ -145,7 +145,7 @@ fn look(pid: Option<u32>, http: SocketAddr) -> Sample {
         reason: readiness.map(|(_, body)| body.trim().to_owned()).unwrap_or_default(),
         series: metrics.map(|(_, body)| watched(&body)).unwrap_or_default(),
         rss_bytes: rss_bytes(pid).unwrap_or_default(),
-        cpu: cpu(pid).unwrap_or_default(),
+        cpu: time_in_ticks(pid).unwrap_or_default(),
     }
 }
 
@@ -174,15 +174,6 @@ fn rss_bytes(pid: u32) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// User and system time of all its threads.
-fn cpu(pid: u32) -> Option<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything; the times are the 12th and 13th after it.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks_used: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-    Some(ticks(ticks_used))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,6 +193,6 @@ mod tests {
     fn this_process_has_memory() {
         let own = std::process::id();
         assert!(rss_bytes(own).is_some_and(|bytes| bytes > 100_000));
-        assert!(cpu(own).is_some());
+        assert!(time_in_ticks(own).is_some());
     }
 }

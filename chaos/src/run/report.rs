@@ -166,9 +166,9 @@ fn section(run: &Judged) -> String {
     if let Some(bytes) = story.idle_bytes_per_s {
         let _ = write!(text, "\n* idle: {bytes:.0} bytes/s of anti-entropy at the dearest node");
     }
-    let (looks, first_s) = (story.standstills_s().count(), story.standstills_s().next());
-    if let Some(first_s) = first_s {
-        let all = story.samples.len();
+    let standstills: Vec<f64> = story.standstills_s().collect();
+    if let Some(first_s) = standstills.first() {
+        let (looks, all) = (standstills.len(), story.samples.len());
         let _ =
             write!(text, "\n* the host took a processor for long: {looks} of {all} looks, the first at {first_s:.1} s");
     }
